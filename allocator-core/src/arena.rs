@@ -1,0 +1,314 @@
+//! Arena: one range of address space, its buddy, and the memmap beside it.
+//!
+//! # Algorithm
+//! An arena is reserved without access and made writable chunk by chunk, lowest first. (Where the system does not let
+//! the access of a mapping change, it is writable from the start, and what is said of chunks is bookkeeping.) Its
+//! descriptors (this record, the buddy's words, the memmap) lie in a mapping of their own, so a stray write through a
+//! client's pointer hits other clients at worst. Descriptors cost a fiftieth of the arena's address space and are touched
+//! as they are used.
+//!
+//! # Invariants
+//! - Ar1: chunks below `committed` are writable, described, in the address table and with the buddy; others are none of it.
+//! - Ar2: `committed` changes under the lock of the arena's zone only. To others it is a bound (Relaxed): what lies below
+//!   it they reach through the buddy's words or the address table, which publish it.
+
+use crate::buddy::{Buddy, NotFound, Region, Run, Summary};
+use crate::chunk::Chunk;
+use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
+use crate::error::Misuse;
+use crate::page::{AddressTable, ChunkMap};
+use crate::poison;
+use crate::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use crate::sync::lay;
+use crate::sys::{Kept, Os, Reservation};
+use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
+use core::mem::size_of;
+use core::ptr::NonNull;
+
+/// One mapped range of chunks and everything known about it.
+#[repr(C, align(64))]
+pub struct Arena {
+    os: &'static dyn Os,
+    range: Reservation,
+    chunks: u32,
+    committed: AtomicU32,
+    own_len: usize,
+    /// Threads that give pages back.
+    leaving: AtomicU32,
+    /// All of it was mapped readable and writable.
+    writable: bool,
+    maps: NonNull<ChunkMap>,
+    words: NonNull<Chunk>,
+    regions: NonNull<Region>,
+    summary: Summary,
+}
+
+/// A run of pages that was handed out by address.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a run that is dropped leaks its pages"]
+pub struct PageRun {
+    /// Its first byte.
+    pub ptr: NonNull<u8>,
+    /// True if it is known to read as zeros.
+    pub zero: bool,
+}
+
+/// Offsets of the parts in an arena's own mapping.
+struct Parts {
+    regions: usize,
+    words: usize,
+    maps: usize,
+    len: usize,
+}
+
+impl Parts {
+    fn of(chunks: u32, os: &dyn Os) -> Self {
+        let n = chunks as usize;
+        let line = |bytes: usize| bytes.next_multiple_of(64);
+        let regions = line(size_of::<Arena>());
+        let words = line(regions + n.div_ceil(CHUNKS_PER_REGION as usize) * size_of::<Region>());
+        let maps = line(words + n * size_of::<Chunk>());
+        Self { regions, words, maps, len: os.whole_pages(maps + n * size_of::<ChunkMap>()) }
+    }
+}
+
+/// Somebody gives pages back and has not done with the arena while it lives.
+#[must_use = "it counts as long as it lives"]
+pub struct Leaving<'a>(&'a AtomicU32);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Release);
+    }
+}
+
+impl Arena {
+    /// Reserves an arena of `chunks` chunks, none of them committed yet. `None` if the system refuses any part of it.
+    /// `writable`: without the need to ask the system again when they are.
+    pub fn create(os: &'static dyn Os, kept: &Kept, chunks: u32, writable: bool) -> Option<NonNull<Arena>> {
+        let parts = Parts::of(chunks, os);
+        let len = chunks as usize * CHUNK_SIZE;
+        let (own, own_len) = (kept.map(os, parts.len)?, parts.len);
+        let Some(range) = Reservation::new(os, kept, len, CHUNK_SIZE, writable) else {
+            // SAFETY: just mapped, not used yet.
+            unsafe { kept.unmap(os, own, own_len) };
+            return None;
+        };
+        // SAFETY: offsets of `Parts` lie inside the mapping of `parts.len` bytes.
+        let at = |offset: usize| unsafe { own.add(offset) };
+        let n = chunks as usize;
+        // SAFETY: for each of the parts `Parts` has made room in the mapping, which is new and holds zeros.
+        let maps = unsafe { lay(at(parts.maps), n) };
+        // SAFETY: as above.
+        let words = unsafe { lay(at(parts.words), n) };
+        // SAFETY: as above.
+        let regions = unsafe { lay(at(parts.regions), n.div_ceil(CHUNKS_PER_REGION as usize)) };
+        let arena = Arena {
+            os,
+            range,
+            chunks,
+            committed: AtomicU32::new(0),
+            own_len,
+            leaving: AtomicU32::new(0),
+            writable,
+            maps,
+            words,
+            regions,
+            summary: Summary::new(),
+        };
+        let this = own.cast::<Arena>();
+        // SAFETY: the mapping is page-aligned, ours, and begins with room for it. The other parts are valid as zeros.
+        unsafe { this.as_ptr().write(arena) };
+        Some(this)
+    }
+
+    /// Makes up to `n` more chunks writable and hands them to the buddy. False if there are none or the system refuses.
+    /// The caller holds the lock of the zone (Ar2).
+    pub fn commit(&self, kept: &Kept, table: &AddressTable, n: u32) -> bool {
+        let first = self.committed.load(Relaxed);
+        let n = n.min(self.chunks - first);
+        // SAFETY: `first` chunks are at most the arena's length.
+        let start = unsafe { self.base().add((first as usize) << CHUNK_SHIFT) };
+        let len = (n as usize) << CHUNK_SHIFT;
+        if n == 0 || !table.prepare(self.os, kept, start, len) {
+            return false;
+        }
+        // SAFETY: chunks from `first` on, of which there are `n`; whole pages of our reservation.
+        if !self.writable && !unsafe { self.os.commit(start, len) } {
+            return false;
+        }
+        poison::poison(start, len);
+        for c in first..first + n {
+            // SAFETY: below `chunks`, so inside the range.
+            let base = unsafe { self.base().add((c as usize) << CHUNK_SHIFT) };
+            let map = self.map(c);
+            map.describe(base, core::ptr::from_ref(self).cast_mut().cast());
+            table.set_chunk(base, map);
+        }
+        self.committed.store(first + n, Relaxed);
+        self.buddy().add_chunks(ChunkIndex::new(first), n);
+        true
+    }
+
+    /// The first byte of its first page.
+    pub fn base(&self) -> NonNull<u8> {
+        self.range.ptr
+    }
+
+    /// Its length.
+    pub fn bytes(&self) -> usize {
+        (self.chunks as usize) << CHUNK_SHIFT
+    }
+
+    /// Bytes mapped for it beside its length: its descriptors, and slack that the system did not take back.
+    pub fn own_bytes(&self) -> usize {
+        self.own_len + self.range.map_len - self.bytes()
+    }
+
+    /// The system that it was made with, and its length: what is needed once it is gone.
+    pub fn accounts(&self) -> (&'static dyn Os, usize) {
+        (self.os, self.bytes())
+    }
+
+    /// Chunks in all.
+    pub fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// Chunks that are writable.
+    pub fn committed(&self) -> u32 {
+        self.committed.load(Relaxed)
+    }
+
+    /// Its free pages.
+    pub fn buddy(&self) -> Buddy<'_> {
+        let n = self.chunks as usize;
+        // SAFETY: `create` made room for `n` of them, valid as zeros, for as long as the arena lives.
+        let words = unsafe { core::slice::from_raw_parts(self.words.as_ptr(), n) };
+        let regions = n.div_ceil(CHUNKS_PER_REGION as usize);
+        // SAFETY: as above.
+        let regions = unsafe { core::slice::from_raw_parts(self.regions.as_ptr(), regions) };
+        Buddy::new(words, regions, &self.summary)
+    }
+
+    /// The memmap of chunk `c`.
+    pub fn map(&self, c: u32) -> &ChunkMap {
+        debug_assert!(c < self.chunks);
+        // SAFETY: `create` made room for `chunks` of them.
+        let map = unsafe { self.maps.add(c as usize) };
+        // SAFETY: valid as zeros, for as long as the arena lives.
+        unsafe { map.as_ref() }
+    }
+
+    /// Takes a run of pages.
+    pub fn take(&self, n: PageCount, align: Order) -> Option<PageRun> {
+        self.buddy().take(n, align).map(|run| self.at(run))
+    }
+
+    /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.
+    pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<PageRun, NotFound> {
+        self.buddy().take_by_words(n, align).map(|run| self.at(run))
+    }
+
+    fn at(&self, Run { start, zero }: Run) -> PageRun {
+        // SAFETY: pages of the buddy are pages of the range.
+        let ptr = unsafe { self.base().add(start.byte_offset()) };
+        PageRun { ptr, zero }
+    }
+
+    /// The number of the page at `address`, which is one of the arena's.
+    pub fn page_at(&self, address: usize) -> PageIndex {
+        PageIndex::new(((address - self.base().as_ptr() as usize) >> PAGE_SHIFT) as u32)
+    }
+
+    /// Counts the caller in until it drops the answer, which is its last look at the arena. For whoever gives pages back,
+    /// before it does: its Release of the pages is what shows the count to whoever takes them all.
+    pub fn leaving(&self) -> Leaving<'_> {
+        self.leaving.fetch_add(1, Relaxed);
+        Leaving(&self.leaving)
+    }
+
+    /// Gives pages back that the caller owns.
+    pub fn give_back(&self, address: usize, n: PageCount) -> Result<(), Misuse> {
+        self.buddy().give_back(self.page_at(address), n)
+    }
+
+    /// Frees the memory behind free pages that may be resident, by `discard`. Returns the pages.
+    pub fn purge(&self, discard: impl Fn(NonNull<u8>, usize) -> bool) -> u32 {
+        // With pages of the system longer than ours, only whole ones can be discarded.
+        let group = self.os.page_size().trailing_zeros().saturating_sub(PAGE_SHIFT);
+        self.buddy().purge(group, |start, n| {
+            // SAFETY: pages of the buddy are pages of the range.
+            let ptr = unsafe { self.base().add(start.byte_offset()) };
+            discard(ptr, n.bytes())
+        })
+    }
+
+    /// Takes every chunk out of the buddy and the table. False, and nothing changed, if a page is out or somebody who gave
+    /// one back is not gone yet.
+    pub fn empty_out(&self, table: &AddressTable) -> bool {
+        let committed = self.committed();
+        let Some(_transit) = self.buddy().take_all(committed) else { return false };
+        // Acquire meets the Release of `Leaving`'s end: what they did here is done.
+        if self.leaving.load(Acquire) != 0 {
+            self.buddy().add_chunks(ChunkIndex::new(0), committed);
+            return false;
+        }
+        for c in 0..committed {
+            if let Some(base) = NonNull::new(self.map(c).base()) {
+                table.clear_chunk(base);
+            }
+        }
+        true
+    }
+
+    /// Undoes [`Arena::empty_out`]. The pages may hold anything.
+    pub fn refill(&self, table: &AddressTable) {
+        let committed = self.committed();
+        for c in 0..committed {
+            if let Some(base) = NonNull::new(self.map(c).base()) {
+                table.set_chunk(base, self.map(c));
+            }
+        }
+        self.buddy().add_chunks(ChunkIndex::new(0), committed);
+    }
+
+    /// Gives an arena that was emptied out back to the system. False, and nothing changed, if the system refuses.
+    ///
+    /// # Safety
+    /// Nobody else can reach the arena any more.
+    pub unsafe fn destroy(this: NonNull<Arena>, kept: &Kept) -> bool {
+        // SAFETY: by contract it is still there, and ours alone.
+        let Arena { os, range, own_len, .. } = *unsafe { this.as_ref() };
+        // SAFETY: as above.
+        let bytes = unsafe { this.as_ref() }.bytes();
+        poison::unpoison(range.map, range.map_len);
+        // SAFETY: nobody has a page of it (`empty_out`).
+        if !unsafe { os.unmap(range.map, range.map_len) } {
+            poison::poison(range.ptr, bytes);
+            return false;
+        }
+        // SAFETY: the arena's own mapping, and this was its last use.
+        unsafe { kept.unmap(os, this.cast(), own_len) };
+        true
+    }
+
+    /// Checks every invariant; for a moment when nobody else is here.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        self.buddy().validate()?;
+        let pages = self.committed() as usize * PAGES_PER_CHUNK as usize;
+        if self.buddy().free_pages().0 > pages {
+            return Err("arena: more free pages than writable ones (Ar1)");
+        }
+        for c in 0..self.committed() {
+            if self.map(c).base() as usize != self.base().as_ptr() as usize + ((c as usize) << CHUNK_SHIFT) {
+                return Err("arena: a writable chunk is not described (Ar1)");
+            }
+            self.map(c).validate(self.buddy().free_in(ChunkIndex::new(c)))?;
+        }
+        Ok(())
+    }
+}

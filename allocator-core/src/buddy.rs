@@ -1,0 +1,609 @@
+//! Buddy: which pages of an arena are free. Lock-free, and safe code: it hands out numbers, never addresses.
+//!
+//! # Algorithm
+//! Each chunk keeps its free pages in one word (`chunk`). A chunk that is wholly free is *parked*: a bit in its
+//! region's `whole` word, where runs of chunks are taken by one CAS just as runs of pages are taken inside a chunk. A
+//! chunk that is partly free has a bit in one of the region's `bins`, by the largest aligned run that it can give.
+//! One summary word per bin says which regions have a bit set. Bins and summaries are *hints*: they may name a chunk
+//! that has nothing, or longer runs by now (it is then retired from the bin), but when all is quiet they miss none.
+//!
+//! A request goes to the lowest bin that fits and there to the lowest address; a whole chunk is opened only when no
+//! partly free one fits. That leaves whole chunks for the system and for huge pages, the first key of Temeraire's
+//! filler (Hunter et al., OSDI 2021).
+//!
+//! A purge takes the pages that it purges, so nobody else needs to know of it. Pages on their way between two words are
+//! *in transit*; a word counts how many threads have some, and how many had some before, so that whoever is about to be
+//! refused can tell whether a look at all words saw everything.
+//!
+//! # Invariants (each is a line of [`Buddy::validate`])
+//! - Bu1: a chunk's bit in `whole` is set ⇒ its word of free pages is zero (Ch2).
+//! - Bu2: at rest, a chunk with free pages has its bit in the bin of its largest free run.
+//! - Bu3: at rest, a word of a region that is not zero has its bit in the summary.
+//! - Bu4: at rest, nothing is in transit.
+//!
+//! # Memory ordering
+//! | step                            | order             | so that                                                    |
+//! |---------------------------------|-------------------|------------------------------------------------------------|
+//! | take chunks: CAS on `whole`     | Acquire / Relaxed | we see the writes of all who had these chunks              |
+//! | give chunks back: fetch_or      | Release           | the next owner sees ours                                   |
+//! | `publish`: fetch_or on a hint   | Release           | who clears the bit after us sees our change of the word    |
+//! | `retire`: fetch_and on a hint   | Acquire           | we see the change of whoever set the bit that we clear     |
+//! | looks at hints                  | Relaxed           | a stale hint costs a failed attempt                        |
+//! | `transit` begins, then a fence  | Release           | who sees the pages gone (and a fence Acquire) sees it      |
+//! | `transit` ends, looks at it     | Release / Acquire | who sees that it has ended sees the pages given back       |
+//!
+//! Why Bu2 holds: T1 {clear hint, look at word} races with T2 {change word, set hint}. Both are RMWs of the hint word:
+//! if T1's is first, the bit ends set; if T2's is first, T1 acquires it (RMWs of others in between continue the release
+//! sequence) and its second look sees T2's word, and sets the bit again. Neither needs more than its half: T1 has
+//! nothing to tell, and T2 looks at nothing afterwards. The argument dies if T2 skips its RMW because a plain load says that the bit is set already, so
+//! `publish` never skips; it is called only when the largest free run changes. The same argument, one level up, holds
+//! Bu3.
+//!
+//! Why a sure look is right: say that pages went from word A to word B during it, and it found them in neither. It saw
+//! them gone from A, so it sees at its end that their transit had begun. At its beginning, either that had not begun, and
+//! the word of transits differs; or it had not ended, and somebody was in transit; or it had ended, and then B was seen.
+
+use crate::chunk::{Change, Chunk, PageSet};
+use crate::config::{BINS, CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
+use crate::error::Misuse;
+use crate::sync::atomic::{
+    fence, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use crate::sync::{array_of, const_unless_loom, recheck, Zeroed};
+use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
+
+/// Up to 64 chunks: which of them are whole, and hints to those that are partly free.
+pub struct Region {
+    whole: AtomicU64,
+    bins: [AtomicU64; BINS],
+}
+
+/// Which regions have a chunk for each bin, and who has pages in transit.
+pub struct Summary {
+    whole: AtomicU64,
+    bins: [AtomicU64; BINS],
+    /// Lower half: threads that have pages in transit. Upper half: how often one had.
+    transit: AtomicU64,
+}
+
+/// One thread in the lower half of `Summary::transit`.
+const BEGUN: u64 = 1;
+/// One time in the upper half.
+const ENDED: u64 = 1 << 32;
+
+impl Region {
+    const_unless_loom! {
+        /// No chunk is whole. All zeros is the same state.
+        pub fn new() -> Self {
+            Self { whole: AtomicU64::new(0), bins: array_of!(BINS, AtomicU64, AtomicU64::new(0)) }
+        }
+    }
+}
+
+impl Summary {
+    const_unless_loom! {
+        /// Nothing free. All zeros is the same state.
+        pub fn new() -> Self {
+            Self { whole: AtomicU64::new(0), bins: array_of!(BINS, AtomicU64, AtomicU64::new(0)), transit: AtomicU64::new(0) }
+        }
+    }
+}
+
+// SAFETY: words of zero are what `new` makes.
+unsafe impl Zeroed for Region {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Self::new()
+    }
+}
+
+/// A run of pages that was handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a run that is dropped leaks its pages"]
+pub struct Run {
+    /// Its first page.
+    pub start: PageIndex,
+    /// True if it is known to read as zeros.
+    pub zero: bool,
+}
+
+/// Why a look at all words found nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotFound {
+    /// Nothing that was free all the time would do.
+    Sure,
+    /// Pages may have gone from one word to another behind its back.
+    InTransit,
+}
+
+/// The free pages of one arena, laid over storage that somebody else provides.
+pub struct Buddy<'m, const PAGES: u32 = PAGES_PER_CHUNK> {
+    chunks: &'m [Chunk<PAGES>],
+    regions: &'m [Region],
+    summary: &'m Summary,
+}
+
+/// The word of one kind, a bin or the whole chunks, in a region or in the summary.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bin(usize),
+    Whole,
+}
+
+impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
+    const TOP: u32 = Chunk::<PAGES>::TOP;
+    const BINS: u32 = Self::TOP;
+
+    /// A buddy over this storage: one region for every 64 chunks. Nothing is free until [`Buddy::add_chunks`].
+    pub fn new(chunks: &'m [Chunk<PAGES>], regions: &'m [Region], summary: &'m Summary) -> Self {
+        debug_assert!(regions.len() <= REGIONS_PER_ARENA as usize && Self::BINS as usize <= BINS);
+        debug_assert!(chunks.len() <= regions.len() * CHUNKS_PER_REGION as usize);
+        Self { chunks, regions, summary }
+    }
+
+    /// Hands chunks that were never used to the buddy. Their pages are known to be zero.
+    pub fn add_chunks(&self, first: ChunkIndex, n: u32) {
+        for c in first.get()..first.get() + n {
+            self.give_back_chunks(ChunkIndex::new(c), 1).ok();
+        }
+    }
+
+    /// Takes `n` pages whose start is a multiple of `2^align`. More than a chunk's worth must be whole chunks, within
+    /// one region. `None`: no room now. Lock-free.
+    pub fn take(&self, n: PageCount, align: Order) -> Option<Run> {
+        if n.get() >= PAGES {
+            debug_assert!(n.get() % PAGES == 0 && align.get() <= Self::TOP);
+            let chunk = self.take_chunks(n.get() / PAGES)?;
+            let mut zero = true;
+            for c in &self.chunks[chunk.get() as usize..][..(n.get() / PAGES) as usize] {
+                zero &= c.soil(Chunk::<PAGES>::ALL);
+            }
+            return Some(Run { start: Self::first_page(chunk), zero });
+        }
+        let order = n.order().get().max(align.get());
+        for bin in order..Self::BINS {
+            while let Some(chunk) = self.find(Kind::Bin(bin as usize)) {
+                match Self::bin_of(self.chunk(chunk).free_pages()) {
+                    // Its free runs have grown since: they are for those who need them. Its hint may not be there yet.
+                    Some(higher) if higher > bin as usize => {
+                        self.set_hint(chunk, Kind::Bin(higher));
+                        // Whoever set that hint first may not have come to the summary yet.
+                        self.set_summary(Self::region_of(chunk), Kind::Bin(higher));
+                    }
+                    _ => {
+                        if let Some(run) = self.take_in(chunk, n, align) {
+                            return Some(run);
+                        }
+                    }
+                }
+                self.retire(chunk, bin as usize);
+            }
+        }
+        if self.summary.whole.load(Relaxed) == 0 {
+            return None; // a transit for nothing would make a look less sure
+        }
+        let _transit = self.transit();
+        let chunk = self.take_chunks(1)?;
+        let (zero, change) = self.chunk(chunk).open(Chunk::<PAGES>::ALL.minus(PageSet::first(n.get())));
+        self.publish(chunk, change);
+        Some(Run { start: Self::first_page(chunk), zero })
+    }
+
+    /// As `take`, but asks every word and trusts no hint: for whoever is about to be refused. Between the change of a
+    /// word and that of its hints, or between the two steps of clearing a hint in vain, `take` can miss pages of which
+    /// nothing is in transit; the words never lie. But a chunk may go from one word to another behind our back: the error
+    /// says whether one did. Slow: it looks at every chunk.
+    pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<Run, NotFound> {
+        // Acquire meets the Release of a transit's end: its pages are back where the search sees them.
+        let before = self.summary.transit.load(Acquire);
+        if let Some(run) = self.search_words(n, align) {
+            return Ok(run);
+        }
+        // The fence meets that of `transit`: who has read a word without the pages sees that they went.
+        fence(Acquire);
+        let moved = before % ENDED != 0 || self.summary.transit.load(Relaxed) != before;
+        Err(if recheck("what is missing may be in transit", moved) { NotFound::InTransit } else { NotFound::Sure })
+    }
+
+    fn search_words(&self, n: PageCount, align: Order) -> Option<Run> {
+        if n.get() < PAGES && align.get() < Self::TOP {
+            for chunk in 0..self.chunks.len() as u32 {
+                if let Some(run) = self.take_in(ChunkIndex::new(chunk), n, align) {
+                    return Some(run);
+                }
+            }
+        }
+        for (r, region) in self.regions.iter().enumerate() {
+            if recheck("a region's whole chunks are not in the summary yet", region.whole.load(Relaxed) != 0) {
+                self.set_summary(r, Kind::Whole);
+            }
+        }
+        self.take(n, align)
+    }
+
+    fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
+        let taken = self.chunk(chunk).take(n.get(), align)?;
+        self.publish(chunk, taken.change);
+        Some(Run { start: Self::first_page(chunk) + PageCount::new(taken.start), zero: taken.zero })
+    }
+
+    /// Gives a run back, or part of one: any pages that the caller owns. Wait-free but for parking a whole chunk.
+    pub fn give_back(&self, start: PageIndex, n: PageCount) -> Result<(), Misuse> {
+        let (mut page, end) = (start.get(), start.get() + n.get());
+        if end as usize > self.chunks.len() * PAGES as usize {
+            return Err(Misuse::Foreign);
+        }
+        while page < end {
+            let chunk = ChunkIndex::new(page / PAGES);
+            let first = page % PAGES;
+            let here = (PAGES - first).min(end - page);
+            if here == PAGES {
+                self.give_back_chunks(chunk, 1)?;
+            } else {
+                self.give_back_in(chunk, PageSet::run(first, here))?;
+            }
+            page += here;
+        }
+        Ok(())
+    }
+
+    fn give_back_in(&self, chunk: ChunkIndex, pages: PageSet) -> Result<(), Misuse> {
+        // The caller owns a page of this chunk, so nobody can park it meanwhile: a bit seen here decides.
+        if self.is_whole(chunk) {
+            return Err(Misuse::DoubleFree);
+        }
+        let change = self.chunk(chunk).give_back(pages)?;
+        if change.after == Chunk::<PAGES>::ALL {
+            let _transit = self.transit();
+            if self.chunk(chunk).park() {
+                return self.give_back_chunks(chunk, 1);
+            }
+            // Somebody took pages of it or parked it: that operation publishes what it left.
+            return Ok(());
+        }
+        self.publish(chunk, change);
+        Ok(())
+    }
+
+    /// Claims the `more` pages right behind the run of `n` pages at `start`. The flag says that they are known to be
+    /// zero. Within a chunk, or by whole chunks; never a mixture.
+    pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount) -> Option<bool> {
+        let from = start + n;
+        let (chunk, first) = (ChunkIndex::new(from.get() / PAGES), from.get() % PAGES);
+        if first != 0 && first + more.get() <= PAGES {
+            let (zero, change) = self.chunk(chunk).claim(PageSet::run(first, more.get()))?;
+            self.publish(chunk, change);
+            return Some(zero);
+        }
+        if first != 0 || more.get() % PAGES != 0 {
+            return None;
+        }
+        let chunks = more.get() / PAGES;
+        let same_region =
+            start.get() / (PAGES * CHUNKS_PER_REGION) == (from.get() + more.get() - 1) / (PAGES * CHUNKS_PER_REGION);
+        if !same_region || (chunk.get() + chunks) as usize > self.chunks.len() || !self.claim_chunks(chunk, chunks) {
+            return None;
+        }
+        let mut zero = true;
+        for c in &self.chunks[chunk.get() as usize..][..chunks as usize] {
+            zero &= c.soil(Chunk::<PAGES>::ALL);
+        }
+        Some(zero)
+    }
+
+    /// Takes free pages that may be resident, lets `discard` free the memory behind each run of them, and gives them
+    /// back, known to be zero where it succeeded. Runs are whole groups of `2^group` pages. Returns pages discarded.
+    pub fn purge(&self, group: u32, mut discard: impl FnMut(PageIndex, PageCount) -> bool) -> u32 {
+        let mut purged = 0;
+        for i in 0..self.chunks.len() as u32 {
+            let chunk = ChunkIndex::new(i);
+            let state = self.chunk(chunk);
+            if state.dirty_pages().is_empty() {
+                continue;
+            }
+            let _transit = self.transit();
+            if self.is_whole(chunk) && self.claim_chunks(chunk, 1) {
+                let dirty = !state.dirty_pages().is_empty();
+                if dirty && discard(Self::first_page(chunk), PageCount::new(PAGES)) {
+                    state.cleanse(Chunk::<PAGES>::ALL);
+                    purged += PAGES;
+                }
+                self.give_back_chunks(chunk, 1).ok();
+            } else if let Some((mut pages, change)) = state.take_dirty(group) {
+                self.publish(chunk, change);
+                while let Some((start, n)) = pages.first_run() {
+                    let run = PageSet::run(start, n);
+                    if discard(Self::first_page(chunk) + PageCount::new(start), PageCount::new(n)) {
+                        state.cleanse(run);
+                        purged += n;
+                    }
+                    self.give_back_in(chunk, run).ok();
+                    pages = pages.minus(run);
+                }
+            }
+        }
+        purged
+    }
+
+    /// Takes every chunk of an arena of `n` chunks, so that nobody has or will get a page of it; they are in transit until
+    /// the answer is dropped. `None`, and nothing changed, if a page is out.
+    pub fn take_all(&self, n: u32) -> Option<Transit<'m>> {
+        let transit = self.transit();
+        for c in 0..n {
+            if !self.claim_chunks(ChunkIndex::new(c), 1) {
+                self.add_chunks(ChunkIndex::new(0), c);
+                return None;
+            }
+        }
+        Some(transit)
+    }
+
+    /// True while threads have pages in transit, at about this moment.
+    pub fn in_transit(&self) -> bool {
+        self.summary.transit.load(Relaxed) % ENDED != 0
+    }
+
+    /// Adds the free blocks of each order at about this moment: orders inside a chunk, then runs of whole chunks,
+    /// the last order counting every run that is as long or longer.
+    pub fn count_blocks(&self, blocks: &mut [usize]) {
+        let (inside, above) = blocks.split_at_mut(blocks.len().min(Self::TOP as usize));
+        for chunk in self.chunks {
+            for (order, count) in (0..).zip(inside.iter_mut()) {
+                *count += chunk.free_pages().free_list(order, Self::TOP).len() as usize;
+            }
+        }
+        let Some(top) = (above.len() as u32).checked_sub(1) else { return };
+        for region in self.regions {
+            let whole = PageSet::from_bits(region.whole.load(Relaxed));
+            for (order, count) in (0..).zip(above.iter_mut()) {
+                *count += whole.free_list(order, top).len() as usize;
+            }
+        }
+    }
+
+    /// The free pages of a chunk at about this moment.
+    pub fn free_in(&self, chunk: ChunkIndex) -> PageSet {
+        if self.is_whole(chunk) {
+            Chunk::<PAGES>::ALL
+        } else {
+            self.chunk(chunk).free_pages()
+        }
+    }
+
+    /// Free pages, and those of them that are not known to be zero, at about this moment.
+    pub fn free_pages(&self) -> (usize, usize) {
+        let (mut free, mut dirty) = (0, 0);
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            let pages = self.free_in(ChunkIndex::new(i as u32));
+            free += pages.len() as usize;
+            dirty += pages.and(chunk.dirty_pages()).len() as usize;
+        }
+        (free, dirty)
+    }
+
+    /// Checks every invariant; for a moment when nobody else is here.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            let at = ChunkIndex::new(i as u32);
+            chunk.validate(self.is_whole(at))?;
+            if let Some(bin) = Self::bin_of(chunk.free_pages()) {
+                if self.region(at).bins[bin].load(Relaxed) & Self::bit(at) == 0 {
+                    return Err("buddy: a chunk with free pages is in no bin (Bu2)");
+                }
+            }
+        }
+        for (r, region) in self.regions.iter().enumerate() {
+            let lost = |word: &AtomicU64, sum: &AtomicU64| word.load(Relaxed) != 0 && sum.load(Relaxed) >> r & 1 == 0;
+            if lost(&region.whole, &self.summary.whole)
+                || region.bins.iter().zip(&self.summary.bins).any(|(word, sum)| lost(word, sum))
+            {
+                return Err("buddy: a region with free chunks is not in the summary (Bu3)");
+            }
+        }
+        if self.in_transit() {
+            return Err("buddy: pages in transit at rest (Bu4)");
+        }
+        Ok(())
+    }
+
+    /// Clears the hint of `chunk` in `bin`, and sets it again if the chunk belongs there after all.
+    fn retire(&self, chunk: ChunkIndex, bin: usize) {
+        let word = &self.region(chunk).bins[bin];
+        let after = word.fetch_and(!Self::bit(chunk), Acquire) & !Self::bit(chunk);
+        if recheck("the chunk is in the bin after all", Self::bin_of(self.chunk(chunk).free_pages()) == Some(bin)) {
+            self.set_hint(chunk, Kind::Bin(bin));
+        } else if after == 0 {
+            self.retire_summary(Self::region_of(chunk), Kind::Bin(bin));
+        }
+    }
+
+    /// Enters `chunk` in the bin of its largest free run, if `change` changed that.
+    fn publish(&self, chunk: ChunkIndex, change: Change) {
+        if let Some(order) = change.new_max_order(Self::TOP) {
+            self.set_hint(chunk, Kind::Bin((order as usize).min(Self::BINS as usize - 1)));
+        }
+    }
+
+    fn set_hint(&self, chunk: ChunkIndex, kind: Kind) {
+        if Self::word(self.region(chunk), kind).fetch_or(Self::bit(chunk), Release) == 0 {
+            self.set_summary(Self::region_of(chunk), kind);
+        }
+    }
+
+    fn set_summary(&self, region: usize, kind: Kind) {
+        self.sum(kind).fetch_or(1 << region, Release);
+    }
+
+    fn retire_summary(&self, region: usize, kind: Kind) {
+        self.sum(kind).fetch_and(!(1 << region), Acquire);
+        if recheck("the region has some after all", Self::word(&self.regions[region], kind).load(Relaxed) != 0) {
+            self.set_summary(region, kind);
+        }
+    }
+
+    /// The chunk of lowest address that a bin names.
+    fn find(&self, kind: Kind) -> Option<ChunkIndex> {
+        loop {
+            let regions = self.sum(kind).load(Relaxed);
+            if regions == 0 {
+                return None;
+            }
+            let region = regions.trailing_zeros() as usize;
+            let chunks = Self::word(&self.regions[region], kind).load(Relaxed);
+            if chunks != 0 {
+                return Some(ChunkIndex::new(region as u32 * CHUNKS_PER_REGION + chunks.trailing_zeros()));
+            }
+            self.retire_summary(region, kind);
+        }
+    }
+
+    /// Takes `n` whole chunks in a row, lowest address first.
+    fn take_chunks(&self, n: u32) -> Option<ChunkIndex> {
+        let mut regions = self.summary.whole.load(Relaxed);
+        while regions != 0 {
+            let r = regions.trailing_zeros();
+            regions &= regions - 1;
+            let word = &self.regions[r as usize].whole;
+            let mut whole = word.load(Relaxed);
+            while let Some(start) = first_run_of(whole, n) {
+                let chunks = PageSet::run(start, n).bits();
+                // Acquire meets `give_back_chunks`: the last owners' writes come before ours.
+                match word.compare_exchange_weak(whole, whole & !chunks, Acquire, Relaxed) {
+                    Ok(_) => {
+                        self.note_taken(r as usize, whole & !chunks);
+                        return Some(ChunkIndex::new(r * CHUNKS_PER_REGION + start));
+                    }
+                    Err(now) => whole = now,
+                }
+            }
+            if whole == 0 {
+                self.retire_summary(r as usize, Kind::Whole);
+            }
+        }
+        None
+    }
+
+    /// Takes exactly these whole chunks, all in one region, if all of them are free.
+    fn claim_chunks(&self, first: ChunkIndex, n: u32) -> bool {
+        let word = &self.region(first).whole;
+        let chunks = PageSet::run(first.get() % CHUNKS_PER_REGION, n).bits();
+        let mut whole = word.load(Relaxed);
+        while whole & chunks == chunks {
+            match word.compare_exchange_weak(whole, whole & !chunks, Acquire, Relaxed) {
+                Ok(_) => {
+                    self.note_taken(Self::region_of(first), whole & !chunks);
+                    return true;
+                }
+                Err(now) => whole = now,
+            }
+        }
+        false
+    }
+
+    fn note_taken(&self, region: usize, left: u64) {
+        if left == 0 {
+            self.retire_summary(region, Kind::Whole);
+        }
+    }
+
+    /// Makes chunks that the caller owns whole again, all in one region.
+    fn give_back_chunks(&self, first: ChunkIndex, n: u32) -> Result<(), Misuse> {
+        for c in &self.chunks[first.get() as usize..][..n as usize] {
+            if !c.free_pages().is_empty() {
+                return Err(Misuse::DoubleFree);
+            }
+        }
+        let chunks = PageSet::run(first.get() % CHUNKS_PER_REGION, n).bits();
+        let before = self.region(first).whole.fetch_or(chunks, Release);
+        if before & chunks != 0 {
+            return Err(Misuse::DoubleFree);
+        }
+        if before == 0 {
+            self.set_summary(Self::region_of(first), Kind::Whole);
+        }
+        Ok(())
+    }
+
+    fn is_whole(&self, chunk: ChunkIndex) -> bool {
+        self.region(chunk).whole.load(Relaxed) & Self::bit(chunk) != 0
+    }
+
+    fn transit(&self) -> Transit<'m> {
+        self.summary.transit.fetch_add(BEGUN, Relaxed);
+        // The pages leave their word by a CAS that comes after; its readers are to see the count.
+        fence(Release);
+        Transit(&self.summary.transit)
+    }
+
+    fn sum(&self, kind: Kind) -> &'m AtomicU64 {
+        match kind {
+            Kind::Bin(bin) => &self.summary.bins[bin],
+            Kind::Whole => &self.summary.whole,
+        }
+    }
+
+    fn word(region: &Region, kind: Kind) -> &AtomicU64 {
+        match kind {
+            Kind::Bin(bin) => &region.bins[bin],
+            Kind::Whole => &region.whole,
+        }
+    }
+
+    fn bin_of(free: PageSet) -> Option<usize> {
+        free.max_order(Self::TOP).map(|order| (order as usize).min(Self::BINS as usize - 1))
+    }
+
+    fn chunk(&self, chunk: ChunkIndex) -> &'m Chunk<PAGES> {
+        &self.chunks[chunk.get() as usize]
+    }
+
+    fn region(&self, chunk: ChunkIndex) -> &'m Region {
+        &self.regions[Self::region_of(chunk)]
+    }
+
+    const fn region_of(chunk: ChunkIndex) -> usize {
+        (chunk.get() / CHUNKS_PER_REGION) as usize
+    }
+
+    const fn bit(chunk: ChunkIndex) -> u64 {
+        1 << (chunk.get() % CHUNKS_PER_REGION)
+    }
+
+    const fn first_page(chunk: ChunkIndex) -> PageIndex {
+        PageIndex::new(chunk.get() * PAGES)
+    }
+}
+
+/// Start of the first `n` set bits in a row.
+const fn first_run_of(bits: u64, n: u32) -> Option<u32> {
+    // After the loop a bit stands for `n` set bits from there on; each step doubles what a bit stands for.
+    let (mut runs, mut have) = (bits, 1);
+    while have < n && runs != 0 {
+        let step = if have < n - have { have } else { n - have };
+        runs &= runs >> step;
+        have += step;
+    }
+    if runs == 0 {
+        None
+    } else {
+        Some(runs.trailing_zeros())
+    }
+}
+
+/// Pages are between two words while it lives.
+#[must_use = "a transit ends when it is dropped"]
+pub struct Transit<'m>(&'m AtomicU64);
+
+impl Drop for Transit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(ENDED - BEGUN, Release);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,360 @@
+//! A plain model of the buddy: one enum per page, and the policy in so many words; and steps to do on both, as bytes.
+//!
+//! The tests beside it use it, and the fuzz target includes this file: it names nothing but the public API.
+
+use super::{
+    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageIndex, Region, Summary, CHUNKS_PER_REGION,
+};
+use std::collections::HashSet;
+use std::{vec, vec::Vec};
+
+/// Orders of free blocks that are counted: of the real geometry to four chunks, of the tiny one to all.
+const LISTED: usize = 9;
+
+/// What the model knows of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Page {
+    Owned,
+    Zero,
+    Dirty,
+}
+
+impl Page {
+    pub(super) fn is_free(self) -> bool {
+        self != Page::Owned
+    }
+}
+
+/// A buddy and its model. Every step is done on both and compared.
+pub(super) struct Checked<const P: u32> {
+    pub(super) chunks: Vec<Chunk<P>>,
+    pub(super) regions: Vec<Region>,
+    pub(super) summary: Summary,
+    pub(super) model: Vec<Page>,
+}
+
+/// The blocks of a chunk as the buddy system has them: halved until a half is wholly free, or is one page.
+pub(super) fn blocks(pages: &[Page], start: usize, out: &mut Vec<(usize, u32)>) {
+    if pages.iter().all(|p| p.is_free()) {
+        out.push((start, pages.len().trailing_zeros()));
+    } else if pages.len() > 1 {
+        let (low, high) = pages.split_at(pages.len() / 2);
+        blocks(low, start, out);
+        blocks(high, start + low.len(), out);
+    }
+}
+
+impl<const P: u32> Checked<P> {
+    const PAGES: usize = P as usize;
+    const TOP: u32 = P.trailing_zeros();
+
+    /// Every page is owned by whoever made the buddy, and zero, as in a new arena.
+    pub(super) fn new(chunks: usize) -> Self {
+        Self {
+            chunks: (0..chunks).map(|_| Chunk::new()).collect(),
+            regions: (0..chunks.div_ceil(CHUNKS_PER_REGION as usize)).map(|_| Region::new()).collect(),
+            summary: Summary::new(),
+            model: vec![Page::Owned; chunks * Self::PAGES],
+        }
+    }
+
+    pub(super) fn buddy(&self) -> Buddy<'_, P> {
+        Buddy::new(&self.chunks, &self.regions, &self.summary)
+    }
+
+    pub(super) fn add_chunks(&mut self, first: usize, n: usize) {
+        self.buddy().add_chunks(ChunkIndex::new(first as u32), n as u32);
+        self.model[first * Self::PAGES..][..n * Self::PAGES].fill(Page::Zero);
+    }
+
+    pub(super) fn chunk_pages(&self, chunk: usize) -> &[Page] {
+        &self.model[chunk * Self::PAGES..][..Self::PAGES]
+    }
+
+    pub(super) fn is_whole(&self, chunk: usize) -> bool {
+        self.chunk_pages(chunk).iter().all(|p| p.is_free())
+    }
+
+    pub(super) fn is_whole_at(&self, chunk: usize) -> bool {
+        chunk < self.chunks.len() && self.is_whole(chunk)
+    }
+
+    /// Where the stated policy takes `n` pages from: of the chunks with room the one whose largest block is smallest,
+    /// lowest first, and in it the smallest block, dirty if it can be, lowest first; else the first whole chunk.
+    pub(super) fn policy(&self, n: u32, align: u32) -> Option<usize> {
+        if n >= P {
+            let n = (n / P) as usize;
+            return (0..self.chunks.len().saturating_sub(n - 1))
+                .find(|c| c / 64 == (c + n - 1) / 64 && (*c..c + n).all(|c| self.is_whole(c)))
+                .map(|c| c * Self::PAGES);
+        }
+        let order = align.max(n.next_power_of_two().trailing_zeros());
+        let mut fits = Vec::new();
+        for chunk in (0..self.chunks.len()).filter(|c| !self.is_whole(*c)) {
+            let mut list = Vec::new();
+            blocks(self.chunk_pages(chunk), 0, &mut list);
+            list.retain(|(_, k)| *k >= order);
+            if list.is_empty() {
+                continue;
+            }
+            let block = list.iter().min_by_key(|(p, k)| (*k, self.chunk_pages(chunk)[*p] != Page::Dirty, *p));
+            let bin = list.iter().map(|(_, k)| *k).max().unwrap();
+            fits.push((bin, chunk, block.unwrap().0));
+        }
+        match fits.into_iter().min() {
+            Some((_, chunk, page)) => Some(chunk * Self::PAGES + page),
+            None => (0..self.chunks.len()).find(|c| self.is_whole(*c)).map(|c| c * Self::PAGES),
+        }
+    }
+
+    pub(super) fn own(&mut self, start: usize, n: usize) {
+        self.model[start..][..n].fill(Page::Owned);
+    }
+
+    /// Takes pages and compares: exactly where the policy says, free before, aligned, zero if and only if they are.
+    pub(super) fn take(&mut self, n: u32, align: u32) -> Option<usize> {
+        let expected = self.policy(n, align);
+        let run = self.buddy().take(PageCount::new(n), Order::new(align as u8));
+        assert_eq!(run.map(|r| r.start.get() as usize), expected, "take {n} aligned to 2^{align}");
+        let run = run?;
+        let start = run.start.get() as usize;
+        let pages = &self.model[start..][..n as usize];
+        assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
+        assert_eq!(start % (1 << align), 0, "the run is not aligned");
+        assert_eq!(run.zero, pages.iter().all(|p| *p == Page::Zero));
+        self.own(start, n as usize);
+        Some(start)
+    }
+
+    /// Takes pages without the hints: as many as `take` would get, but from the first chunk with room.
+    pub(super) fn take_by_words(&mut self, n: u32, align: u32) {
+        let expected = self.policy(n, align);
+        let run = self.buddy().take_by_words(PageCount::new(n), Order::new(align as u8));
+        assert_eq!(run.map(|_| ()), expected.map(|_| ()).ok_or(NotFound::Sure));
+        let Ok(run) = run else { return };
+        let start = run.start.get() as usize;
+        let pages = &self.model[start..][..n as usize];
+        assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
+        assert_eq!(start % (1 << align), 0, "the run is not aligned");
+        assert_eq!(run.zero, pages.iter().all(|p| *p == Page::Zero));
+        self.own(start, n as usize);
+    }
+
+    /// Gives pages back and compares. False if it was refused, as it must be if and only if one of them is free; the
+    /// words mean nothing after that.
+    pub(super) fn give_back(&mut self, start: usize, n: usize) -> bool {
+        let given = self.buddy().give_back(PageIndex::new(start as u32), PageCount::new(n as u32));
+        if start + n > self.model.len() {
+            assert_eq!(given, Err(Misuse::Foreign));
+            return true;
+        }
+        if self.model[start..][..n].iter().any(|p| p.is_free()) {
+            assert_eq!(given, Err(Misuse::DoubleFree), "{n} pages at {start}");
+            return false;
+        }
+        assert_eq!(given, Ok(()));
+        self.restore(start, n);
+        true
+    }
+
+    /// The model of given pages: whether a page is dirty is for its last owner to say.
+    pub(super) fn restore(&mut self, start: usize, n: usize) {
+        for page in start..start + n {
+            let dirty = self.chunks[page / Self::PAGES].dirty_pages().bits() >> (page % Self::PAGES) & 1 == 1;
+            assert!(dirty, "page {page} was handed out and must not be taken for zero");
+            self.model[page] = Page::Dirty;
+        }
+    }
+
+    pub(super) fn extend(&mut self, start: usize, n: usize, more: usize) {
+        let from = start + n;
+        let in_chunk = from % Self::PAGES != 0 && from % Self::PAGES + more <= Self::PAGES;
+        let region = 64 * Self::PAGES;
+        let in_chunks =
+            from % Self::PAGES == 0 && more % Self::PAGES == 0 && start / region == (from + more - 1) / region;
+        let room = self.model.get(from..from + more).filter(|pages| pages.iter().all(|p| p.is_free()));
+        let expected = match room {
+            Some(pages) if in_chunk || in_chunks => Some(pages.iter().all(|p| *p == Page::Zero)),
+            _ => None,
+        };
+        let [start, n, more] = [start, n, more].map(|x| x as u32);
+        let claimed = self.buddy().extend(PageIndex::new(start), PageCount::new(n), PageCount::new(more));
+        assert_eq!(claimed, expected, "extend {n} pages at {start} by {more}");
+        if claimed.is_some() {
+            self.own(from, more as usize);
+        }
+    }
+
+    /// Purges; the `i`-th discard succeeds if bit `i` of `successes` is set.
+    pub(super) fn purge(&mut self, group: u32, successes: u64) {
+        let before = self.model.clone();
+        let mut expected = HashSet::new();
+        for chunk in 0..self.chunks.len() {
+            let len = if self.is_whole(chunk) { Self::PAGES } else { 1 << group };
+            for start in (0..Self::PAGES).step_by(len).map(|p| chunk * Self::PAGES + p) {
+                let pages = &before[start..][..len];
+                if pages.iter().all(|p| p.is_free()) && pages.contains(&Page::Dirty) {
+                    expected.extend(start..start + len);
+                }
+            }
+        }
+        let (mut seen, mut good, mut calls) = (HashSet::new(), Vec::new(), 0);
+        let buddy = Buddy::new(&self.chunks, &self.regions, &self.summary);
+        let purged = buddy.purge(group, |start, n| {
+            let run = start.get() as usize..(start + n).get() as usize;
+            assert!(buddy.in_transit(), "whoever is refused now must know that pages are out");
+            assert!(run.clone().all(|page| seen.insert(page)), "a page is purged once");
+            let success = successes >> (calls % 64) & 1 == 1;
+            calls += 1;
+            if success {
+                good.extend(run);
+            }
+            success
+        });
+        assert_eq!(seen, expected, "group 2^{group}");
+        assert_eq!(purged as usize, good.len());
+        good.into_iter().for_each(|page| self.model[page] = Page::Zero);
+    }
+
+    pub(super) fn take_all(&mut self) {
+        let all = self.model.iter().all(|p| p.is_free());
+        let taken = self.buddy().take_all(self.chunks.len() as u32);
+        assert_eq!(taken.is_some(), all);
+        drop(taken);
+        if all {
+            assert!(self.buddy().take(PageCount::new(1), Order::ZERO).is_none());
+            assert_eq!(self.buddy().free_pages(), (0, 0));
+            self.buddy().validate().unwrap();
+            self.buddy().add_chunks(ChunkIndex::new(0), self.chunks.len() as u32);
+        }
+    }
+
+    /// Compares all that can be seen at rest.
+    pub(super) fn compare(&self) {
+        let buddy = self.buddy();
+        buddy.validate().unwrap();
+        let count = |wanted: &dyn Fn(&Page) -> bool| self.model.iter().filter(|p| wanted(p)).count();
+        assert_eq!(buddy.free_pages(), (count(&|p| p.is_free()), count(&|p| *p == Page::Dirty)));
+        // Inside chunks that are not whole, then of whole chunks; the last order holds all that is as long or longer.
+        let (mut list, mut orders) = (Vec::new(), [0; LISTED]);
+        let whole: Vec<_> = (0..self.chunks.len().next_multiple_of(64)).map(|c| self.is_whole_at(c)).collect();
+        (0..self.chunks.len()).filter(|c| !whole[*c]).for_each(|c| blocks(self.chunk_pages(c), 0, &mut list));
+        list.drain(..).for_each(|(_, k)| orders[k as usize] += 1);
+        let as_page = |whole: &bool| if *whole { Page::Zero } else { Page::Owned };
+        for region in whole.chunks(64) {
+            blocks(&region.iter().map(as_page).collect::<Vec<_>>(), 0, &mut list);
+        }
+        for (_, k) in list {
+            let last = LISTED - 1 - Self::TOP as usize;
+            orders[Self::TOP as usize + (k as usize).min(last)] += 1 << (k as usize).saturating_sub(last);
+        }
+        let mut counted = [0; LISTED];
+        buddy.count_blocks(&mut counted);
+        assert_eq!(counted, orders);
+    }
+
+    /// The runs of owned pages as long as can be.
+    pub(super) fn owned_runs(&self) -> Vec<(usize, usize)> {
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for page in (0..self.model.len()).filter(|p| !self.model[*p].is_free()) {
+            match runs.last_mut() {
+                Some((start, n)) if *start + *n == page => *n += 1,
+                _ => runs.push((page, 1)),
+            }
+        }
+        runs
+    }
+}
+
+/// A step on the real geometry; numbers are cut down to what the state allows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Take(u32, u32),
+    TakeByWords(u32, u32),
+    GiveBack { run: usize, from: usize, n: usize },
+    DoubleFree { page: usize, n: usize },
+    Extend { run: usize, at: usize, more: usize },
+    Purge(u32, u64),
+    TakeAll,
+}
+
+/// A step as bytes.
+pub(super) type Record = [u8; 6];
+
+impl Step {
+    /// The step that a record stands for: any bytes are one.
+    pub(super) fn decode([kind, align, a, b, c, d]: Record) -> Self {
+        let (many, n) = (usize::from(u16::from_le_bytes([a, b])), u16::from_le_bytes([c, d]));
+        let (align, few) = (u32::from(align % 7), usize::from(n % 300) + 1);
+        match kind {
+            0..=49 => Step::Take(u32::from(n % 63) + 1, align),
+            50..=99 => Step::Take(u32::from(n % 8) + 1, align % 4),
+            100..=109 => Step::TakeByWords(u32::from(n % 63) + 1, align),
+            110..=134 => Step::Take(64 * (u32::from(n % 4) + 1), align),
+            135..=141 => Step::Take(64 * (u32::from(n % 60) + 5), 0),
+            142..=209 => Step::GiveBack { run: many, from: usize::from(n), n: few },
+            210..=212 => Step::DoubleFree { page: many, n: few },
+            213..=235 => Step::Extend { run: many, at: usize::from(n), more: usize::from(d % 64) + 1 },
+            236..=242 => Step::Extend { run: many, at: usize::MAX, more: 64 * (usize::from(d % 4) + 1) },
+            243..=249 => Step::Purge(align % 4, u64::from_le_bytes([a, b, c, d, a, b, c, d])),
+            _ => Step::TakeAll,
+        }
+    }
+}
+
+/// Does all steps on a buddy and its model, gives everything back, and compares on the way. The first byte of `start`
+/// says how many chunks there are, the second how many are taken at once, so that the rest lies across the edges of
+/// regions.
+pub(super) fn play(start: [u8; 2], script: impl IntoIterator<Item = Step>) {
+    let chunks = match usize::from(start[0]) {
+        n @ 0..=191 => n % 4 + 1,
+        n @ 192..=231 => 60 + n % 11,
+        n => 120 + n % 73,
+    };
+    let mut checked = Checked::<64>::new(chunks);
+    checked.add_chunks(0, chunks);
+    for _ in 0..usize::from(start[1]).min(chunks - 1) {
+        checked.take(64, 0);
+    }
+    for (number, step) in script.into_iter().enumerate() {
+        let runs = checked.owned_runs();
+        let owned = |run: usize| runs.get(run % runs.len().max(1)).copied();
+        match step {
+            Step::Take(n, align) => {
+                checked.take(n, align);
+            }
+            Step::TakeByWords(n, align) => checked.take_by_words(n, align),
+            Step::GiveBack { run, from, n } => {
+                if let Some((start, len)) = owned(run) {
+                    let from = from % len;
+                    assert!(checked.give_back(start + from, n.min(len - from)));
+                }
+            }
+            Step::DoubleFree { page, n } => {
+                let start = page % checked.model.len();
+                let n = n.min(checked.model.len() - start);
+                if checked.model[start..][..n].iter().any(|p| p.is_free()) {
+                    assert!(!checked.give_back(start, n));
+                    return; // the words mean nothing after a misuse
+                }
+            }
+            Step::Extend { run, at, more } => {
+                if let Some((start, len)) = owned(run) {
+                    let n = if at == usize::MAX { len } else { 1 + at % len };
+                    checked.extend(start, n, more);
+                }
+            }
+            Step::Purge(group, successes) => checked.purge(group, successes),
+            Step::TakeAll => checked.take_all(),
+        }
+        // To look at thousands of pages takes longer than the step.
+        if chunks <= 4 || number % 8 == 0 {
+            checked.compare();
+        }
+    }
+    for (start, n) in checked.owned_runs() {
+        assert!(checked.give_back(start, n));
+    }
+    checked.compare();
+    checked.take_all();
+}

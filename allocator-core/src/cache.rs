@@ -1,0 +1,388 @@
+//! Cache: every slab of one size class. Its shards have a lock and partial lists each: the slow path.
+//!
+//! # Algorithm
+//! A slab belongs to the shard that made it; threads are spread over the shards. A *refill* takes objects from the
+//! partial slabs of the caller's shard, the fullest ones first so that the others can empty. When there are none, the
+//! lock is dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed. Where
+//! there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the shard that it
+//! came from, whoever frees it.
+//! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
+//! lock; then each shard is locked once, bits are set, and a slab's list membership is put right when the batch moves
+//! on to another slab. Slabs that become empty leave the cache, but for a few that each shard keeps
+//! (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go back when the lock is dropped.
+//!
+//! Nothing about a slab is lock-free, and one lock is taken per batch.
+//!
+//! # Invariants (each is a line of [`Caches::validate`])
+//! - Ca1: `slabs` counts the shard's slabs, `free` the free objects in them.
+//! - Ca2: every slab with a free object is on the list where it belongs; no full one is on a list.
+//! - Ca3: a shard has no more empty slabs than it may keep.
+
+use crate::config::{MAX_SHARDS, MAX_SLAB_PAGES, MIN_PARTIAL, SHEAF_SLOTS};
+use crate::error::{AllocError, Misuse};
+use crate::page::{ChunkMap, Kind, Owner};
+use crate::size_class::{SizeClass, CLASSES};
+use crate::slab::{List, Listed, Slab};
+use crate::sync::{array_of, const_unless_loom, Mutex, Rank};
+use crate::units::{Order, PageCount};
+use crate::zone::{Caller, Zone};
+use core::ptr::{null_mut, NonNull};
+
+/// The partial lists of one shard, and what they add up to.
+struct Partial {
+    dense: List,
+    sparse: List,
+    empty: List,
+    slabs: usize,
+    free: usize,
+}
+
+/// One lock's worth of a cache, on cache lines of its own.
+#[repr(align(128))]
+struct Shard {
+    partial: Mutex<Partial>,
+}
+
+/// All slabs of one size class.
+struct Cache {
+    shards: [Shard; MAX_SHARDS],
+}
+
+/// The caches of all size classes.
+pub struct Caches([Cache; CLASSES]);
+
+/// What a cache has, as `/proc/slabinfo` counts it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Usage {
+    /// Slabs.
+    pub slabs: usize,
+    /// Slabs with at least one object out.
+    pub active_slabs: usize,
+    /// Objects in all slabs.
+    pub objects: usize,
+    /// Objects that are out: with the program, or in a thread's sheaf.
+    pub out: usize,
+}
+
+/// A misuse, the pointer that it was found at, and the class of which it was said to be an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The pointer.
+    pub at: *mut u8,
+    /// What it was said to be.
+    pub said: SizeClass,
+    /// What it is.
+    pub misuse: Misuse,
+}
+
+impl Shard {
+    const_unless_loom! {
+        fn new() -> Self {
+            let none = Partial { dense: List::new(), sparse: List::new(), empty: List::new(), slabs: 0, free: 0 };
+            Self { partial: Mutex::new(Rank::Shard, none) }
+        }
+    }
+}
+
+impl Partial {
+    fn list(&mut self, list: Listed) -> Option<&mut List> {
+        match list {
+            Listed::Full => None,
+            Listed::Dense => Some(&mut self.dense),
+            Listed::Sparse => Some(&mut self.sparse),
+            Listed::Empty => Some(&mut self.empty),
+        }
+    }
+
+    /// Puts a slab on the list where it belongs now.
+    ///
+    /// # Safety
+    /// `slab` is of this shard; no reference to its header lives.
+    unsafe fn relist(&mut self, slab: NonNull<Slab>) {
+        // SAFETY: by contract, and we have the shard's lock; the reference ends with this line.
+        let (is, belongs) = unsafe { slab.as_ref() }.standing();
+        if is != belongs {
+            if let Some(list) = self.list(is) {
+                // SAFETY: the slab is on the list that it names (Sl4).
+                unsafe { list.remove(slab) };
+            }
+            if let Some(list) = self.list(belongs) {
+                // SAFETY: it is on none now.
+                unsafe { list.push(slab, belongs) };
+            }
+        }
+    }
+
+    /// Fills `out` from its end. Returns how many objects there were.
+    fn take(&mut self, out: &mut [*mut u8]) -> usize {
+        let mut left = out.len();
+        while left > 0 {
+            let lists = [&self.dense, &self.sparse, &self.empty];
+            let Some(mut slab) = lists.into_iter().find_map(List::first) else { break };
+            // SAFETY: on a list of this shard, whose lock we have; the reference ends here.
+            left -= unsafe { slab.as_mut() }.take(&mut out[..left]);
+            // SAFETY: as above.
+            unsafe { self.relist(slab) };
+        }
+        let taken = out.len() - left;
+        self.free -= taken;
+        taken
+    }
+
+    /// Unlinks empty slabs until `keep` are left, and adds them to a chain.
+    fn trim(&mut self, keep: usize, chain: &mut Chain, objects: usize) {
+        while self.empty.len() > keep {
+            let Some(slab) = self.empty.first() else { return };
+            // SAFETY: on that list.
+            unsafe { self.empty.remove(slab) };
+            self.slabs -= 1;
+            self.free -= objects;
+            chain.push(slab);
+        }
+    }
+}
+
+/// Slabs that left their shard and are nobody's yet. At most one batch's worth, or drained in rounds of it.
+struct Chain {
+    slabs: [*mut Slab; SHEAF_SLOTS],
+    len: usize,
+}
+
+impl Chain {
+    const fn new() -> Self {
+        Self { slabs: [null_mut(); SHEAF_SLOTS], len: 0 }
+    }
+
+    fn push(&mut self, slab: NonNull<Slab>) {
+        self.slabs[self.len] = slab.as_ptr();
+        self.len += 1;
+    }
+
+    /// Gives the pages of the slabs back. No lock is held.
+    fn give_back(self, zone: &Zone, class: SizeClass) -> Result<(), Found> {
+        for slab in &self.slabs[..self.len] {
+            // SAFETY: unlinked and empty, so ours alone.
+            let slab = unsafe { &**slab };
+            let base = slab.base();
+            let map = zone.map_of(base);
+            slab.destroy(map);
+            zone.free_pages(map, base as usize, PageCount::new(class.slab_pages())).map_err(|misuse| Found {
+                at: base,
+                said: class,
+                misuse,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Caches {
+    const_unless_loom! {
+        /// Caches without slabs. All zeros is the same state.
+        pub fn new() -> Self {
+            Self(array_of!(CLASSES, Cache, Cache { shards: array_of!(MAX_SHARDS, Shard, Shard::new()) }))
+        }
+    }
+
+    fn shard(&self, class: SizeClass, shard: usize) -> &Mutex<Partial> {
+        &self.0[class.index()].shards[shard % MAX_SHARDS].partial
+    }
+
+    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Returns
+    /// how many; at least one, or a refusal. Call it with no lock held.
+    pub fn refill(
+        &self,
+        zone: &Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+        shard: usize,
+        out: &mut [*mut u8],
+    ) -> Result<usize, AllocError> {
+        let taken = self.shard(class, shard).lock(caller.os).take(out);
+        if taken > 0 {
+            return Ok(taken);
+        }
+        let mut slab = match self.create_slab(zone, caller, class, shard) {
+            Ok(slab) => slab,
+            Err(refused) => {
+                let mut others = (0..MAX_SHARDS).map(|shard| self.shard(class, shard).lock(caller.os).take(out));
+                return others.find(|taken| *taken > 0).ok_or(refused);
+            }
+        };
+        // SAFETY: nobody else knows the slab yet.
+        let new = unsafe { slab.as_mut() };
+        let taken = new.take(out);
+        let left = new.free();
+        let mut partial = self.shard(class, shard).lock(caller.os);
+        partial.slabs += 1;
+        partial.free += left;
+        // SAFETY: of this shard; the reference `new` is not used any more.
+        unsafe { partial.relist(slab) };
+        Ok(taken)
+    }
+
+    fn create_slab(
+        &self,
+        zone: &Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+        shard: usize,
+    ) -> Result<NonNull<Slab>, AllocError> {
+        let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO)?;
+        let map = zone.map_of(run.ptr.as_ptr());
+        let page = map.page_of(run.ptr.as_ptr() as usize);
+        // SAFETY: the pages were just taken.
+        Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })
+    }
+
+    /// Takes a batch of objects of one class back: at most `SHEAF_SLOTS`. An object that is none, or that is free
+    /// already, is reported; then some of the others may not have been taken. Call it with no lock held.
+    pub fn flush(&self, zone: &Zone, caller: Caller<'_>, class: SizeClass, batch: &[*mut u8]) -> Result<(), Found> {
+        let mut slabs = [null_mut::<Slab>(); SHEAF_SLOTS];
+        let mut objects = [0u16; SHEAF_SLOTS];
+        let mut shards = [0u8; SHEAF_SLOTS];
+        for (i, object) in batch.iter().enumerate() {
+            let (slab, index, shard) = locate(zone, *object, class)?;
+            slabs[i] = slab.as_ptr();
+            objects[i] = index as u16;
+            shards[i] = shard as u8;
+        }
+        let mut pending = if batch.len() >= 64 { u64::MAX } else { (1 << batch.len()) - 1 };
+        while pending != 0 {
+            let shard = shards[pending.trailing_zeros() as usize];
+            let mut chain = Chain::new();
+            {
+                let mut partial = self.shard(class, shard as usize).lock(caller.os);
+                let mut rest = pending;
+                let mut last: *mut Slab = null_mut();
+                while rest != 0 {
+                    let i = rest.trailing_zeros() as usize;
+                    rest &= rest - 1;
+                    if shards[i] != shard {
+                        continue;
+                    }
+                    pending &= !(1 << i);
+                    if slabs[i] != last {
+                        if let Some(done) = NonNull::new(last) {
+                            // SAFETY: of this shard.
+                            unsafe { partial.relist(done) };
+                        }
+                        last = slabs[i];
+                    }
+                    // SAFETY: of this shard, whose lock we have (Sl3).
+                    if !unsafe { &mut *last }.put(objects[i] as usize) {
+                        return Err(Found { at: batch[i], said: class, misuse: Misuse::DoubleFree });
+                    }
+                    partial.free += 1;
+                }
+                if let Some(done) = NonNull::new(last) {
+                    // SAFETY: of this shard.
+                    unsafe { partial.relist(done) };
+                }
+                partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
+            }
+            chain.give_back(zone, class)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that `object` is one of this class, and out of its slab.
+    pub fn check_out(
+        &self,
+        zone: &Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+        object: *mut u8,
+    ) -> Result<(), &'static str> {
+        let (slab, index, shard) = locate(zone, object, class).map_err(|_| "cache: not an object of this class")?;
+        let _partial = self.shard(class, shard).lock(caller.os);
+        // SAFETY: a slab of this shard, whose lock we have (Sl3).
+        if unsafe { slab.as_ref() }.is_free(index) {
+            return Err("cache: an object that is out is free in its slab");
+        }
+        Ok(())
+    }
+
+    /// Gives every empty slab back to the zone (the kernel's `kmem_cache_shrink`). Returns the pages.
+    pub fn shrink(&self, zone: &Zone, caller: Caller<'_>) -> Result<usize, Found> {
+        let mut pages = 0;
+        for class in SizeClass::all() {
+            for shard in 0..MAX_SHARDS {
+                let mut chain = Chain::new();
+                self.shard(class, shard).lock(caller.os).trim(0, &mut chain, class.slab_objects());
+                pages += chain.len * class.slab_pages() as usize;
+                chain.give_back(zone, class)?;
+            }
+        }
+        Ok(pages)
+    }
+
+    /// What the cache of a class has.
+    pub fn usage(&self, caller: Caller<'_>, class: SizeClass) -> Usage {
+        let mut usage = Usage::default();
+        for shard in 0..MAX_SHARDS {
+            let partial = self.shard(class, shard).lock(caller.os);
+            let objects = partial.slabs * class.slab_objects();
+            usage.slabs += partial.slabs;
+            usage.active_slabs += partial.slabs - partial.empty.len();
+            usage.objects += objects;
+            usage.out += objects - partial.free;
+        }
+        usage
+    }
+
+    /// Checks every invariant; for a moment when nobody else is here.
+    pub fn validate(&self, caller: Caller<'_>) -> Result<(), &'static str> {
+        for class in SizeClass::all() {
+            for shard in 0..MAX_SHARDS {
+                let partial = self.shard(class, shard).lock(caller.os);
+                let (mut slabs, mut free) = (0, 0);
+                for list in [&partial.dense, &partial.sparse, &partial.empty] {
+                    let mut next = list.first();
+                    while let Some(slab) = next {
+                        // SAFETY: on a list of this shard, whose lock we have.
+                        let header = unsafe { slab.as_ref() };
+                        header.validate()?;
+                        if header.listed() != header.belongs() || header.free() == 0 {
+                            return Err("cache: a slab is on the wrong list (Ca2)");
+                        }
+                        (slabs, free) = (slabs + 1, free + header.free());
+                        // SAFETY: as above.
+                        next = unsafe { List::next(slab) };
+                    }
+                }
+                if slabs > partial.slabs || free != partial.free {
+                    return Err("cache: the shard's counters are not those of its slabs (Ca1)");
+                }
+                if partial.empty.len() > MIN_PARTIAL as usize {
+                    return Err("cache: more empty slabs than a shard keeps (Ca3)");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The slab, the number in it and the shard of an object.
+pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
+    let misuse = match zone.table.owner(object as usize) {
+        Owner::Chunk(map) => match Slab::find(map, object as usize, class) {
+            Some(found) => return Ok(found),
+            None => why_not(map, object, class),
+        },
+        Owner::Area(_) => Misuse::WrongLayout,
+        Owner::Nobody => Misuse::Foreign,
+    };
+    Err(Found { at: object, said: class, misuse })
+}
+
+#[cold]
+fn why_not(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Misuse {
+    match map.tag(map.page_of(object as usize)).kind() {
+        Kind::Slab { class: has, .. } if has != class.index() => Misuse::WrongLayout,
+        Kind::Run(_) => Misuse::WrongLayout,
+        Kind::Slab { .. } | Kind::None => Misuse::NotAStart,
+    }
+}
+
+static_assertions::const_assert!(MAX_SLAB_PAGES <= 255);

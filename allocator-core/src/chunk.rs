@@ -1,0 +1,559 @@
+//! Chunk: as many pages as a word has bits, free or not, in that word.
+//!
+//! # Algorithm
+//! Bit `p` of `free` is set while page `p` is free. A block of `2^k` pages is free when its aligned bits are all set,
+//! so the free list of every order is a function of the word ([`PageSet`]): `take` clears a run by one CAS,
+//! `give_back` sets it by one `fetch_or`, and buddies merge by lying side by side. `park` trades a chunk that is
+//! wholly free for its bit in `Buddy`'s word of whole chunks. `dirty` marks the pages that may hold anything but zeros.
+//!
+//! The form is the row of LLFree (Wrenger et al., USENIX ATC 2023), made so long that no block ever spans two words.
+//!
+//! # Invariants (each is a line of [`Chunk::validate`] or of `Buddy::validate`)
+//! - Ch1: a page has one owner: its bit in `free`, the chunk's bit among the whole ones, a client, or a thread in transit.
+//! - Ch2: while the chunk is parked, or owned as a whole, `free` is zero.
+//! - Ch3: only the owner of a page touches its bit of `dirty`; a clear bit is a proof that the page reads as zeros.
+//!
+//! # Memory ordering
+//! | step                      | order             | so that                                              |
+//! |---------------------------|-------------------|------------------------------------------------------|
+//! | `take`, `claim` CAS       | Acquire / Relaxed | we see the writes of all who freed these pages       |
+//! | `give_back` fetch_or      | Release           | the next owner sees ours                             |
+//! | `open` store              | Release           | as `give_back`: the chunk was ours as a whole        |
+//! | `park` CAS                | Acquire / Relaxed | others' pages are taken; `Buddy` passes them on      |
+//! | `dirty`                   | Relaxed           | it changes hands with the page, ordered by the above |
+//! | first look at `free`      | Relaxed           | a stale value costs one failed CAS                   |
+//!
+//! `give_back` may be Release only: it takes nothing. RMWs of others in between continue the release sequence, so the
+//! CAS that takes a page synchronises with every earlier `give_back` of it.
+//!
+//! # Not here
+//! Which chunk to try, and the hints that say so (`buddy`); when to purge (`zone`).
+
+use crate::config::PAGES_PER_CHUNK;
+use crate::error::Misuse;
+use crate::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use crate::sync::{const_unless_loom, Zeroed};
+use crate::units::Order;
+
+/// Pages of one chunk as a set: a plain value on which the buddy arithmetic is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageSet(u64);
+
+/// `STARTS[k]`: every page that is a multiple of `2^k`.
+const STARTS: [u64; 7] = {
+    let mut starts = [u64::MAX; 7];
+    let mut k = 1;
+    while k < 7 {
+        let s = 1u32 << (k - 1);
+        // Of the multiples of 2^(k-1), every other one.
+        let mut bits = 0;
+        let mut p = 0;
+        while p < 64 {
+            bits |= 1 << p;
+            p += 2 * s;
+        }
+        starts[k] = bits;
+        k += 1;
+    }
+    starts
+};
+
+impl PageSet {
+    /// No page.
+    pub const EMPTY: Self = Self(0);
+
+    /// The first `n` pages, at most 64.
+    pub const fn first(n: u32) -> Self {
+        Self(if n >= 64 { u64::MAX } else { (1 << n) - 1 })
+    }
+
+    /// `n` pages from `start` on; both within the chunk, `n` above zero.
+    pub const fn run(start: u32, n: u32) -> Self {
+        Self(Self::first(n).0 << start)
+    }
+
+    /// The set with these bits.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Number of pages.
+    pub const fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// True without pages.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// True if it has every page of `other`.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The pages of both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The pages that `other` lacks.
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Starts of the aligned runs of `2^k` pages.
+    pub const fn aligned_runs(self, k: u32) -> Self {
+        let mut runs = self.0;
+        let mut i = 0;
+        while i < k {
+            runs = Self::pairs(runs, i);
+            i += 1;
+        }
+        Self(runs)
+    }
+
+    /// From the starts of aligned runs of `2^k` pages to those of twice the length: two that are buddies make one.
+    const fn pairs(runs: u64, k: u32) -> u64 {
+        runs & runs >> (1u32 << k) & STARTS[k as usize + 1]
+    }
+
+    /// Starts of the blocks on the buddy free list of order `k`, below the top order `top`: aligned runs of `2^k` that
+    /// are no half of a longer one.
+    pub const fn free_list(self, k: u32, top: u32) -> Self {
+        let runs = self.aligned_runs(k).0;
+        Self(Self::unpaired(runs, Self::longer(runs, k, top), k))
+    }
+
+    /// As `pairs`; of the top order nothing is longer.
+    const fn longer(runs: u64, k: u32, top: u32) -> u64 {
+        if k == top {
+            0
+        } else {
+            Self::pairs(runs, k)
+        }
+    }
+
+    /// Those of the runs of `2^k` that are no half of a run of twice the length.
+    const fn unpaired(runs: u64, longer: u64, k: u32) -> u64 {
+        if longer == 0 {
+            return runs; // and at the top order there is no second half to shift to
+        }
+        runs & !(longer | longer << (1u32 << k))
+    }
+
+    /// Largest order of an aligned free run.
+    pub const fn max_order(self, top: u32) -> Option<u32> {
+        if self.0 == 0 {
+            return None;
+        }
+        let mut runs = self.0;
+        let mut k = 0;
+        while k < top {
+            runs = Self::pairs(runs, k);
+            if runs == 0 {
+                break;
+            }
+            k += 1;
+        }
+        Some(k)
+    }
+
+    /// The first run of pages in the set: its start and length.
+    pub const fn first_run(self) -> Option<(u32, u32)> {
+        if self.0 == 0 {
+            return None;
+        }
+        let start = self.0.trailing_zeros();
+        Some((start, (!(self.0 >> start)).trailing_zeros()))
+    }
+
+    /// Only whole groups of `2^k` aligned pages.
+    pub const fn whole_groups(self, k: u32) -> Self {
+        let mut bits = self.aligned_runs(k).0;
+        let mut i = 0;
+        while i < k {
+            bits |= bits << (1u32 << i);
+            i += 1;
+        }
+        Self(bits)
+    }
+
+    /// Where `n` pages aligned to `align` are best taken: from the smallest block that holds them, if one can be had
+    /// from one that begins in `resident`, lowest first.
+    const fn best_fit(self, n: u32, align: u32, resident: Self, top: u32) -> Option<u32> {
+        let fits = n.next_power_of_two().trailing_zeros();
+        let mut k = if fits > align { fits } else { align };
+        let mut runs = self.aligned_runs(k).0;
+        while runs != 0 {
+            let longer = Self::longer(runs, k, top);
+            let list = Self::unpaired(runs, longer, k);
+            if list != 0 {
+                let warm = list & resident.0;
+                return Some(if warm == 0 { list } else { warm }.trailing_zeros());
+            }
+            runs = longer;
+            k += 1;
+        }
+        None
+    }
+}
+
+/// What an operation did to the word of free pages: `Buddy` keeps its hints by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The pages free before.
+    pub before: PageSet,
+    /// The pages free after.
+    pub after: PageSet,
+}
+
+impl Change {
+    /// Largest order of an aligned free run now, if it is another one than before.
+    pub const fn new_max_order(self, top: u32) -> Option<u32> {
+        let (mut before, mut after, mut k) = (self.before.0, self.after.0, 0);
+        while k < top {
+            let longer = PageSet::pairs(after, k);
+            if longer == 0 {
+                break;
+            }
+            (before, after, k) = (PageSet::pairs(before, k), longer, k + 1);
+        }
+        let same = before != 0 && PageSet::longer(before, k, top) == 0;
+        if after == 0 || same {
+            None
+        } else {
+            Some(k)
+        }
+    }
+}
+
+/// Pages taken from a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "pages that are dropped are lost"]
+pub struct Taken {
+    /// The first page.
+    pub start: u32,
+    /// True if every page is known to read as zeros.
+    pub zero: bool,
+    /// What it did to the word.
+    pub change: Change,
+}
+
+/// The state of one chunk of `PAGES` pages: 64, or fewer in a model. 16 bytes.
+pub struct Chunk<const PAGES: u32 = PAGES_PER_CHUNK> {
+    free: AtomicU64,
+    dirty: AtomicU64,
+}
+
+#[cfg(not(loom))]
+static_assertions::assert_eq_size!(Chunk, [u64; 2]);
+
+impl<const PAGES: u32> Chunk<PAGES> {
+    /// Every page of the chunk.
+    pub const ALL: PageSet = PageSet::first(PAGES);
+    /// The order of the whole chunk.
+    pub const TOP: u32 = PAGES.trailing_zeros();
+
+    const_unless_loom! {
+        /// A chunk whose pages belong to whoever made it, and are known to be zero. All zeros is the same state.
+        pub fn new() -> Self {
+            Self { free: AtomicU64::new(0), dirty: AtomicU64::new(0) }
+        }
+    }
+
+    /// The pages free at some moment about now.
+    pub fn free_pages(&self) -> PageSet {
+        PageSet(self.free.load(Relaxed))
+    }
+
+    /// The pages that may hold anything but zeros. Only bits of owned pages mean anything for long.
+    pub fn dirty_pages(&self) -> PageSet {
+        PageSet(self.dirty.load(Relaxed))
+    }
+
+    /// Takes `n` pages aligned to `align`. `None` means that the hint that led here was stale. Lock-free.
+    pub fn take(&self, n: u32, align: Order) -> Option<Taken> {
+        let mut before = self.free_pages();
+        loop {
+            let start = before.best_fit(n, align.get(), self.dirty_pages(), Self::TOP)?;
+            let pages = PageSet::run(start, n);
+            let after = before.minus(pages);
+            // Acquire meets `give_back`'s Release: the last owner's writes come before ours.
+            match self.free.compare_exchange_weak(before.0, after.0, Acquire, Relaxed) {
+                Ok(_) => return Some(Taken { start, zero: self.soil(pages), change: Change { before, after } }),
+                Err(now) => before = PageSet(now),
+            }
+        }
+    }
+
+    /// Takes exactly these pages, if all of them are free. Lock-free. The flag says that all are known to be zero.
+    pub fn claim(&self, pages: PageSet) -> Option<(bool, Change)> {
+        let mut before = self.free_pages();
+        loop {
+            if !before.contains(pages) {
+                return None;
+            }
+            let after = before.minus(pages);
+            match self.free.compare_exchange_weak(before.0, after.0, Acquire, Relaxed) {
+                Ok(_) => return Some((self.soil(pages), Change { before, after })),
+                Err(now) => before = PageSet(now),
+            }
+        }
+    }
+
+    /// Takes every free page that may hold something else than zeros, in whole groups of `2^group`, to purge them.
+    pub fn take_dirty(&self, group: u32) -> Option<(PageSet, Change)> {
+        let mut before = self.free_pages();
+        loop {
+            // The dirty bits are a hint until the pages are ours; pages taken for nothing do no harm.
+            let pages = before.whole_groups(group).and(self.dirty_pages().spread(group));
+            if pages.is_empty() {
+                return None;
+            }
+            let after = before.minus(pages);
+            match self.free.compare_exchange_weak(before.0, after.0, Acquire, Relaxed) {
+                Ok(_) => return Some((pages, Change { before, after })),
+                Err(now) => before = PageSet(now),
+            }
+        }
+    }
+
+    /// Gives pages back. Wait-free. Buddies need no merging: two free neighbours are two set bits. The caller has seen
+    /// that the chunk is not parked: of a parked chunk the word says nothing (Ch2).
+    pub fn give_back(&self, pages: PageSet) -> Result<Change, Misuse> {
+        let before = PageSet(self.free.fetch_or(pages.0, Release));
+        if before.0 & pages.0 != 0 {
+            return Err(Misuse::DoubleFree);
+        }
+        Ok(Change { before, after: PageSet(before.0 | pages.0) })
+    }
+
+    /// Trades a wholly free chunk for the right to mark it as whole. False if somebody was faster.
+    pub fn park(&self) -> bool {
+        // Acquire: pages that others freed are taken here. They are passed on by the bit among the whole chunks, and
+        // from the zero here nobody takes anything.
+        self.free.compare_exchange(Self::ALL.0, 0, Acquire, Relaxed).is_ok()
+    }
+
+    /// Frees `rest` of a chunk that the caller owns as a whole, and keeps the other pages; the flag says that those
+    /// are known to be zero.
+    pub fn open(&self, rest: PageSet) -> (bool, Change) {
+        let zero = self.soil(Self::ALL.minus(rest));
+        // Release: as `give_back`. Nobody else writes the word: taking needs a set bit, and no page is out (Ch2).
+        self.free.store(rest.0, Release);
+        (zero, Change { before: PageSet::EMPTY, after: rest })
+    }
+
+    /// Marks pages that the caller owns as dirty; true if all were known to be zero.
+    pub fn soil(&self, pages: PageSet) -> bool {
+        // The bits of our own pages are not written by others (Ch3), so a plain look is exact.
+        if self.dirty_pages().contains(pages) {
+            return false;
+        }
+        self.dirty.fetch_or(pages.0, Relaxed) & pages.0 == 0
+    }
+
+    /// Marks pages that the caller owns as known to be zero.
+    pub fn cleanse(&self, pages: PageSet) {
+        self.dirty.fetch_and(!pages.0, Relaxed);
+    }
+
+    /// Checks what can be seen of one chunk at a quiet point; `parked`: its bit among the whole chunks.
+    pub fn validate(&self, parked: bool) -> Result<(), &'static str> {
+        let free = self.free_pages();
+        if !Self::ALL.contains(free) || !Self::ALL.contains(self.dirty_pages()) {
+            return Err("chunk: a bit beyond the last page");
+        }
+        if parked && !free.is_empty() {
+            return Err("chunk: parked with free pages (Ch2)");
+        }
+        if free == Self::ALL {
+            return Err("chunk: wholly free but not parked");
+        }
+        Ok(())
+    }
+}
+
+impl PageSet {
+    /// Every page of the groups of `2^k` that have at least one.
+    const fn spread(self, k: u32) -> Self {
+        let mut bits = self.0;
+        let mut i = 0;
+        while i < k {
+            bits |= bits >> (1u32 << i);
+            i += 1;
+        }
+        Self(bits & STARTS[k as usize]).fill(k)
+    }
+
+    const fn fill(self, k: u32) -> Self {
+        let mut bits = self.0;
+        let mut i = 0;
+        while i < k {
+            bits |= bits << (1u32 << i);
+            i += 1;
+        }
+        Self(bits)
+    }
+}
+
+// SAFETY: two words of zero are what `new` makes.
+unsafe impl Zeroed for Chunk {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Self::new()
+    }
+}
+
+impl<const PAGES: u32> Default for Chunk<PAGES> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    type Small = Chunk<4>;
+
+    /// The buddy system in so many words: split the chunk in halves until a half is wholly free or one page long.
+    fn naive_free_list(bits: u64, start: u32, order: u32, want: u32, out: &mut Vec<u32>) {
+        if PageSet(bits).contains(PageSet::run(start, 1 << order)) {
+            if order == want {
+                out.push(start);
+            }
+        } else if order > 0 {
+            let half = 1 << (order - 1);
+            naive_free_list(bits, start, order - 1, want, out);
+            naive_free_list(bits, start + half, order - 1, want, out);
+        }
+    }
+
+    fn pages(set: PageSet) -> Vec<u32> {
+        (0..64).filter(|p| set.0 >> p & 1 == 1).collect()
+    }
+
+    /// Words of every kind: dense, sparse, of long runs, and the two that chance does not meet.
+    fn words() -> impl Strategy<Value = u64> {
+        let two = || (any::<u64>(), any::<u64>());
+        let runs = (any::<u64>(), 1u32..=6)
+            .prop_map(|(bits, k)| (0..64).map(|p| (bits >> (p >> k) & 1) << p).fold(0, |word, bit| word | bit));
+        prop_oneof![
+            1 => Just(0),
+            1 => Just(u64::MAX),
+            4 => two().prop_map(|(a, b)| a | b),
+            4 => two().prop_map(|(a, b)| a & b),
+            4 => runs,
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn free_lists_are_those_of_a_buddy_system(bits in words()) {
+            for k in 0..=6 {
+                let mut naive = Vec::new();
+                naive_free_list(bits, 0, 6, k, &mut naive);
+                prop_assert_eq!(pages(PageSet(bits).free_list(k, 6)), naive);
+            }
+            let largest = (0..=6).rev().find(|k| !PageSet(bits).aligned_runs(*k).is_empty());
+            prop_assert_eq!(PageSet(bits).max_order(6), largest);
+        }
+
+        #[test]
+        fn a_change_says_whether_the_largest_run_is_another(before in words(), after in words(), part: u64) {
+            // Of another word, and of a part of the same, as takers and givers make it.
+            for (before, after) in [(before, after), (before, before & part), (before & part, before), (before, before)] {
+                let [was, is] = [before, after].map(|bits| PageSet(bits).max_order(6));
+                let change = Change { before: PageSet(before), after: PageSet(after) };
+                prop_assert_eq!(change.new_max_order(6), is.filter(|_| is != was));
+            }
+        }
+
+        #[test]
+        fn best_fit_takes_free_aligned_pages_from_the_smallest_block(
+            bits in words(), resident: u64, n in 1u32..=64, align in 0u32..=6,
+        ) {
+            let free = PageSet(bits);
+            let k = align.max(n.next_power_of_two().trailing_zeros());
+            match free.best_fit(n, align, PageSet(resident), 6) {
+                Some(start) => {
+                    prop_assert!(free.contains(PageSet::run(start, n)));
+                    prop_assert_eq!(start % (1 << align), 0);
+                    let order = (k..=6).find(|k| !free.free_list(*k, 6).is_empty()).unwrap();
+                    prop_assert!(pages(free.free_list(order, 6)).contains(&start));
+                }
+                None => prop_assert!(free.max_order(6).map_or(true, |m| m < k)),
+            }
+        }
+
+        #[test]
+        fn groups_are_whole_or_absent(bits in words(), k in 0u32..=3) {
+            let whole = PageSet(bits).whole_groups(k);
+            prop_assert!(PageSet(bits).contains(whole));
+            for group in 0..64 >> k {
+                let all = PageSet::run(group << k, 1 << k);
+                prop_assert_eq!(whole.contains(all), PageSet(bits).contains(all));
+                prop_assert_eq!(PageSet(bits).spread(k).contains(all), PageSet(bits).and(all) != PageSet::EMPTY);
+            }
+        }
+    }
+
+    #[test]
+    fn give_back_merges_neighbours_and_refuses_free_pages() {
+        let chunk = Small::new();
+        let _ = chunk.open(PageSet::EMPTY);
+        assert!(chunk.give_back(PageSet::run(0, 1)).is_ok());
+        assert!(chunk.take(2, Order::ZERO).is_none());
+        assert!(chunk.give_back(PageSet::run(1, 1)).is_ok());
+        assert_eq!(chunk.take(2, Order::ZERO).unwrap().start, 0);
+        assert!(chunk.give_back(PageSet::run(0, 3)).is_ok());
+        assert_eq!(chunk.give_back(PageSet::run(2, 2)), Err(Misuse::DoubleFree));
+    }
+
+    #[test]
+    fn only_a_wholly_free_chunk_parks() {
+        let chunk = Small::new();
+        let _ = chunk.open(PageSet::run(1, 3));
+        assert!(!chunk.park());
+        chunk.give_back(PageSet::run(0, 1)).unwrap();
+        assert!(chunk.park() && !chunk.park());
+        assert!(chunk.validate(true).is_ok());
+    }
+
+    #[test]
+    fn pages_are_known_to_be_zero_until_they_were_handed_out() {
+        let chunk = Small::new();
+        assert!(chunk.open(PageSet::run(1, 3)).0, "fresh pages are zero");
+        assert!(chunk.take(1, Order::ZERO).unwrap().zero);
+        chunk.give_back(PageSet::run(0, 2)).unwrap();
+        assert!(!chunk.take(2, Order::ZERO).unwrap().zero, "both were out");
+        chunk.cleanse(PageSet::run(0, 2));
+        chunk.give_back(PageSet::run(0, 2)).unwrap();
+        assert!(chunk.take(4, Order::ZERO).unwrap().zero, "purged and fresh ones alike");
+    }
+
+    #[test]
+    fn a_claim_takes_all_or_nothing() {
+        let chunk = Small::new();
+        let _ = chunk.open(PageSet::run(1, 2));
+        assert!(chunk.claim(PageSet::run(1, 3)).is_none());
+        assert_eq!(chunk.free_pages(), PageSet::run(1, 2));
+        assert!(chunk.claim(PageSet::run(1, 2)).unwrap().0);
+        assert!(chunk.free_pages().is_empty());
+    }
+}

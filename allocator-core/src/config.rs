@@ -1,0 +1,82 @@
+//! The constants that more than one module needs, and the assertions that tie them together. What one module alone needs
+//! stands there.
+
+use static_assertions::const_assert;
+
+/// A number, or the one that makes the same code small enough for a model to try every interleaving of it.
+const fn or_in_a_model(number: u32, model: u32) -> u32 {
+    if cfg!(loom) {
+        model
+    } else {
+        number
+    }
+}
+
+/// Base-2 logarithm of [`PAGE_SIZE`].
+pub const PAGE_SHIFT: u32 = or_in_a_model(15, 6);
+/// Bytes in a page: our frame, whatever the page of the operating system is.
+pub const PAGE_SIZE: usize = 1 << PAGE_SHIFT;
+/// Pages in a chunk: as many as a word has bits; fewer in a model.
+pub const PAGES_PER_CHUNK: u32 = or_in_a_model(64, 4);
+/// Base-2 logarithm of [`CHUNK_SIZE`].
+pub const CHUNK_SHIFT: u32 = PAGE_SHIFT + PAGES_PER_CHUNK.trailing_zeros();
+/// Bytes in a chunk: one transparent huge page of x86-64.
+pub const CHUNK_SIZE: usize = 1 << CHUNK_SHIFT;
+/// Orders that are bins of partly free chunks; an order above them is a whole chunk.
+pub const BINS: usize = PAGES_PER_CHUNK.trailing_zeros() as usize;
+/// Chunks that one word of whole chunks holds.
+pub const CHUNKS_PER_REGION: u32 = 64;
+/// Regions that one summary word holds; so the largest arena.
+pub const REGIONS_PER_ARENA: u32 = 64;
+/// Chunks in the largest arena.
+pub const MAX_ARENA_CHUNKS: u32 = CHUNKS_PER_REGION * REGIONS_PER_ARENA;
+
+/// Chunks in the first arena.
+pub const FIRST_ARENA_CHUNKS: u32 = if cfg!(feature = "small-arenas") { 1 } else { or_in_a_model(32, 1) };
+/// Chunks in the largest arena that is asked for.
+pub const ARENA_CHUNKS_LIMIT: u32 = if cfg!(feature = "small-arenas") { 1 } else { or_in_a_model(MAX_ARENA_CHUNKS, 2) };
+/// A new arena is the part `1 / GROWTH` of all that is reserved.
+pub const GROWTH: u32 = 4;
+/// Arenas at most.
+pub const MAX_ARENAS: usize = or_in_a_model(1024, 3) as usize;
+/// Chunks made writable at a time.
+pub const COMMIT_CHUNKS: u32 = or_in_a_model(8, 1);
+
+/// Bits of an address that user space may see. All memory of a model lies in one block of this alignment and length.
+pub const ADDRESS_BITS: u32 = or_in_a_model(48, 16);
+/// Base-2 logarithm of the entries in one leaf of the address table.
+pub const LEAF_SHIFT: u32 = or_in_a_model(14, 5);
+/// Base-2 logarithm of the entries in the root of the address table.
+pub const ROOT_SHIFT: u32 = ADDRESS_BITS - CHUNK_SHIFT - LEAF_SHIFT;
+
+/// Bytes in the largest object of a size class.
+pub const MAX_OBJECT: usize = or_in_a_model(32 << 10, 32) as usize;
+/// Pages in the longest slab.
+pub const MAX_SLAB_PAGES: u32 = 8;
+/// Objects in the largest slab: 8-byte objects in one page.
+pub const MAX_SLAB_OBJECTS: usize = PAGE_SIZE / 8;
+
+/// Requests above this many bytes are mappings of their own.
+pub const VMALLOC_THRESHOLD: usize = or_in_a_model(8 << 20, 512) as usize;
+/// Bytes in the smallest of these mappings. Two of them never begin in one chunk, which keeps the table unambiguous.
+pub const MIN_AREA: usize = CHUNK_SIZE;
+
+/// True if every object that is given back is checked at the call.
+pub const CHECKED: bool = cfg!(feature = "checked");
+
+/// Slots in a thread's array of one class. Its alignment is its size, so that an aligned top means empty.
+pub const SHEAF_SLOTS: usize = or_in_a_model(64, 8) as usize;
+/// Shards per cache at most.
+pub const MAX_SHARDS: usize = or_in_a_model(16, 2) as usize;
+/// Empty slabs that a shard keeps.
+pub const MIN_PARTIAL: u32 = 1;
+/// Thread blocks mapped at a time.
+pub const THREAD_BATCH: usize = or_in_a_model(4, 1) as usize;
+
+const_assert!(cfg!(loom) || CHUNK_SIZE == 2 << 20);
+const_assert!(cfg!(loom) || PAGE_SIZE % 4096 == 0);
+const_assert!(cfg!(loom) || MAX_OBJECT % PAGE_SIZE == 0);
+const_assert!(VMALLOC_THRESHOLD % CHUNK_SIZE == 0);
+const_assert!(VMALLOC_THRESHOLD / CHUNK_SIZE <= CHUNKS_PER_REGION as usize);
+const_assert!(FIRST_ARENA_CHUNKS <= ARENA_CHUNKS_LIMIT && ARENA_CHUNKS_LIMIT <= MAX_ARENA_CHUNKS);
+const_assert!(MIN_AREA >= CHUNK_SIZE);

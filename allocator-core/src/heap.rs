@@ -1,0 +1,909 @@
+//! Heap: the one type that other crates use. It joins the layers and decides what happens when one refuses.
+//!
+//! # Algorithm
+//! The fast path is the caller's: pop or push in its sheaves (`sheaf`). Everything else comes here: refill and
+//! overflow, page runs, areas, `realloc` across all of them. A thread without a block (it is new and none can be had,
+//! or it has ended) is served without a cache, object by object.
+//!
+//! Every call but a look at an address passes the gate (`gate`), so that a fork finds the heap at rest.
+//!
+//! Every refusal is a value. Every misuse found ends the process with one line that names the address, what is there,
+//! and what it was said to be.
+
+use crate::cache::{Caches, Found, Usage};
+use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
+use crate::error::{AllocError, Misuse};
+use crate::gate::{Barred, Gate, Inside};
+use crate::kmalloc::Route;
+use crate::live;
+use crate::mempool::Mempool;
+use crate::page::{ChunkMap, Kind, Owner, Tag};
+use crate::poison;
+use crate::reclaim::Reclaim;
+use crate::size_class::SizeClass;
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::sync::const_unless_loom;
+use crate::sys::{die, Os, Unix};
+use crate::thread::{Registry, Thread};
+use crate::units::{Order, PageCount};
+use crate::vmalloc::{Site, Vmalloc};
+use crate::zone::{Caller, Zone};
+use core::alloc::Layout;
+use core::fmt;
+use core::ptr::{null_mut, NonNull};
+
+/// A heap. All zeros but for its system and scheme, so a `static` of it costs no space in the binary.
+pub struct Heap {
+    os: Option<&'static dyn Os>,
+    reclaim: Option<&'static dyn Reclaim>,
+    zone: Zone,
+    vmalloc: Vmalloc,
+    caches: Caches,
+    registry: Registry,
+    gate: Gate,
+    cpus: AtomicU32,
+    /// Memory for the reclamation scheme's own needs.
+    mempool: Mempool,
+}
+
+// SAFETY: every part is made for sharing: atomics, and values under locks.
+unsafe impl Sync for Heap {}
+
+/// Figures of a heap, in bytes unless a name says otherwise; exact while no other thread is in the allocator.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Address space of the arenas; those that are being unmapped are none any more.
+    pub reserved: usize,
+    /// Part of it that is readable and writable.
+    pub committed: usize,
+    /// Arenas.
+    pub arenas: usize,
+    /// Objects that the program has from the caches.
+    pub slab_objects: usize,
+    /// Bytes of those objects.
+    pub slab_bytes: usize,
+    /// Free objects that threads hold in their sheaves.
+    pub cached_objects: usize,
+    /// Pages (32 KiB) of slabs.
+    pub slab_pages: usize,
+    /// Page runs that the program has.
+    pub runs: usize,
+    /// Bytes of those runs.
+    pub run_bytes: usize,
+    /// vmalloc areas that the program has.
+    pub areas: usize,
+    /// Bytes mapped for them.
+    pub area_bytes: usize,
+    /// Free pages in the arenas.
+    pub free_pages: usize,
+    /// Those of them that may be resident.
+    pub free_dirty_pages: usize,
+    /// Threads that have a thread block now.
+    pub threads: usize,
+    /// Elements that the reclamation scheme has for itself.
+    pub internal_objects: usize,
+    /// Bytes that the system refused to take back, kept for later use.
+    pub kept: usize,
+    /// Bytes mapped for what the heap needs itself: descriptors, the address table, thread blocks.
+    pub own: usize,
+}
+
+impl Heap {
+    const_unless_loom! {
+        /// A heap on the system that the process runs on, without unmapping under readers: empty arenas are unmapped,
+        /// and whoever walks them holds a lock.
+        pub fn new() -> Self {
+            Self::with(None, None)
+        }
+    }
+
+    const_unless_loom! {
+        /// A heap on this system and this reclamation scheme.
+        pub fn with(os: Option<&'static dyn Os>, reclaim: Option<&'static dyn Reclaim>) -> Self {
+            Self {
+                os,
+                reclaim,
+                zone: Zone::new(),
+                vmalloc: Vmalloc::new(),
+                caches: Caches::new(),
+                registry: Registry::new(),
+                gate: Gate::new(),
+                cpus: AtomicU32::new(0),
+                mempool: Mempool::new(),
+            }
+        }
+    }
+
+    /// The system under it.
+    pub fn os(&self) -> &'static dyn Os {
+        self.os.unwrap_or(&Unix)
+    }
+
+    /// Passes the gate. Nobody may come in twice, so what is public comes in and what is private is inside.
+    #[inline(always)]
+    fn enter<'a>(&'a self, thread: Option<&'a Thread>) -> Inside<'a> {
+        match self.gate.enter(self.os(), thread.map(Thread::presence)) {
+            Ok(inside) => inside,
+            Err(barred) => barred_out(barred),
+        }
+    }
+
+    /// The thread's block, if it is one of this heap. A look at a heap is safe with whatever block.
+    fn own<'a>(&self, thread: Option<&'a Thread>) -> Option<&'a Thread> {
+        thread.filter(|thread| thread.is_of(&self.registry))
+    }
+
+    fn caller<'a>(&self, thread: Option<&'a Thread>) -> Caller<'a> {
+        Caller { os: self.os(), reclaim: self.reclaim, slot: thread.map(Thread::slot) }
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site { os: self.os(), kept: &self.zone.kept, table: &self.zone.table }
+    }
+
+    fn shards(&self) -> usize {
+        match self.cpus.load(Relaxed) {
+            0 => {
+                let cpus = self.os().cpus().clamp(1, MAX_SHARDS);
+                self.cpus.store(cpus as u32, Relaxed);
+                cpus
+            }
+            cpus => cpus as usize,
+        }
+    }
+
+    /// A block for the calling thread, which must give it back before it ends. `None` if the system refuses.
+    pub fn attach(&self) -> Option<&Thread> {
+        let _inside = self.enter(None);
+        if let Err(found) = self.adopt_orphans() {
+            self.found(found);
+        }
+        let shards = self.shards();
+        // SAFETY: blocks stay mapped as long as the heap.
+        self.registry.attach(self.os(), &self.zone.kept, shards).map(|block| unsafe { block.as_ref() })
+    }
+
+    /// Takes the block of a thread that ends back: its objects go home, its handle is dropped.
+    ///
+    /// # Safety
+    /// The calling thread has the block and will not use it again.
+    pub unsafe fn detach(&self, thread: &Thread) {
+        // Not by the word of the block: that will be another thread's.
+        let _inside = self.enter(None);
+        // SAFETY: by contract.
+        if let Err(found) = unsafe { self.empty_and_free(thread) } {
+            self.found(found);
+        }
+    }
+
+    /// # Safety
+    /// The block is the caller's alone, and not used again.
+    unsafe fn empty_and_free(&self, thread: &Thread) -> Result<(), Found> {
+        // SAFETY: by contract.
+        unsafe { thread.flush(&self.caches, &self.zone, self.caller(Some(thread))) }?;
+        if let Some(reclaim) = self.reclaim {
+            // SAFETY: by contract; nothing here leaves a thread protected.
+            unsafe { reclaim.leave(thread.slot()) };
+        }
+        // SAFETY: by contract; it holds nothing any more.
+        unsafe { self.registry.detach(self.os(), NonNull::from(thread)) };
+        Ok(())
+    }
+
+    /// Frees the blocks of threads that a fork left behind.
+    fn adopt_orphans(&self) -> Result<(), Found> {
+        for orphan in self.registry.adopt(self.os()) {
+            // SAFETY: its thread is no more, and it was outside when it went: what it had is whole.
+            unsafe { orphan.settle(&self.zone) };
+            // SAFETY: as above.
+            unsafe { self.empty_and_free(orphan) }?;
+        }
+        Ok(())
+    }
+
+    /// To be called before `fork`: waits until no other thread is in the heap, and keeps all but the calling one out.
+    /// If somebody stays inside for seconds, or the calling thread is inside (in a signal handler), nobody is kept
+    /// out, and the child will not be able to use the heap.
+    pub fn before_fork(&self, thread: Option<&Thread>) {
+        let thread = self.own(thread);
+        self.gate.close(self.os(), thread.map(Thread::presence), || self.registry.presences());
+    }
+
+    /// To be called after `fork` in the parent.
+    pub fn after_fork_in_parent(&self) {
+        self.gate.open(self.os());
+    }
+
+    /// To be called after `fork` in the child. What other threads had in their sheaves is kept until somebody needs it;
+    /// what they had from the heap stays allocated.
+    pub fn after_fork_in_child(&self, thread: Option<&Thread>) {
+        if self.gate.open_in_child(self.os(), self.registry.presences()) {
+            self.registry.fork(self.os(), self.own(thread));
+        }
+    }
+
+    /// Allocates. `thread` is the calling thread's block, if it has one.
+    ///
+    /// # Safety
+    /// The calling thread has `thread`.
+    pub unsafe fn alloc(&'static self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: by contract.
+        unsafe { self.obtain(thread, layout) }.map(|(ptr, _)| ptr)
+    }
+
+    /// Memory, and whether it is known to read as zeros. Before a refusal, what the caches could spare goes back to
+    /// the arenas, and the request is made once more; then, if an area could serve it, what arenas could spare goes back
+    /// to the system.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    unsafe fn obtain(
+        &'static self,
+        thread: Option<&Thread>,
+        layout: Layout,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        let route = Route::of(layout);
+        if let (Route::Object(class), Some(thread)) = (route, thread) {
+            // SAFETY: by contract.
+            if let Some(object) = unsafe { thread.sheaves().of(class).pop() } {
+                self.hand_out(object, class, layout.size());
+                return Ok((object, false));
+            }
+        }
+        let _inside = self.enter(thread);
+        // SAFETY: by contract.
+        let first = unsafe { self.alloc_once(thread, layout, route) };
+        if !matches!(first, Err(AllocError::OutOfMemory)) {
+            return first;
+        }
+        // SAFETY: by contract.
+        unsafe { self.shrink(thread) };
+        // SAFETY: by contract.
+        let second = unsafe { self.alloc_once(thread, layout, route) };
+        if second.is_ok() || matches!(route, Route::Object(_)) {
+            return second;
+        }
+        self.retire(thread);
+        // SAFETY: by contract.
+        unsafe { self.alloc_once(thread, layout, route) }
+    }
+
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    unsafe fn alloc_once(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        route: Route,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        match route {
+            // SAFETY: by contract.
+            Route::Object(class) => unsafe { self.alloc_object(thread, layout, class) }.map(|object| (object, false)),
+            Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align),
+            Route::Area => self.alloc_area(layout).map(|ptr| (ptr, true)),
+        }
+    }
+
+    /// Sends the calling thread's objects home and gives empty slabs back to the arenas.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    unsafe fn shrink(&self, thread: Option<&Thread>) {
+        let caller = self.caller(thread);
+        // SAFETY: by contract.
+        let flushed = thread.map_or(Ok(()), |thread| unsafe { thread.flush(&self.caches, &self.zone, caller) });
+        let adopted = flushed.and_then(|()| self.adopt_orphans());
+        if let Err(found) = adopted.and_then(|()| self.caches.shrink(&self.zone, caller)) {
+            self.found(found);
+        }
+    }
+
+    /// Gives empty arenas back to the system, and what it did not take back before.
+    fn retire(&'static self, thread: Option<&Thread>) -> usize {
+        let caller = self.caller(thread);
+        self.zone.retire_empty(caller);
+        self.zone.collect(caller);
+        self.zone.kept.shrink(caller.os)
+    }
+
+    /// Allocates memory that reads as zeros.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn alloc_zeroed(
+        &'static self,
+        thread: Option<&Thread>,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: by contract.
+        let (ptr, zero) = unsafe { self.obtain(thread, layout) }?;
+        if !zero {
+            // SAFETY: just allocated, `layout.size()` bytes.
+            unsafe { ptr.as_ptr().write_bytes(0, layout.size()) };
+        }
+        Ok(ptr)
+    }
+
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    unsafe fn alloc_object(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        class: SizeClass,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: by contract.
+        let object = unsafe { self.take_object(thread, class) }?;
+        self.hand_out(object, class, layout.size());
+        Ok(object)
+    }
+
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    unsafe fn take_object(&self, thread: Option<&Thread>, class: SizeClass) -> Result<NonNull<u8>, AllocError> {
+        let caller = self.caller(thread);
+        let Some(thread) = thread else {
+            let mut one = [null_mut()];
+            self.caches.refill(&self.zone, caller, class, 0, &mut one)?;
+            return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
+        };
+        // SAFETY: by contract.
+        unsafe { thread.refill(&self.caches, &self.zone, caller, class) }
+    }
+
+    /// Notes that the program has `size` bytes of an object now: whoever pops one from a sheaf says so. Does nothing
+    /// without the features `checked` and `asan`.
+    #[inline(always)]
+    pub fn hand_out(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
+        poison::unpoison(object, size);
+        if !live::hand_out(&self.zone, object, class) {
+            die(format_args!("{class} hands out {object:p}, which it has not: the heap is damaged"));
+        }
+    }
+
+    /// Notes that the program gives an object back: whoever pushes one to a sheaf says so. With the feature `checked`
+    /// a misuse is found here and ends the process; without it this does nothing.
+    #[inline(always)]
+    pub fn take_back(&self, object: NonNull<u8>, class: SizeClass) {
+        if let Err(found) = live::take_back(&self.zone, object, class) {
+            self.found(found);
+        }
+        if poison::ON {
+            poison::poison(object, class.size());
+        }
+    }
+
+    /// Checks what is resized within its class to `size` bytes and so stays where it is, as [`Heap::take_back`] checks
+    /// what is given back.
+    #[inline(always)]
+    pub fn check(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
+        if CHECKED {
+            self.check_object(object, class);
+        }
+        if poison::ON {
+            poison::fit(object, size, class.size());
+        }
+    }
+
+    fn check_object(&self, object: NonNull<u8>, class: SizeClass) {
+        if let Err(found) = live::check(&self.zone, object.as_ptr(), class) {
+            self.found(found);
+        }
+    }
+
+    /// A run, and whether it is known to read as zeros. Where no arena can hold it, an area.
+    fn alloc_run(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        pages: PageCount,
+        align: Order,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        match self.zone.alloc_pages(self.caller(thread), pages, align) {
+            Ok(run) => {
+                let map = self.zone.map_of(run.ptr.as_ptr());
+                map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
+                poison::unpoison(run.ptr, layout.size());
+                Ok((run.ptr, run.zero))
+            }
+            // An area is at least a chunk long, so what is shorter has no better chance there.
+            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(layout).map(|ptr| (ptr, true)),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    fn alloc_area(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.vmalloc.alloc(self.site(), layout)
+    }
+
+    /// Frees. A misuse that is found ends the process.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`]; `ptr` was allocated here with this layout, and nobody uses it any more.
+    pub unsafe fn free(&self, thread: Option<&Thread>, ptr: NonNull<u8>, layout: Layout) {
+        match Route::of(layout) {
+            Route::Object(class) => {
+                self.take_back(ptr, class);
+                // SAFETY: by contract.
+                if thread.is_some_and(|thread| unsafe { thread.sheaves().of(class).push(ptr) }) {
+                    return;
+                }
+                let _inside = self.enter(thread);
+                // SAFETY: by contract.
+                if let Err(found) = unsafe { self.free_object(thread, ptr, class) } {
+                    self.found(found);
+                }
+            }
+            Route::Run(..) | Route::Area => {
+                let _inside = self.enter(thread);
+                // SAFETY: by contract.
+                if let Err(misuse) = self.claim(ptr, layout).and_then(|large| unsafe { self.release(large) }) {
+                    self.not_so(ptr, misuse, layout);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Heap::free`].
+    unsafe fn free_object(&self, thread: Option<&Thread>, ptr: NonNull<u8>, class: SizeClass) -> Result<(), Found> {
+        let caller = self.caller(thread);
+        let Some(thread) = thread else {
+            return self.caches.flush(&self.zone, caller, class, &[ptr.as_ptr()]);
+        };
+        // SAFETY: by contract.
+        unsafe { thread.overflow(&self.caches, &self.zone, caller, class, ptr) }
+    }
+
+    /// Takes a run or an area from whoever else might free or resize it: of several threads exactly one succeeds.
+    #[inline]
+    fn claim(&self, ptr: NonNull<u8>, layout: Layout) -> Result<Claimed<'_>, Misuse> {
+        match self.zone.table.owner(ptr.as_ptr() as usize) {
+            Owner::Chunk(map) => {
+                let (page, pages) = run_of(map, ptr, layout)?;
+                if !map.replace_tag(page, Tag::run(pages), Tag::NONE) {
+                    return Err(Misuse::DoubleFree);
+                }
+                Ok(Claimed::Run(map, ptr, pages))
+            }
+            Owner::Area(record) => self.vmalloc.claim(self.site(), record, ptr, layout).map(|()| Claimed::Area(record)),
+            Owner::Nobody => Err(Misuse::Foreign),
+        }
+    }
+
+    /// Frees what was claimed.
+    ///
+    /// # Safety
+    /// Nobody uses it any more.
+    #[inline]
+    unsafe fn release(&self, claimed: Claimed<'_>) -> Result<(), Misuse> {
+        match claimed {
+            Claimed::Run(map, ptr, pages) => {
+                poison::poison(ptr, pages.bytes());
+                self.zone.free_pages(map, ptr.as_ptr() as usize, pages)
+            }
+            Claimed::Area(record) => {
+                // SAFETY: claimed, and by contract.
+                unsafe { self.vmalloc.release(self.site(), record) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Changes the size of an allocation, in place where it can be. On a refusal the old one is as it was.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`]; `new_size`, rounded up to the alignment, does not exceed `isize::MAX`.
+    pub unsafe fn realloc(
+        &'static self,
+        thread: Option<&Thread>,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        new_size: usize,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: by contract.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: by contract.
+        match unsafe { self.in_place(thread, ptr, layout, new) } {
+            Ok(Some(same_or_moved)) => return Ok(same_or_moved),
+            Ok(None) => {}
+            Err(misuse) => self.not_so(ptr, misuse, layout),
+        }
+        // SAFETY: by contract.
+        let to = unsafe { self.alloc(thread, new) }?;
+        let copy = || {
+            // SAFETY: both are at least this long, and the new one is not the old one.
+            unsafe { to.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new_size)) };
+        };
+        if let Route::Object(_) = Route::of(layout) {
+            copy();
+            // SAFETY: by contract; its content has been copied.
+            unsafe { self.free(thread, ptr, layout) };
+            return Ok(to);
+        }
+        // Claimed before it is read: should another thread free it meanwhile, that one is told. Nor may a fork come in
+        // between, for the child would have nobody to release it.
+        let _inside = self.enter(thread);
+        let moved = self.claim(ptr, layout).and_then(|large| {
+            copy();
+            // SAFETY: by contract; its content has been copied.
+            unsafe { self.release(large) }
+        });
+        match moved {
+            Ok(()) => Ok(to),
+            Err(misuse) => self.not_so(ptr, misuse, layout),
+        }
+    }
+
+    /// What `realloc` can do without copying bytes. What is not what it is said to be must not be copied either.
+    ///
+    /// # Safety
+    /// As for [`Heap::realloc`].
+    unsafe fn in_place(
+        &self,
+        thread: Option<&Thread>,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        new: Layout,
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let (is, wanted) = (Route::of(layout), Route::of(new));
+        if let Route::Object(class) = is {
+            self.check_object(ptr, class);
+            if is != wanted {
+                return Ok(None);
+            }
+            poison::fit(ptr, new.size(), class.size());
+            return Ok(Some(ptr));
+        }
+        let _inside = self.enter(thread);
+        match wanted {
+            Route::Object(_) => self.check_large(ptr, layout).map(|()| None),
+            // SAFETY: by contract.
+            Route::Run(..) | Route::Area => unsafe { self.resize(ptr, layout, new) },
+        }
+    }
+
+    /// That a run or an area begins at `ptr` and has this layout.
+    fn check_large(&self, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
+        match self.zone.table.owner(ptr.as_ptr() as usize) {
+            Owner::Chunk(map) => run_of(map, ptr, layout).map(|_| ()),
+            Owner::Area(record) => self.vmalloc.check(record, ptr, layout),
+            Owner::Nobody => Err(Misuse::Foreign),
+        }
+    }
+
+    /// Changes the length of a run or an area without copying, if it can be done and the route stays the same.
+    ///
+    /// # Safety
+    /// As for [`Heap::realloc`].
+    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, new: Layout) -> Result<Option<NonNull<u8>>, Misuse> {
+        match self.zone.table.owner(ptr.as_ptr() as usize) {
+            Owner::Chunk(map) => {
+                let (page, has) = run_of(map, ptr, layout)?;
+                let Route::Run(wants, _) = Route::of(new) else { return Ok(None) };
+                if wants > has && !self.zone.extend_pages(map, ptr.as_ptr() as usize, has, wants - has) {
+                    return Ok(None);
+                }
+                // Before a tail goes: the pages behind the new end are not ours to speak of any more. Who frees or
+                // resizes the run meanwhile has the tag instead of us.
+                if wants != has && !map.replace_tag(page, Tag::run(has), Tag::run(wants)) {
+                    return Err(Misuse::DoubleFree);
+                }
+                poison::fit(ptr, new.size(), wants.max(has).bytes());
+                if wants < has {
+                    self.zone.free_pages(map, ptr.as_ptr() as usize + wants.bytes(), has - wants)?;
+                }
+                Ok(Some(ptr))
+            }
+            // A run that no arena could hold is an area too; it stays one as long as it is too long for a chunk.
+            Owner::Area(record) => match Route::of(new) {
+                // SAFETY: by contract.
+                Route::Area => unsafe { self.vmalloc.resize(self.site(), record, ptr, layout, new) },
+                _ => self.vmalloc.check(record, ptr, layout).map(|()| None),
+            },
+            Owner::Nobody => Err(Misuse::Foreign),
+        }
+    }
+
+    /// Sets memory aside for one call into a library that allocates through this heap and cannot be told that there is
+    /// none; until [`Heap::leave_library`] the thread's requests must go to [`Heap::library_alloc`]. False: do without.
+    pub fn enter_library(&self) -> bool {
+        self.mempool.promise(self.os(), &self.zone.kept)
+    }
+
+    /// The end of what [`Heap::enter_library`] began.
+    pub fn leave_library(&self) {
+        self.mempool.release(self.os());
+    }
+
+    /// Memory for the library: up to [`Mempool::ELEMENT`] bytes, counted apart.
+    pub fn library_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+        (layout.size().max(layout.align()) <= Mempool::ELEMENT).then(|| self.mempool.alloc(self.os())).flatten()
+    }
+
+    /// Frees memory of the library.
+    ///
+    /// # Safety
+    /// It came from [`Heap::library_alloc`], and nobody uses it any more.
+    pub unsafe fn library_free(&self, ptr: NonNull<u8>) {
+        // SAFETY: by contract.
+        unsafe { self.mempool.free(self.os(), ptr) };
+    }
+
+    /// Gives back what is not needed: the calling thread's sheaves, empty slabs, resident free pages, empty arenas, what
+    /// ended threads left behind. Returns the bytes of free pages that went back to the system. Costs a walk over all
+    /// arenas and a system call for each run of free pages.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn reclaim(&'static self, thread: Option<&Thread>) -> usize {
+        let _inside = self.enter(thread);
+        // SAFETY: by contract.
+        unsafe { self.shrink(thread) };
+        let bytes = self.zone.purge(self.caller(thread)) + self.retire(thread);
+        self.registry.shrink(self.os());
+        bytes
+    }
+
+    /// True if `address` lies in an arena of this heap, or is the start of one of its areas.
+    pub fn owns(&self, address: usize) -> bool {
+        match self.zone.table.holder(address) {
+            Owner::Nobody => false,
+            Owner::Chunk(_) => true,
+            Owner::Area(record) => self.vmalloc.begins_at(record, address),
+        }
+    }
+
+    /// What the cache of a class has, with what threads hold in their sheaves counted as not in use.
+    pub fn usage(&self, thread: Option<&Thread>, class: SizeClass) -> Usage {
+        let thread = self.own(thread);
+        let _inside = self.enter(thread);
+        let mut usage = self.caches.usage(self.caller(thread), class);
+        usage.out = usage.out.saturating_sub(self.registry.cached(class));
+        usage
+    }
+
+    /// Adds the free blocks of each order in all arenas: orders of pages, the last counting longer runs too.
+    pub fn count_blocks(&self, thread: Option<&Thread>, blocks: &mut [usize]) {
+        let thread = self.own(thread);
+        let _inside = self.enter(thread);
+        self.zone.each_arena(self.caller(thread), &mut |arena| {
+            arena.buddy().count_blocks(blocks);
+            true
+        });
+    }
+
+    /// Figures of the heap. Walks the memmap of every arena.
+    pub fn stats(&self, thread: Option<&Thread>) -> Stats {
+        let thread = self.own(thread);
+        let _inside = self.enter(thread);
+        self.figures(thread)
+    }
+
+    fn figures(&self, thread: Option<&Thread>) -> Stats {
+        let (caller, os) = (self.caller(thread), self.os());
+        let mut stats = Stats { threads: self.registry.live(os), ..Stats::default() };
+        (stats.areas, stats.area_bytes) = self.vmalloc.usage(os);
+        for class in SizeClass::all() {
+            let usage = self.caches.usage(caller, class);
+            let cached = self.registry.cached(class).min(usage.out);
+            stats.slab_objects += usage.out - cached;
+            stats.slab_bytes += (usage.out - cached) * class.size();
+            stats.cached_objects += cached;
+            stats.slab_pages += usage.slabs * class.slab_pages() as usize;
+        }
+        self.zone.each_arena(caller, &mut |arena| {
+            let (free, dirty) = arena.buddy().free_pages();
+            stats.arenas += 1;
+            stats.reserved += arena.bytes();
+            stats.own += arena.own_bytes();
+            stats.free_pages += free;
+            stats.free_dirty_pages += dirty;
+            stats.committed += PageCount::new(arena.committed() * PAGES_PER_CHUNK).bytes();
+            for c in 0..arena.committed() {
+                let map = arena.map(c);
+                for page in 0..PAGES_PER_CHUNK as usize {
+                    if let Kind::Run(pages) = map.tag(page).kind() {
+                        stats.runs += 1;
+                        stats.run_bytes += pages.bytes();
+                    }
+                }
+            }
+            true
+        });
+        // The walk may have asked for memory for the reclamation scheme.
+        stats.internal_objects = self.mempool.in_use(os);
+        stats.kept = self.zone.kept.bytes(os);
+        stats.own += self.zone.table.own_bytes() + self.vmalloc.own_bytes(os);
+        stats.own += self.mempool.own_bytes(os) + self.registry.own_bytes(os);
+        stats
+    }
+
+    /// Checks every invariant of every layer; for a moment when no other thread is in the allocator.
+    pub fn validate(&self, thread: Option<&Thread>) -> Result<(), &'static str> {
+        let thread = self.own(thread);
+        let _inside = self.enter(thread);
+        self.validated(thread).map(|_| ())
+    }
+
+    /// The figures of a heap whose invariants all hold.
+    fn validated(&self, thread: Option<&Thread>) -> Result<Stats, &'static str> {
+        let caller = self.caller(thread);
+        self.caches.validate(caller)?;
+        self.vmalloc.validate(self.os())?;
+        if let Some(thread) = thread {
+            // SAFETY: a block is not `Sync`, so who has a reference to it is its thread.
+            unsafe { thread.validate(&self.caches, &self.zone, caller) }?;
+        }
+        let mut found = Ok(());
+        self.zone.each_arena(caller, &mut |arena| {
+            found = found.and_then(|()| arena.validate());
+            found.is_ok()
+        });
+        found?;
+        // Every page is free, in a slab, or in a run: none is lost, none is counted twice.
+        let stats = self.figures(thread);
+        if CHECKED {
+            let apart = self.live_objects(caller)?.abs_diff(stats.slab_objects);
+            if apart > self.registry.lost(self.os()) {
+                return Err("heap: objects that are out are not the live ones (Lv2)");
+            }
+        }
+        let pages = stats.free_pages + stats.slab_pages + stats.run_bytes / PAGE_SIZE;
+        if pages * PAGE_SIZE != stats.committed {
+            return Err("heap: pages are lost, or have two owners");
+        }
+        Ok(stats)
+    }
+
+    /// Ends the process: an object was misused.
+    #[cold]
+    fn found(&self, Found { at, said, misuse }: Found) -> ! {
+        self.misused(at, misuse, Route::Object(said))
+    }
+
+    /// Ends the process: memory has not the layout that it was given back with.
+    #[cold]
+    fn not_so(&self, ptr: NonNull<u8>, misuse: Misuse, layout: Layout) -> ! {
+        self.misused(ptr.as_ptr(), misuse, Route::of(layout))
+    }
+
+    /// Ends the process: memory was misused that was `said` to be something.
+    #[cold]
+    fn misused(&self, ptr: *mut u8, misuse: Misuse, said: Route) -> ! {
+        let place = self.place(ptr as usize);
+        let misuse = match (misuse, &place) {
+            (Misuse::NotAStart, Place::Free) => Misuse::DoubleFree, // nothing but a run starts there, and it is gone
+            _ => misuse,
+        };
+        die(format_args!("{misuse}: {ptr:p} in {place}, given back as {said}"))
+    }
+
+    fn place(&self, address: usize) -> Place {
+        let map = match self.zone.table.owner(address) {
+            Owner::Nobody => return Place::Nowhere,
+            Owner::Area(_) => return Place::In(Route::Area),
+            Owner::Chunk(map) => map,
+        };
+        let in_run = |pages| Place::In(Route::Run(pages, Order::ZERO));
+        match map.tag(map.page_of(address)).kind() {
+            Kind::Slab { class, .. } => SizeClass::new(class).map_or(Place::Nowhere, |c| Place::In(Route::Object(c))),
+            Kind::Run(pages) => in_run(pages),
+            Kind::None => self.run_around(address).map_or(Place::Free, in_run),
+        }
+    }
+
+    /// The length of the run that has the page of `address` without beginning there: the nearest tag below it tells.
+    fn run_around(&self, address: usize) -> Option<PageCount> {
+        for back in 1..VMALLOC_THRESHOLD / PAGE_SIZE {
+            let below = address.checked_sub(back * PAGE_SIZE)?;
+            let Owner::Chunk(map) = self.zone.table.owner(below) else { return None };
+            match map.tag(map.page_of(below)).kind() {
+                Kind::None => {}
+                Kind::Slab { .. } => return None,
+                Kind::Run(pages) => return (pages.get() as usize > back).then_some(pages),
+            }
+        }
+        None
+    }
+
+    /// Objects that the program has, by their bits.
+    fn live_objects(&self, caller: Caller<'_>) -> Result<usize, &'static str> {
+        let mut objects = Ok(0);
+        self.zone.each_arena(caller, &mut |arena| {
+            for map in (0..arena.committed()).map(|c| arena.map(c)) {
+                for page in 0..PAGES_PER_CHUNK as usize {
+                    if let Kind::Slab { back: 0, .. } = map.tag(page).kind() {
+                        objects = objects.and_then(|n| Ok(n + live::validate(map, page)?));
+                    }
+                }
+            }
+            objects.is_ok()
+        });
+        objects
+    }
+
+    /// Proves that nothing is handed out and nothing lost: [`Heap::validate`], and every object, run and area back,
+    /// no slab left, every arena's buddy whole. After a [`Heap::reclaim`] by the only thread that has a block.
+    pub fn audit(&self, thread: Option<&Thread>) -> Result<(), &'static str> {
+        let thread = self.own(thread);
+        let _inside = self.enter(thread);
+        let stats = self.validated(thread)?;
+        let Stats { slab_objects, cached_objects, runs, areas, slab_pages, .. } = stats;
+        if slab_objects != 0 {
+            return Err("audit: objects are out");
+        }
+        if runs != 0 {
+            return Err("audit: page runs are out");
+        }
+        if areas != 0 {
+            return Err("audit: areas are out");
+        }
+        if cached_objects != 0 {
+            return Err("audit: objects are in sheaves");
+        }
+        if slab_pages != 0 {
+            return Err("audit: slabs are left");
+        }
+        let mut whole = true;
+        self.zone.each_arena(self.caller(thread), &mut |arena| {
+            let mut blocks = [0; PAGES_PER_CHUNK.trailing_zeros() as usize + 1];
+            arena.buddy().count_blocks(&mut blocks);
+            whole &= blocks[PAGES_PER_CHUNK.trailing_zeros() as usize] == arena.committed() as usize;
+            whole
+        });
+        if !whole {
+            return Err("audit: a buddy is not whole");
+        }
+        Ok(())
+    }
+}
+
+/// A run or an area that nobody else can free or resize any more.
+enum Claimed<'a> {
+    /// The map of its chunk, its first byte, its length.
+    Run(&'a ChunkMap, NonNull<u8>, PageCount),
+    /// Its record.
+    Area(NonNull<u8>),
+}
+
+/// The page and length of the run that begins at `ptr`, if `layout` says the same.
+fn run_of(map: &ChunkMap, ptr: NonNull<u8>, layout: Layout) -> Result<(usize, PageCount), Misuse> {
+    let page = map.page_of(ptr.as_ptr() as usize);
+    match map.tag(page).kind() {
+        Kind::Run(_) if ptr.as_ptr() as usize % PAGE_SIZE != 0 => Err(Misuse::NotAStart),
+        Kind::Run(pages) => match Route::of(layout) {
+            Route::Run(says, _) if says == pages => Ok((page, pages)),
+            _ => Err(Misuse::WrongLayout),
+        },
+        Kind::Slab { .. } => Err(Misuse::WrongLayout),
+        Kind::None => Err(Misuse::NotAStart),
+    }
+}
+
+/// What is at an address, for the last line of a process.
+enum Place {
+    Nowhere,
+    Free,
+    In(Route),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Nowhere => f.write_str("no memory of this heap"),
+            Place::Free => f.write_str("free pages"),
+            Place::In(route) => route.fmt(f),
+        }
+    }
+}
+
+/// Ends the process: nobody may use the heap any more, or not from here.
+#[cold]
+fn barred_out(barred: Barred) -> ! {
+    die(format_args!("{}", barred.what()))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

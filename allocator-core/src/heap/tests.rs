@@ -1,0 +1,764 @@
+//! The heap as a whole, on a system that refuses what it is told to.
+
+extern crate std;
+use super::*;
+use crate::config::{CHUNK_SIZE, VMALLOC_THRESHOLD};
+use crate::reclaim::Epoch;
+use crate::sys::{Call, FaultyOs, Plan};
+use std::boxed::Box;
+use std::format;
+use std::vec::Vec;
+
+struct Setup {
+    os: &'static FaultyOs<Unix>,
+    heap: &'static Heap,
+}
+
+/// A heap of its own. Heaps live for ever, as their type demands.
+fn setup(with_epoch: bool) -> Setup {
+    let os = forever(FaultyOs::new(Unix));
+    let scheme = with_epoch.then(|| forever(Epoch::beside()) as &dyn Reclaim);
+    Setup { os, heap: forever(Heap::with(Some(os), scheme)) }
+}
+
+/// A value that stays, and stays reachable: a leak checker can tell it from one that was lost.
+fn forever<T: Sync>(value: T) -> &'static T {
+    static STAYS: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
+    let value: &'static T = Box::leak(Box::new(value));
+    STAYS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(core::ptr::from_ref(value) as usize);
+    value
+}
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+/// One block of the shadow: its bytes are all `mark`.
+struct Block {
+    ptr: NonNull<u8>,
+    layout: Layout,
+    mark: u8,
+}
+
+impl Block {
+    fn new(heap: &'static Heap, thread: Option<&Thread>, layout: Layout, mark: u8) -> Option<Self> {
+        // SAFETY: the block is the calling thread's.
+        let ptr = unsafe { heap.alloc(thread, layout) }.ok()?;
+        assert_eq!(ptr.as_ptr() as usize % layout.align(), 0);
+        // SAFETY: just allocated.
+        unsafe { ptr.as_ptr().write_bytes(mark, layout.size()) };
+        Some(Self { ptr, layout, mark })
+    }
+
+    fn check(&self, len: usize) {
+        // SAFETY: live, and at least `len` bytes long.
+        let bytes = unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), len) };
+        assert!(bytes.iter().all(|b| *b == self.mark), "content changed at {:p}", self.ptr);
+    }
+
+    fn resize(&mut self, heap: &'static Heap, thread: Option<&Thread>, size: usize) -> bool {
+        // SAFETY: live.
+        let Ok(ptr) = (unsafe { heap.realloc(thread, self.ptr, self.layout, size) }) else {
+            self.check(self.layout.size());
+            return false;
+        };
+        let kept = self.layout.size().min(size);
+        (self.ptr, self.layout) = (ptr, layout(size, self.layout.align()));
+        self.check(kept);
+        // SAFETY: live.
+        unsafe { ptr.as_ptr().write_bytes(self.mark, size) };
+        true
+    }
+
+    fn free(self, heap: &'static Heap, thread: Option<&Thread>) {
+        self.check(self.layout.size());
+        // SAFETY: live, and given up here.
+        unsafe { heap.free(thread, self.ptr, self.layout) };
+    }
+}
+
+const MIXTURE: [(usize, usize); 14] = [
+    (1, 1),
+    (48, 8),
+    (100, 64),
+    (1000, 8),
+    (5000, 4096),
+    (32 << 10, 1),
+    (33 << 10, 8),
+    (100 << 10, 64 << 10),
+    (1 << 20, 8),
+    (CHUNK_SIZE, CHUNK_SIZE),
+    (3 << 20, 8),
+    (VMALLOC_THRESHOLD, 8),
+    (VMALLOC_THRESHOLD + 1, 8),
+    (64, 16 << 20),
+];
+
+/// Allocates every size of the mixture, resizes some, frees all. Returns how many requests were refused.
+fn workload(heap: &'static Heap, thread: Option<&Thread>) -> usize {
+    rounds(heap, thread, 3)
+}
+
+fn rounds(heap: &'static Heap, thread: Option<&Thread>, rounds: u8) -> usize {
+    let mut blocks = Vec::new();
+    let mut refused = 0;
+    for round in 0..rounds {
+        for (i, (size, align)) in MIXTURE.into_iter().enumerate() {
+            match Block::new(heap, thread, layout(size, align), round * 16 + i as u8 + 1) {
+                Some(block) => blocks.push(block),
+                None => refused += 1,
+            }
+        }
+    }
+    for (i, block) in blocks.iter_mut().enumerate() {
+        let size = block.layout.size();
+        let to = [size * 2, size / 2 + 1, size + 1, size + size / 4][i % 4];
+        refused += usize::from(!block.resize(heap, thread, to));
+    }
+    while let Some(block) = blocks.pop() {
+        block.free(heap, thread);
+        if blocks.len() > 2 {
+            blocks.swap_remove(blocks.len() / 2).free(heap, thread);
+        }
+    }
+    refused
+}
+
+#[test]
+fn a_heap_that_was_used_and_emptied_is_whole() {
+    for with_epoch in [false, true] {
+        let Setup { os, heap } = setup(with_epoch);
+        let thread = heap.attach().unwrap();
+        assert_eq!(workload(heap, Some(thread)), 0);
+        heap.validate(Some(thread)).unwrap();
+        assert!(heap.audit(Some(thread)).is_err(), "sheaves and kept slabs are not whole");
+        // SAFETY: our own block.
+        assert!(unsafe { heap.reclaim(Some(thread)) } > 0);
+        heap.audit(Some(thread)).unwrap();
+        let stats = heap.stats(Some(thread));
+        assert_eq!((stats.threads, stats.kept, stats.free_dirty_pages), (1, 0, 0));
+        // SAFETY: our own block, not used again.
+        unsafe { heap.detach(thread) };
+        assert_eq!(heap.stats(None).threads, 0);
+        assert!(os.calls() > 0);
+    }
+}
+
+#[test]
+fn a_thread_without_a_block_is_served() {
+    let Setup { heap, .. } = setup(true);
+    assert_eq!(workload(heap, None), 0);
+    heap.validate(None).unwrap();
+    // SAFETY: no block is claimed.
+    unsafe { heap.reclaim(None) };
+    heap.audit(None).unwrap();
+}
+
+/// Every byte that the system gave and did not get back is an arena's, an area's, kept, or the heap's own.
+fn assert_accounted(Setup { os, heap }: &Setup, thread: Option<&Thread>, what: &str) {
+    let stats = heap.stats(thread);
+    assert_eq!(os.mapped(), stats.reserved + stats.area_bytes + stats.kept + stats.own, "{what}: {stats:?}");
+}
+
+#[test]
+fn a_heap_whose_memory_may_not_change_its_access_serves_everything() {
+    for with_epoch in [false, true] {
+        let setup = setup(with_epoch);
+        let Setup { os, heap } = setup;
+        os.plan(Plan::Kind(Call::Commit));
+        let thread = heap.attach();
+        for _ in 0..3 {
+            assert_eq!(workload(heap, thread), 0);
+            heap.validate(thread).unwrap();
+            // SAFETY: our own block.
+            unsafe { heap.reclaim(thread) };
+            heap.audit(thread).unwrap();
+            assert_accounted(&setup, thread, "no commit");
+        }
+        assert!(os.refused() > 0);
+    }
+}
+
+#[test]
+fn every_call_of_a_workload_may_fail() {
+    let calls = {
+        let Setup { os, heap } = setup(true);
+        let thread = heap.attach();
+        rounds(heap, thread, 1);
+        // SAFETY: our own block.
+        unsafe { heap.reclaim(thread) };
+        os.calls()
+    };
+    let plans = (1..=calls).map(Plan::Nth).chain((1..=calls).step_by(3).map(Plan::From)).chain((1..=5).map(Plan::Each));
+    for plan in plans.chain(Call::ALL.map(Plan::Kind)) {
+        let setup = setup(true);
+        let Setup { os, heap } = setup;
+        os.plan(plan);
+        let thread = heap.attach();
+        rounds(heap, thread, 1);
+        heap.validate(thread).unwrap_or_else(|e| panic!("{plan:?}: {e}"));
+        os.plan(Plan::Never);
+        // SAFETY: our own block, if any.
+        unsafe { heap.reclaim(thread) };
+        heap.audit(thread).unwrap_or_else(|e| panic!("{plan:?}: {e}"));
+        let thread = thread.or_else(|| heap.attach());
+        assert!(thread.is_some(), "{plan:?}");
+        assert_eq!(rounds(heap, thread, 1), 0, "{plan:?}: full service afterwards");
+        // SAFETY: our own block, if any.
+        unsafe { heap.reclaim(thread) };
+        assert_accounted(&setup, thread, &format!("{plan:?}"));
+    }
+}
+
+#[test]
+fn empty_arenas_are_unmapped_and_the_first_stays() {
+    for with_epoch in [false, true] {
+        let Setup { os, heap } = setup(with_epoch);
+        let thread = heap.attach();
+        let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+        let full = heap.stats(thread);
+        assert!(full.arenas > 1 && full.reserved >= 100 * CHUNK_SIZE);
+        let mapped = os.mapped();
+        blocks.into_iter().for_each(|b| b.free(heap, thread));
+        for _ in 0..4 {
+            // SAFETY: our own block.
+            unsafe { heap.reclaim(thread) };
+        }
+        let after = heap.stats(thread);
+        assert_eq!(after.arenas, 1);
+        assert!(mapped - os.mapped() >= full.reserved - after.reserved);
+        heap.audit(thread).unwrap();
+        assert_eq!(workload(heap, thread), 0);
+    }
+}
+
+/// Use after unmap: a thread that has freed the last page of an arena was still setting hints in it.
+#[test]
+fn an_arena_is_not_emptied_out_while_somebody_is_leaving_it() {
+    let Setup { heap, .. } = setup(true);
+    let thread = heap.attach();
+    let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+    blocks.into_iter().for_each(|b| b.free(heap, thread));
+    let mut checked = 0;
+    heap.zone.each_arena(heap.caller(thread), &mut |arena| {
+        let leaving = arena.leaving();
+        assert!(!arena.empty_out(&heap.zone.table));
+        drop(leaving);
+        arena.validate().unwrap();
+        assert!(arena.empty_out(&heap.zone.table));
+        arena.refill(&heap.zone.table);
+        checked += 1;
+        true
+    });
+    assert!(checked > 1);
+    heap.validate(thread).unwrap();
+}
+
+#[test]
+fn an_arena_that_the_system_does_not_take_back_is_used_again() {
+    for with_epoch in [false, true] {
+        let Setup { os, heap } = setup(with_epoch);
+        let thread = heap.attach();
+        let fill =
+            || -> Vec<_> { (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect() };
+        fill().into_iter().for_each(|b| b.free(heap, thread));
+        let arenas = heap.stats(thread).arenas;
+        os.plan(Plan::Kind(Call::Unmap));
+        for _ in 0..4 {
+            // SAFETY: our own block.
+            unsafe { heap.reclaim(thread) };
+        }
+        assert_eq!(heap.stats(thread).arenas, arenas);
+        heap.audit(thread).unwrap();
+        let reserves = os.calls_of(Call::Reserve);
+        let blocks = fill();
+        assert_eq!(os.calls_of(Call::Reserve), reserves, "no new arena was needed");
+        blocks.into_iter().for_each(|b| b.free(heap, thread));
+    }
+}
+
+#[test]
+fn arenas_are_walked_while_others_unmap_them() {
+    for with_epoch in [false, true] {
+        let Setup { heap, .. } = setup(with_epoch);
+        std::thread::scope(|scope| {
+            for t in 0..3u8 {
+                scope.spawn(move || {
+                    let thread = heap.attach();
+                    for round in 0..if cfg!(feature = "small-arenas") { 300 } else { 60 } {
+                        let mut blocks = Vec::new();
+                        for i in 0..40 {
+                            blocks.extend(Block::new(heap, thread, layout(CHUNK_SIZE / 2 + i * 1000, 8), t + 1));
+                        }
+                        blocks.drain(..).for_each(|b| {
+                            // Only the edges: the point is the walking.
+                            // SAFETY: live, and given up here.
+                            unsafe { heap.free(thread, b.ptr, b.layout) };
+                        });
+                        if round % 3 == t as usize % 3 {
+                            // SAFETY: our own block.
+                            unsafe { heap.reclaim(thread) };
+                        }
+                        let _ = heap.stats(thread);
+                    }
+                    // SAFETY: our own block, not used again.
+                    unsafe { heap.detach(thread.unwrap()) };
+                });
+            }
+        });
+        heap.validate(None).unwrap();
+        // SAFETY: no block is claimed.
+        unsafe { heap.reclaim(None) };
+        heap.audit(None).unwrap();
+    }
+}
+
+#[test]
+fn a_run_grows_into_its_neighbour_and_gives_its_tail_back() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    let mut run = Block::new(heap, thread, layout(2 * PAGE_SIZE, 8), 7).unwrap();
+    let at = run.ptr;
+    for pages in [3, 10, 30, 64, 40, 5, 2, 60] {
+        assert!(run.resize(heap, thread, pages * PAGE_SIZE - 1));
+        assert_eq!(run.ptr, at, "{pages} pages");
+        heap.validate(thread).unwrap();
+    }
+    let next = Block::new(heap, thread, layout(4 * PAGE_SIZE, 8), 8).unwrap();
+    assert_eq!(next.ptr.as_ptr() as usize, at.as_ptr() as usize + 60 * PAGE_SIZE);
+    assert!(run.resize(heap, thread, 61 * PAGE_SIZE));
+    assert_ne!(run.ptr, at, "the pages behind it are taken");
+    run.free(heap, thread);
+    next.free(heap, thread);
+}
+
+#[test]
+fn pages_that_were_purged_need_no_zeroing() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let big = layout(CHUNK_SIZE, 8);
+    let zero_known = || {
+        let run = heap.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO).unwrap();
+        let Owner::Chunk(map) = heap.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
+        poison::unpoison(run.ptr, CHUNK_SIZE);
+        // SAFETY: ours.
+        let zero = unsafe { core::slice::from_raw_parts(run.ptr.as_ptr(), CHUNK_SIZE) }.iter().all(|b| *b == 0);
+        assert!(!run.zero || zero, "known to be zero, but is not");
+        heap.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
+        run.zero
+    };
+    assert!(zero_known(), "fresh");
+    Block::new(heap, thread, big, 9).unwrap().free(heap, thread);
+    assert!(!zero_known(), "used");
+    os.plan(Plan::Kind(Call::Discard));
+    // SAFETY: our own block.
+    assert_eq!(unsafe { heap.reclaim(thread) }, 0);
+    assert!(!zero_known(), "the purge was refused");
+    os.plan(Plan::Never);
+    // SAFETY: our own block.
+    assert_eq!(unsafe { heap.reclaim(thread) }, CHUNK_SIZE);
+    assert!(zero_known(), "purged");
+}
+
+#[test]
+fn areas_grow_by_moving_pages_not_bytes() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let mut area = Block::new(heap, thread, layout(2 * VMALLOC_THRESHOLD, 8), 3).unwrap();
+    // Something behind it, so that it must move at times.
+    let _wall = os.map(PAGE_SIZE);
+    for factor in 3..20 {
+        assert!(area.resize(heap, thread, factor * VMALLOC_THRESHOLD + factor));
+    }
+    let calls = os.calls_of(Call::Resize) + os.calls_of(Call::Relocate);
+    assert!(calls > 0 && os.calls_of(Call::Map) < 10, "no second area was mapped to copy into");
+    assert!(area.resize(heap, thread, VMALLOC_THRESHOLD + 1));
+    let stats = heap.stats(thread);
+    assert!(stats.area_bytes < VMALLOC_THRESHOLD * 5 / 4, "{stats:?}");
+    area.free(heap, thread);
+    assert_eq!(heap.stats(thread).areas, 0);
+}
+
+#[test]
+fn address_space_that_was_not_taken_back_is_offered_again() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let aligned = layout(VMALLOC_THRESHOLD + 1, 32 << 20);
+    Block::new(heap, thread, aligned, 1).unwrap().free(heap, thread);
+    let mapped = os.mapped();
+    for (a, b) in (1..8).flat_map(|a| (a + 1..9).map(move |b| (a, b))) {
+        os.plan(Plan::Pair(a, b));
+        if let Some(block) = Block::new(heap, thread, aligned, 1) {
+            block.free(heap, thread);
+        }
+        os.plan(Plan::Never);
+        // SAFETY: our own block.
+        unsafe { heap.reclaim(thread) };
+        assert_eq!(os.mapped(), mapped, "calls {a} and {b} refused");
+    }
+    assert_eq!(heap.stats(thread).kept, 0);
+}
+
+#[test]
+fn what_nobody_can_hold_is_refused() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    for (size, align) in [(isize::MAX as usize, 1), (1 << 60, 8), (1, 1 << 62), (1 << 46, 1 << 46)] {
+        let Ok(layout) = Layout::from_size_align(size, align) else { continue };
+        // SAFETY: our own block.
+        assert!(unsafe { heap.alloc(thread, layout) }.is_err());
+        // SAFETY: our own block.
+        assert!(unsafe { heap.alloc_zeroed(thread, layout) }.is_err());
+    }
+    assert_eq!(workload(heap, thread), 0);
+}
+
+/// True if nothing has the page: a run can be claimed there.
+fn is_free(heap: &'static Heap, map: &ChunkMap, page: usize) -> bool {
+    let address = map.base() as usize + page * PAGE_SIZE;
+    let (before, one) = (address - PAGE_SIZE, PageCount::new(1));
+    let free = heap.zone.extend_pages(map, before, one, one);
+    if free {
+        heap.zone.free_pages(map, address, one).unwrap();
+    }
+    free
+}
+
+#[test]
+fn validate_finds_what_is_wrong() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    let run = Block::new(heap, thread, layout(4 * PAGE_SIZE, 8), 1).unwrap();
+    let object = Block::new(heap, thread, layout(64, 8), 1).unwrap();
+    heap.validate(thread).unwrap();
+    let Owner::Chunk(map) = heap.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
+    let page = map.page_of(run.ptr.as_ptr() as usize);
+    for (at, wrong) in [(page, Tag::NONE), (page, Tag::run(PageCount::new(5))), (page + 1, Tag::run(PageCount::new(1)))]
+    {
+        let right = map.tag(at);
+        map.set_tag(at, wrong);
+        assert!(heap.validate(thread).is_err(), "{wrong:?}");
+        map.set_tag(at, right);
+    }
+    let Owner::Chunk(map) = heap.zone.table.owner(object.ptr.as_ptr() as usize) else { panic!() };
+    let free = (0..64).rev().find(|p| map.tag(*p) == Tag::NONE && is_free(heap, map, *p)).unwrap();
+    map.set_tag(free, Tag::slab(0, 0, 0));
+    assert!(heap.validate(thread).is_err(), "a free page with a tag");
+    map.set_tag(free, Tag::NONE);
+    // An object in a sheaf that is free in its slab as well.
+    let (class, shard) = (SizeClass::of(object.layout).unwrap(), thread.unwrap().shard());
+    heap.caches.flush(&heap.zone, heap.caller(thread), class, &[object.ptr.as_ptr()]).unwrap();
+    // SAFETY: our own block; the object is put where it must not be, and nobody uses it.
+    assert!(unsafe { thread.unwrap().sheaves().of(class).push(object.ptr) });
+    assert!(heap.validate(thread).is_err(), "free twice, shard {shard}");
+}
+
+#[test]
+fn what_the_caches_can_spare_is_used_before_a_refusal() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    // Every page is in a slab, and then every object is free.
+    let mut blocks: Vec<_> = (0..10).map_while(|_| Block::new(heap, thread, layout(3000, 8), 1)).collect();
+    os.plan(Plan::From(1));
+    blocks.extend(core::iter::from_fn(|| Block::new(heap, thread, layout(3000, 8), 1)));
+    assert_eq!(heap.stats(thread).free_pages, 0);
+    let run = layout(2 * PAGE_SIZE, 8);
+    assert!(Block::new(heap, thread, run, 2).is_none());
+    blocks.drain(..30).for_each(|b| b.free(heap, thread));
+    let one = Block::new(heap, thread, layout(PAGE_SIZE + 1, 1), 2).expect("slabs of freed objects");
+    one.free(heap, thread);
+    blocks.into_iter().for_each(|b| b.free(heap, thread));
+}
+
+/// Null while memory was free: objects go home to the shard that they came from, and only the own one was asked.
+#[test]
+fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
+    let Setup { os, heap } = setup(false);
+    let (first, second) = (heap.attach(), heap.attach());
+    let mut blocks = Vec::from([Block::new(heap, first, layout(64, 8), 1).unwrap()]);
+    os.plan(Plan::From(1));
+    blocks.extend(core::iter::from_fn(|| Block::new(heap, first, layout(64, 8), 1)));
+    assert!(Block::new(heap, second, layout(64, 8), 2).is_none(), "everything is out");
+    // No slab is empty then.
+    let (mut stay, mut go) = (Vec::new(), Vec::new());
+    for (i, block) in blocks.into_iter().enumerate() {
+        [&mut stay, &mut go][i % 2].push(block);
+    }
+    let freed = go.len();
+    go.into_iter().for_each(|block| block.free(heap, first));
+    // SAFETY: our own block: what lies in its sheaf goes home.
+    unsafe { heap.reclaim(first) };
+    for thread in [second, None] {
+        let served: Vec<_> = (0..freed / 4)
+            .map(|_| Block::new(heap, thread, layout(64, 8), 2).expect("free in another shard"))
+            .collect();
+        served.into_iter().for_each(|block| block.free(heap, thread));
+    }
+    stay.into_iter().for_each(|block| block.free(heap, first));
+}
+
+/// What a refusal costs the system does not grow with what was asked for before.
+#[test]
+fn a_refusal_costs_few_system_calls() {
+    for with_epoch in [false, true] {
+        let Setup { os, heap } = setup(with_epoch);
+        let thread = heap.attach();
+        let fill = || core::iter::from_fn(|| Block::new(heap, thread, layout(CHUNK_SIZE, 8), 1));
+        // Many arenas, so that the next one is due to be long.
+        let mut blocks: Vec<_> = fill().take(200).collect();
+        os.limit(os.mapped());
+        blocks.extend(fill());
+        blocks.extend(core::iter::from_fn(|| Block::new(heap, thread, layout(30_000, 8), 1)));
+        for (size, most) in
+            [(30_000, 4), (2 * PAGE_SIZE, 4), (CHUNK_SIZE, 4), (VMALLOC_THRESHOLD, 8), (VMALLOC_THRESHOLD + 1, 8)]
+        {
+            for _ in 0..100 {
+                os.plan(Plan::Never);
+                assert!(Block::new(heap, thread, layout(size, 8), 1).is_none());
+                assert!(os.calls() <= most, "{} calls to refuse {size} bytes", os.calls());
+            }
+        }
+        os.limit(usize::MAX);
+        blocks.extend(fill().take(200));
+        blocks.into_iter().for_each(|block| block.free(heap, thread));
+    }
+}
+
+/// Real memory under a system that differs in one thing.
+struct Odd {
+    /// Bytes in its page.
+    page: usize,
+    /// Its `discard` says that it has done it, and does nothing.
+    lies: bool,
+    /// Every other mapping lies at a low address.
+    low: bool,
+    mapped: core::sync::atomic::AtomicUsize,
+}
+
+impl Odd {
+    const PLAIN: Odd = Odd { page: 4096, lies: false, low: false, mapped: core::sync::atomic::AtomicUsize::new(0) };
+
+    fn place(&self, len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
+        assert_eq!(len % self.page, 0, "whole pages");
+        let n = self.mapped.fetch_add(len, core::sync::atomic::Ordering::Relaxed);
+        let long = len.checked_add(self.page)?;
+        let hint = if self.low && n / len % 2 == 0 { (1usize << 33) + n.next_multiple_of(self.page) } else { 0 };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, near the hint if there is room.
+        let start = unsafe { libc::mmap(hint as *mut _, long, access, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            self.mapped.fetch_sub(len, core::sync::atomic::Ordering::Relaxed);
+            return None;
+        }
+        let start = start.cast::<u8>();
+        let head = start.align_offset(self.page);
+        // What is too much stays mapped, and is nobody's.
+        NonNull::new(start.wrapping_add(head))
+    }
+
+    fn whole(&self, ptr: NonNull<u8>, len: usize) {
+        assert_eq!((ptr.as_ptr() as usize % self.page, len % self.page), (0, 0), "whole pages");
+        assert_ne!(len, 0);
+    }
+}
+
+impl crate::sync::Park for Odd {
+    fn wait(&self, word: &crate::sync::Word, expected: u32) {
+        Unix.wait(word, expected);
+    }
+    fn wake_one(&self, word: &crate::sync::Word) {
+        Unix.wake_one(word);
+    }
+    fn wake_all(&self, word: &crate::sync::Word) {
+        Unix.wake_all(word);
+    }
+    fn nap(&self) {
+        Unix.nap();
+    }
+    fn current(&self) -> usize {
+        Unix.current()
+    }
+}
+
+// SAFETY: every answer is the real system's, or a part of one.
+unsafe impl Os for Odd {
+    fn page_size(&self) -> usize {
+        self.page
+    }
+    fn cpus(&self) -> usize {
+        3
+    }
+    fn map(&self, len: usize) -> Option<NonNull<u8>> {
+        self.place(len, libc::PROT_READ | libc::PROT_WRITE)
+    }
+    fn reserve(&self, len: usize) -> Option<NonNull<u8>> {
+        self.place(len, libc::PROT_NONE)
+    }
+    unsafe fn commit(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.whole(ptr, len);
+        // SAFETY: by contract.
+        unsafe { Unix.commit(ptr, len) }
+    }
+    unsafe fn unmap(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.whole(ptr, len);
+        // SAFETY: by contract.
+        let done = unsafe { Unix.unmap(ptr, len) };
+        self.mapped.fetch_sub(if done { len } else { 0 }, core::sync::atomic::Ordering::Relaxed);
+        done
+    }
+    unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.whole(ptr, len);
+        // SAFETY: by contract.
+        self.lies || unsafe { Unix.discard(ptr, len) }
+    }
+    unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
+        self.whole(ptr, len);
+        self.whole(ptr, new_len);
+        // To grow, it would have to know that what lies behind is nobody's.
+        // SAFETY: by contract.
+        let done = new_len < len && unsafe { Unix.resize(ptr, len, new_len) };
+        self.mapped.fetch_sub(if done { len - new_len } else { 0 }, core::sync::atomic::Ordering::Relaxed);
+        done
+    }
+    unsafe fn relocate(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
+        None // to a multiple of its page, which the real system does not know
+    }
+    fn yield_now(&self) {
+        Unix.yield_now();
+    }
+}
+
+/// A heap on this system is used, emptied, used again, and knows every byte that is mapped.
+fn lives_on(os: Odd) {
+    let os = forever(os);
+    for with_epoch in [false, true] {
+        let before = os.mapped.load(Relaxed);
+        let scheme = with_epoch.then(|| forever(Epoch::beside()) as &dyn Reclaim);
+        let heap = forever(Heap::with(Some(os), scheme));
+        let thread = heap.attach();
+        for _ in 0..2 {
+            assert_eq!(workload(heap, thread), 0);
+            heap.validate(thread).unwrap();
+            for size in [100, 5000, 3 * PAGE_SIZE, CHUNK_SIZE, VMALLOC_THRESHOLD + 1] {
+                // SAFETY: the block is this thread's.
+                let zeroed = unsafe { heap.alloc_zeroed(thread, layout(size, 8)) }.unwrap();
+                // SAFETY: as long as was asked for.
+                assert!(unsafe { core::slice::from_raw_parts(zeroed.as_ptr(), size) }.iter().all(|byte| *byte == 0));
+                // SAFETY: the block is this thread's; just allocated.
+                unsafe { heap.free(thread, zeroed, layout(size, 8)) };
+            }
+            // SAFETY: the block is this thread's.
+            unsafe { heap.reclaim(thread) };
+            heap.audit(thread).unwrap();
+            let stats = heap.stats(thread);
+            let known = stats.reserved + stats.area_bytes + stats.kept + stats.own;
+            assert_eq!(os.mapped.load(Relaxed) - before, known, "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn pages_of_the_system_may_be_longer_than_ours() {
+    for page in [16 << 10, 64 << 10] {
+        lives_on(Odd { page, ..Odd::PLAIN });
+    }
+}
+
+#[test]
+fn a_system_that_does_not_discard_what_it_says_is_found_out() {
+    lives_on(Odd { lies: true, ..Odd::PLAIN });
+}
+
+#[test]
+fn mappings_may_lie_far_from_each_other() {
+    lives_on(Odd { low: true, ..Odd::PLAIN });
+}
+
+#[test]
+fn a_block_of_another_heap_is_as_good_as_none_for_a_look() {
+    let (Setup { heap, .. }, Setup { heap: other, .. }) = (setup(true), setup(true));
+    let (own, foreign) = (heap.attach(), other.attach());
+    let block = Block::new(heap, own, layout(100, 8), 1).unwrap();
+    assert_eq!(heap.stats(foreign), heap.stats(own));
+    assert_eq!(heap.validate(foreign), Ok(()));
+    assert_eq!(other.stats(own).slab_objects, 0);
+    block.free(heap, own);
+}
+
+#[test]
+fn ten_thousand_threads_use_one_block() {
+    let Setup { heap, .. } = setup(false);
+    for i in 0..10_000 {
+        let thread = heap.attach().unwrap();
+        Block::new(heap, Some(thread), layout(i % 3000 + 1, 8), 1).unwrap().free(heap, Some(thread));
+        // SAFETY: our own block, not used again.
+        unsafe { heap.detach(thread) };
+    }
+    let stats = heap.stats(None);
+    assert_eq!((stats.threads, stats.cached_objects, stats.slab_objects), (0, 0, 0));
+    assert_eq!(stats.arenas, 1);
+}
+
+#[test]
+fn audit_says_what_is_left() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    for (size, what) in [
+        (64, "audit: objects are out"),
+        (2 * PAGE_SIZE, "audit: page runs are out"),
+        (VMALLOC_THRESHOLD + 1, "audit: areas are out"),
+    ] {
+        let block = Block::new(heap, thread, layout(size, 8), 1).unwrap();
+        // SAFETY: our own block.
+        unsafe { heap.reclaim(thread) };
+        assert_eq!(heap.audit(thread), Err(what));
+        block.free(heap, thread);
+    }
+    Block::new(heap, thread, layout(64, 8), 1).unwrap().free(heap, thread);
+    assert_eq!(heap.audit(thread), Err("audit: objects are in sheaves"));
+    // SAFETY: our own block, not used again.
+    unsafe { heap.detach(thread.unwrap()) };
+    assert_eq!(heap.audit(None), Err("audit: slabs are left"), "a shard keeps an empty one");
+    // SAFETY: no block is claimed.
+    unsafe { heap.reclaim(None) };
+    assert_eq!(heap.audit(None), Ok(()));
+}
+
+#[test]
+fn an_arena_is_not_unmapped_by_a_thread_that_cannot_wait_for_others() {
+    let Setup { heap, .. } = setup(true);
+    let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, None, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+    blocks.into_iter().for_each(|b| b.free(heap, None));
+    let arenas = heap.stats(None).arenas;
+    // SAFETY: no block is claimed.
+    unsafe { heap.reclaim(None) };
+    assert!(arenas > 1 && heap.stats(None).arenas == arenas);
+    heap.audit(None).unwrap();
+    let thread = heap.attach();
+    // SAFETY: our own block.
+    unsafe { heap.reclaim(thread) };
+    assert_eq!(heap.stats(thread).arenas, 1);
+}
+
+#[cfg(feature = "checked")]
+#[test]
+fn validate_compares_the_live_objects_with_those_that_are_out() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach().unwrap();
+    let class = SizeClass::of(layout(640, 8)).unwrap();
+    // SAFETY: the block is this thread's.
+    let object = unsafe { heap.alloc(Some(thread), layout(640, 8)) }.unwrap();
+    heap.check(object, class, 640);
+    assert_eq!(heap.validate(Some(thread)), Ok(()));
+    heap.take_back(object, class);
+    assert_eq!(heap.validate(Some(thread)), Err("heap: objects that are out are not the live ones (Lv2)"));
+    heap.hand_out(object, class, 640);
+    assert_eq!(heap.validate(Some(thread)), Ok(()));
+    // SAFETY: the block is this thread's; the object is of the class, and not used any more.
+    assert!(unsafe { thread.sheaves().of(class).push(object) });
+    assert_eq!(heap.validate(Some(thread)), Err("live: an object is in a sheaf (Lv1)"));
+    heap.take_back(object, class);
+    assert_eq!(heap.validate(Some(thread)), Ok(()));
+    // SAFETY: the block is this thread's, and not used any more.
+    unsafe { heap.detach(thread) };
+}

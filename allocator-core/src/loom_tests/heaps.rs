@@ -1,0 +1,141 @@
+//! A whole heap.
+
+use super::*;
+use crate::heap::Heap;
+use crate::thread::Thread;
+
+struct Whole {
+    world: &'static World,
+    heap: Heap,
+}
+
+// SAFETY: both are made for sharing.
+unsafe impl Sync for Whole {}
+
+impl Whole {
+    fn alloc(&'static self, thread: Option<&Thread>, size: usize) -> usize {
+        let layout = Layout::from_size_align(size, 1).unwrap();
+        // SAFETY: the calling thread has the block.
+        let ptr = unsafe { self.heap.alloc(thread, layout) }.unwrap();
+        self.world.touch(ptr.as_ptr() as usize);
+        ptr.as_ptr() as usize
+    }
+
+    fn free(&self, thread: Option<&Thread>, address: usize, size: usize) {
+        self.world.touch(address);
+        let (ptr, layout) = (NonNull::new(address as *mut u8).unwrap(), Layout::from_size_align(size, 1).unwrap());
+        // SAFETY: the calling thread has the block, and the memory.
+        unsafe { self.heap.free(thread, ptr, layout) };
+    }
+}
+
+/// As `model` in the module above, over a heap that must pass its audit when all is free.
+fn model<const THREADS: usize>(
+    prepare: fn(&'static Whole) -> Vec<usize>,
+    threads: [fn(&'static Whole, &[usize]); THREADS],
+) {
+    check(move || {
+        let world = for_this_run(World::new());
+        let whole = for_this_run(Whole { world, heap: Heap::with(Some(&world.memory), Some(&world.reclaim)) });
+        let prepared: &'static Vec<usize> = for_this_run(prepare(whole));
+        let threads = threads.map(|run| loom::thread::spawn(move || run(whole, prepared)));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let thread = whole.heap.attach();
+        // SAFETY: the calling thread has the block.
+        unsafe { whole.heap.reclaim(thread) };
+        whole.heap.audit(thread).unwrap();
+        // SAFETY: all threads have ended.
+        unsafe { end_of_run(prepared) };
+        // SAFETY: as above.
+        unsafe { end_of_run(whole) };
+        // SAFETY: as above.
+        unsafe { end_of_run(world) };
+    });
+}
+
+#[test]
+fn an_object_is_handed_over_and_freed_by_a_thread_that_ends() {
+    model(
+        |h| vec![h.alloc(None, 8), h.alloc(None, 8)],
+        [
+            |h, objects| {
+                let thread = h.heap.attach();
+                h.free(thread, objects[0], 8);
+                // SAFETY: this thread's, and its last use.
+                unsafe { h.heap.detach(thread.unwrap()) };
+            },
+            |h, objects| h.free(None, objects[1], 8),
+        ],
+    );
+}
+
+#[test]
+fn the_last_object_comes_back_while_its_thread_ends_and_another_gives_back_what_is_free() {
+    model(
+        |h| {
+            // Both objects are of one slab, which is of this block's shard.
+            let block = h.heap.attach();
+            let objects = [h.alloc(block, 8), h.alloc(block, 8)];
+            vec![core::ptr::from_ref(block.unwrap()) as usize, objects[0], objects[1]]
+        },
+        [
+            |h, p| {
+                // SAFETY: the block that `prepare` attached; this thread has it now.
+                let thread = unsafe { &*(p[0] as *const Thread) };
+                h.free(Some(thread), p[1], 8);
+                // SAFETY: this thread's, and its last use.
+                unsafe { h.heap.detach(thread) };
+            },
+            |h, p| h.free(None, p[2], 8),
+            // SAFETY: no block is named.
+            |h, _| _ = unsafe { h.heap.reclaim(None) },
+        ],
+    );
+}
+
+#[test]
+fn a_run_is_freed_while_another_reclaims() {
+    model(
+        |h| vec![h.alloc(None, 2 * 64), h.alloc(None, 4 * 64)],
+        [
+            |h, runs| h.free(None, runs[1], 4 * 64),
+            |h, runs| {
+                let thread = h.heap.attach();
+                h.free(thread, runs[0], 2 * 64);
+                // SAFETY: this thread's.
+                unsafe { h.heap.reclaim(thread) };
+                // SAFETY: as above, and its last use.
+                unsafe { h.heap.detach(thread.unwrap()) };
+            },
+        ],
+    );
+}
+
+#[test]
+fn memory_that_must_be_zero_is_so_whoever_had_it() {
+    model(
+        |h| {
+            let run = h.alloc(None, 2 * 64);
+            // SAFETY: two pages of ours.
+            unsafe { (run as *mut u8).write_bytes(0xa5, 2 * 64) };
+            vec![run]
+        },
+        [
+            |h, runs| {
+                h.free(None, runs[0], 2 * 64);
+                // SAFETY: no block is named.
+                unsafe { h.heap.reclaim(None) };
+            },
+            |h, _| {
+                let layout = Layout::from_size_align(2 * 64, 1).unwrap();
+                // SAFETY: no block is named.
+                let ptr = unsafe { h.heap.alloc_zeroed(None, layout) }.unwrap();
+                h.world.touch(ptr.as_ptr() as usize);
+                // SAFETY: two pages of ours.
+                let bytes = unsafe { core::slice::from_raw_parts(ptr.as_ptr(), 2 * 64) };
+                assert!(bytes.iter().all(|b| *b == 0));
+                h.free(None, ptr.as_ptr() as usize, 2 * 64);
+            },
+        ],
+    );
+}

@@ -1,0 +1,142 @@
+//! Slabs and caches: lists and counts under the lock of a shard, and what happens between two holders of it.
+
+use super::*;
+use crate::size_class::SizeClass;
+
+/// Eight objects of eight bytes are a slab of one page.
+const OBJECTS: usize = 8;
+
+fn class() -> SizeClass {
+    SizeClass::new(0).unwrap()
+}
+
+/// Takes `n` objects by way of a shard, or fewer, and touches them.
+fn refill(world: &'static World, shard: usize, n: usize) -> Vec<usize> {
+    let mut out = [core::ptr::null_mut(); OBJECTS];
+    let taken = world.caches.refill(&world.zone, world.alone(), class(), shard, &mut out[..n]).unwrap();
+    let objects: Vec<_> = out[n - taken..n].iter().map(|o| *o as usize).collect();
+    objects.iter().for_each(|o| world.touch(*o));
+    objects
+}
+
+fn flush(world: &'static World, objects: &[usize]) -> usize {
+    objects.iter().for_each(|o| world.touch(*o));
+    let batch: Vec<_> = objects.iter().map(|o| *o as *mut u8).collect();
+    world.caches.flush(&world.zone, world.alone(), class(), &batch).unwrap();
+    0
+}
+
+/// Checks that so many objects are out, and that nothing is lost.
+fn rest(world: &'static World, out: usize, pages: usize) {
+    let usage = world.caches.usage(world.alone(), class());
+    assert_eq!(usage.out, out, "objects were lost, or won");
+    let arenas = world.arenas();
+    world.rest(arenas * 4 - usage.slabs);
+    assert_eq!(usage.slabs, pages);
+}
+
+/// A slab whose objects are all out.
+fn full(world: &'static World) -> Vec<usize> {
+    refill(world, 0, OBJECTS)
+}
+
+#[test]
+fn s1_two_flushes_into_one_full_slab_put_it_on_its_list() {
+    model(full, [|w, o| flush(w, &o[..3]), |w, o| flush(w, &o[3..6])], |w, _, _| rest(w, 2, 1));
+}
+
+#[test]
+fn s1_two_flushes_that_empty_a_slab_leave_it_once() {
+    model(full, [|w, o| flush(w, &o[..4]), |w, o| flush(w, &o[4..])], |w, _, _| rest(w, 0, 1));
+}
+
+#[test]
+fn s2_a_refill_gets_what_flushes_gave_or_a_slab_of_its_own() {
+    model(
+        full,
+        [|w, o| flush(w, &o[..1]), |w, o| flush(w, &o[1..2]), |w, _| refill(w, 0, 1).len()],
+        |w, _, [.., n]| {
+            let slabs = w.caches.usage(w.alone(), class()).slabs;
+            assert!(slabs <= 2 && n == 1);
+            rest(w, OBJECTS - 2 + n, slabs);
+        },
+    );
+}
+
+#[test]
+fn s3_two_refills_of_one_shard_share_no_object() {
+    model(
+        |_| vec![],
+        [|w, _| refill(w, 0, 5).len(), |w, _| refill(w, 0, 5).len()],
+        |w, _, [one, other]| {
+            let slabs = w.caches.usage(w.alone(), class()).slabs;
+            rest(w, one + other, slabs);
+        },
+    );
+}
+
+#[test]
+fn s4_an_empty_slab_leaves_while_another_refills() {
+    model(
+        |w| {
+            // One empty slab is what a shard keeps; the next one that empties must go.
+            let mut objects = full(w);
+            objects.extend(full(w));
+            flush(w, &objects[OBJECTS..]);
+            objects
+        },
+        [|w, o| flush(w, &o[..OBJECTS]), |w, _| refill(w, 0, 2).len()],
+        |w, _, [_, n]| {
+            let slabs = w.caches.usage(w.alone(), class()).slabs;
+            assert!(n == 2 && (1..=2).contains(&slabs));
+            rest(w, 2, slabs);
+        },
+    );
+}
+
+#[test]
+fn s5_a_page_of_a_slab_that_left_is_somebody_elses() {
+    model(
+        |w| {
+            let mut objects = full(w);
+            objects.extend(full(w));
+            flush(w, &objects[OBJECTS..]);
+            objects
+        },
+        [
+            |w, o| flush(w, &o[..OBJECTS]),
+            // A slab of the other shard, made of the page that the first one leaves or of another.
+            |w, _| refill(w, 1, 2).len(),
+        ],
+        |w, _, [_, n]| rest(w, n, 2),
+    );
+}
+
+#[test]
+fn s6_objects_go_home_to_the_shard_that_made_them() {
+    model(
+        |w| {
+            let mut objects = refill(w, 0, 2);
+            objects.extend(refill(w, 1, 2));
+            objects
+        },
+        [|w, o| flush(w, &[o[0], o[2]]), |w, o| flush(w, &[o[3], o[1]])],
+        |w, _, _| rest(w, 0, 2),
+    );
+}
+
+#[test]
+fn s7_a_shrink_takes_empty_slabs_and_no_others() {
+    model(
+        |w| {
+            let objects = full(w);
+            flush(w, &objects);
+            objects
+        },
+        [|w, _| w.caches.shrink(&w.zone, w.alone()).unwrap(), |w, _| refill(w, 0, 1).len()],
+        |w, _, [pages, n]| {
+            assert!(pages <= 1 && n == 1);
+            rest(w, 1, 1);
+        },
+    );
+}

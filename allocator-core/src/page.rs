@@ -1,0 +1,454 @@
+//! Page: the memmap. What each page is, and whose; and the way from an address to it.
+//!
+//! # Algorithm
+//! Every chunk of an arena has a [`ChunkMap`] beside the arena: one tag per page, and room for one slab header per
+//! page (the kernel lays `struct slab` over `struct page` in the same way). An [`AddressTable`] of two levels, keyed by
+//! the 2 MiB window of an address, leads from any address to the chunk's map, to the record of a vmalloc area that
+//! begins in the window, or to nothing: "not ours".
+//!
+//! # Invariants
+//! - Pg1: only the first page of a page run has a tag, and it names the run's length; all pages of a slab have one.
+//! - Pg2: only the owner of a page changes its tag; the tags of free pages are [`Tag::NONE`].
+//! - Pg3: a window of the table names a chunk as long as it is writable, or an area from before it is handed out until
+//!   it is freed.
+//!
+//! # Memory ordering
+//! | step                      | order   | so that                                                           |
+//! |---------------------------|---------|-------------------------------------------------------------------|
+//! | enter a window, or a leaf | Release | who finds it sees the map or the record behind it, or the leaf    |
+//! | look a window up          | Acquire | as above                                                          |
+//! | clear a window            | Relaxed | nobody learns anything from null; of two frees one finds the area |
+//! | set or read a tag         | Relaxed | tags change hands with their pages                                |
+//! | replace a run's tag: CAS  | Relaxed | of two that free or resize it exactly one finds the tag           |
+
+use crate::chunk::PageSet;
+use crate::config::{
+    ADDRESS_BITS, CHECKED, CHUNK_SHIFT, CHUNK_SIZE, LEAF_SHIFT, PAGES_PER_CHUNK, PAGE_SHIFT, PAGE_SIZE, ROOT_SHIFT,
+};
+use crate::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use crate::sync::{array_of, const_unless_loom, lay, UnwatchedUnsafeCell, Zeroed};
+use crate::sys::{Kept, Os};
+use crate::units::PageCount;
+use core::ptr::{null_mut, NonNull};
+use static_assertions::const_assert;
+
+/// What a page is, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tag(u32);
+
+/// A tag, taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Free, or the inside of a page run.
+    None,
+    /// Page number `back` of a slab.
+    Slab {
+        /// Number of its size class.
+        class: usize,
+        /// Number of its shard.
+        shard: usize,
+        /// Pages back to the slab's first one.
+        back: usize,
+    },
+    /// The first page of a run of this length.
+    Run(PageCount),
+}
+
+const SLAB: u32 = 1;
+const RUN: u32 = 2;
+
+impl Tag {
+    /// Nothing begins here.
+    pub const NONE: Self = Self(0);
+
+    /// Page number `back` of a slab.
+    pub const fn slab(class: usize, shard: usize, back: usize) -> Self {
+        Self(SLAB | (class as u32) << 2 | (back as u32) << 16 | (shard as u32) << 24)
+    }
+
+    /// The first page of a run.
+    pub const fn run(pages: PageCount) -> Self {
+        Self(RUN | pages.get() << 2)
+    }
+
+    /// What it says.
+    #[inline]
+    pub const fn kind(self) -> Kind {
+        match self.0 & 3 {
+            SLAB => Kind::Slab {
+                class: (self.0 >> 2 & 0xff) as usize,
+                back: (self.0 >> 16 & 0xff) as usize,
+                shard: (self.0 >> 24) as usize,
+            },
+            RUN => Kind::Run(PageCount::new(self.0 >> 2)),
+            _ => Kind::None,
+        }
+    }
+}
+
+/// Room for what a page needs to say about the slab that begins there; zeros at first.
+#[repr(C, align(64))]
+pub struct Room {
+    /// Reached by `get`.
+    _header: UnwatchedUnsafeCell<[u64; Room::WORDS]>,
+    /// Apart from the header, which its slab's lock protects: these words change under no lock.
+    live: [AtomicU64; Room::LIVE_WORDS],
+}
+
+impl Room {
+    /// A bit for each of the smallest objects.
+    const BITS: usize = (PAGE_SIZE / 8).div_ceil(64);
+    /// A cache line of header, and the bits.
+    pub const WORDS: usize = 8 + Room::BITS;
+    /// The bits once more, where `live` needs them.
+    pub const LIVE_WORDS: usize = if CHECKED { Room::BITS } else { 0 };
+
+    /// Where it is.
+    #[inline]
+    pub fn get(&self) -> *mut u8 {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// The words of `live`.
+    #[inline]
+    pub fn live(&self) -> &[AtomicU64] {
+        &self.live
+    }
+}
+
+/// The memmap of one chunk.
+#[repr(C, align(64))]
+pub struct ChunkMap {
+    tags: [AtomicU32; PAGES_PER_CHUNK as usize],
+    base: AtomicPtr<u8>,
+    arena: AtomicPtr<u8>,
+    rooms: [Room; PAGES_PER_CHUNK as usize],
+}
+
+const_assert!(cfg!(loom) || core::mem::size_of::<Room>() == if CHECKED { 1088 } else { 576 });
+// Less than a fiftieth of what it describes, or a twenty-fifth.
+const_assert!(cfg!(loom) || core::mem::size_of::<ChunkMap>() * if CHECKED { 25 } else { 50 } < CHUNK_SIZE);
+
+// SAFETY: zeros are no tags, null pointers and rooms of zeros.
+unsafe impl Zeroed for ChunkMap {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Self {
+            tags: array_of!(PAGES_PER_CHUNK as usize, AtomicU32, AtomicU32::new(0)),
+            base: AtomicPtr::new(null_mut()),
+            arena: AtomicPtr::new(null_mut()),
+            rooms: array_of!(
+                PAGES_PER_CHUNK as usize,
+                Room,
+                Room {
+                    _header: UnwatchedUnsafeCell::new([0; Room::WORDS]),
+                    live: array_of!(Room::LIVE_WORDS, AtomicU64, AtomicU64::new(0)),
+                }
+            ),
+        }
+    }
+}
+
+impl ChunkMap {
+    /// Says where the chunk begins, and which arena has it. Before it is entered in the table.
+    pub fn describe(&self, base: NonNull<u8>, arena: *mut u8) {
+        self.base.store(base.as_ptr(), Relaxed);
+        self.arena.store(arena, Relaxed);
+    }
+
+    /// The chunk's first byte.
+    #[inline]
+    pub fn base(&self) -> *mut u8 {
+        self.base.load(Relaxed)
+    }
+
+    /// The arena, as it was described.
+    pub fn arena(&self) -> *mut u8 {
+        self.arena.load(Relaxed)
+    }
+
+    /// The number in this chunk of the page at `address`, which is one of the chunk's.
+    #[inline]
+    pub fn page_of(&self, address: usize) -> usize {
+        address >> PAGE_SHIFT & (PAGES_PER_CHUNK as usize - 1)
+    }
+
+    /// The tag of a page.
+    #[inline]
+    pub fn tag(&self, page: usize) -> Tag {
+        Tag(self.tags[page].load(Relaxed))
+    }
+
+    /// Changes the tag of a page that the caller owns.
+    pub fn set_tag(&self, page: usize, tag: Tag) {
+        self.tags[page].store(tag.0, Relaxed);
+    }
+
+    /// Changes a tag from `was`. Of several threads exactly one succeeds.
+    pub fn replace_tag(&self, page: usize, was: Tag, tag: Tag) -> bool {
+        self.tags[page].compare_exchange(was.0, tag.0, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Checks the tags of a writable chunk whose free pages are these; for a moment when nobody else is here.
+    pub fn validate(&self, free: PageSet) -> Result<(), &'static str> {
+        let mut inside = 0usize; // pages of a run that follow its first one
+        for page in 0..PAGES_PER_CHUNK as usize {
+            let is_free = free.contains(PageSet::run(page as u32, 1));
+            match self.tag(page).kind() {
+                Kind::None if inside > 0 && is_free => return Err("page: inside a run, and free (Pg1)"),
+                Kind::None => inside = inside.saturating_sub(1),
+                _ if is_free => return Err("page: free, but with a tag (Pg2)"),
+                _ if inside > 0 => return Err("page: a tag inside a run (Pg1)"),
+                Kind::Run(pages) => inside = pages.get() as usize - 1,
+                Kind::Slab { class, shard, back } => {
+                    if back > page || self.tag(page - back) != Tag::slab(class, shard, 0) {
+                        return Err("page: of a slab that does not begin where it says (Pg1)");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The room of a page.
+    #[inline]
+    pub fn room(&self, page: usize) -> &Room {
+        &self.rooms[page]
+    }
+}
+
+/// Who owns a window of the address space.
+#[derive(Clone, Copy)]
+pub enum Owner<M> {
+    /// Not this heap.
+    Nobody,
+    /// A chunk of an arena.
+    Chunk(M),
+    /// The record of an area that begins somewhere in the window.
+    Area(NonNull<u8>),
+}
+
+/// An address as the table knows it: in a model, where it is in the block of all memory.
+#[inline(always)]
+const fn key(address: usize) -> usize {
+    if cfg!(loom) {
+        address & ((1 << ADDRESS_BITS) - 1)
+    } else {
+        address
+    }
+}
+
+struct Leaf([AtomicPtr<u8>; 1 << LEAF_SHIFT]);
+
+// SAFETY: zeros are null pointers.
+unsafe impl Zeroed for Leaf {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Self(array_of!(1 << LEAF_SHIFT, AtomicPtr<u8>, AtomicPtr::new(null_mut())))
+    }
+}
+
+/// From an address to its chunk or area. Lock-free; looking up costs two dependent loads and never needs memory.
+pub struct AddressTable {
+    root: [AtomicPtr<Leaf>; 1 << ROOT_SHIFT],
+    /// A leaf of zeros, or none: left over by [`AddressTable::prepare_with`].
+    spare: AtomicPtr<Leaf>,
+}
+
+/// A leaf of zeros that belongs to its holder.
+#[must_use = "a leaf that is dropped is lost"]
+pub struct HeldLeaf(NonNull<Leaf>);
+
+impl AddressTable {
+    const_unless_loom! {
+        /// An empty table. All zeros is the same state.
+        pub fn new() -> Self {
+            Self {
+                root: array_of!(1 << ROOT_SHIFT, AtomicPtr<Leaf>, AtomicPtr::new(null_mut())),
+                spare: AtomicPtr::new(null_mut()),
+            }
+        }
+    }
+
+    /// Makes sure that every window of the range can be entered. False if there is no memory for it, or if the range
+    /// lies beyond the addresses that the table knows.
+    pub fn prepare(&self, os: &dyn Os, kept: &Kept, start: NonNull<u8>, len: usize) -> bool {
+        let first = key(start.as_ptr() as usize);
+        let last = first + (len - 1);
+        if last >> ADDRESS_BITS != 0 {
+            return false;
+        }
+        let leaf_bytes = CHUNK_SHIFT + LEAF_SHIFT;
+        (first >> leaf_bytes..=last >> leaf_bytes).all(|leaf| self.prepare_leaf(os, kept, leaf))
+    }
+
+    fn prepare_leaf(&self, os: &dyn Os, kept: &Kept, leaf: usize) -> bool {
+        if !self.root[leaf].load(Relaxed).is_null() {
+            return true;
+        }
+        let Some(memory) = kept.map(os, core::mem::size_of::<Leaf>()) else { return false };
+        // SAFETY: just mapped. A leaf of zeros is a leaf of windows that nobody owns.
+        let new = unsafe { lay::<Leaf>(memory, 1) }.as_ptr();
+        if self.root[leaf].compare_exchange(null_mut(), new, Release, Relaxed).is_err() {
+            // SAFETY: just mapped, and not published: somebody else was faster.
+            unsafe { kept.unmap(os, memory, core::mem::size_of::<Leaf>()) };
+        }
+        true
+    }
+
+    /// Memory for one leaf, for whoever must prepare a window and cannot be refused any more. `None` if there is none.
+    pub fn hold_leaf(&self, os: &dyn Os, kept: &Kept) -> Option<HeldLeaf> {
+        // Acquire meets the Release of `prepare_with`; nobody wrote to the leaf, but it has a past as a mapping.
+        if let Some(leaf) = NonNull::new(self.spare.swap(null_mut(), Acquire)) {
+            return Some(HeldLeaf(leaf));
+        }
+        // SAFETY: just mapped.
+        kept.map(os, core::mem::size_of::<Leaf>()).map(|memory| HeldLeaf(unsafe { lay(memory, 1) }))
+    }
+
+    /// Makes sure that the window of `start`, an address that the system gave us, can be entered. Takes the leaf or
+    /// keeps it for the next.
+    pub fn prepare_with(&self, os: &dyn Os, kept: &Kept, leaf: HeldLeaf, start: NonNull<u8>) {
+        let HeldLeaf(leaf) = leaf;
+        let empty =
+            |place: &AtomicPtr<Leaf>| place.compare_exchange(null_mut(), leaf.as_ptr(), Release, Relaxed).is_ok();
+        let at = self.root.get(key(start.as_ptr() as usize) >> (CHUNK_SHIFT + LEAF_SHIFT));
+        if !at.is_some_and(empty) && !empty(&self.spare) {
+            // SAFETY: the holder's own mapping, and nobody else knows it.
+            unsafe { kept.unmap(os, leaf.cast(), core::mem::size_of::<Leaf>()) };
+        }
+    }
+
+    /// Bytes mapped for leaves.
+    pub fn own_bytes(&self) -> usize {
+        let there = |leaf: &&AtomicPtr<Leaf>| !leaf.load(Relaxed).is_null();
+        self.root.iter().chain([&self.spare]).filter(there).count() * core::mem::size_of::<Leaf>()
+    }
+
+    /// Enters a chunk whose window was prepared.
+    pub fn set_chunk(&self, start: NonNull<u8>, map: &ChunkMap) {
+        let map: *const ChunkMap = map;
+        if let Some(window) = self.window(start.as_ptr() as usize) {
+            window.store(map as *mut u8, Release);
+        }
+    }
+
+    /// Enters an area whose window was prepared; `record` is aligned to more than one byte.
+    pub fn set_area(&self, start: NonNull<u8>, record: NonNull<u8>) {
+        if let Some(window) = self.window(start.as_ptr() as usize) {
+            window.store(record.as_ptr().wrapping_add(1), Release);
+        }
+    }
+
+    /// Clears the window of an area. Of several threads exactly one succeeds.
+    pub fn clear_area(&self, start: NonNull<u8>, record: NonNull<u8>) -> bool {
+        let tagged = record.as_ptr().wrapping_add(1);
+        self.window(start.as_ptr() as usize)
+            .is_some_and(|window| window.compare_exchange(tagged, null_mut(), Relaxed, Relaxed).is_ok())
+    }
+
+    /// Clears the window of a chunk.
+    pub fn clear_chunk(&self, start: NonNull<u8>) {
+        if let Some(window) = self.window(start.as_ptr() as usize) {
+            window.store(null_mut(), Relaxed);
+        }
+    }
+
+    #[inline]
+    fn window(&self, address: usize) -> Option<&AtomicPtr<u8>> {
+        let address = key(address);
+        let leaf = self.root.get(address >> (CHUNK_SHIFT + LEAF_SHIFT))?.load(Acquire);
+        // SAFETY: leaves are never taken away, and a published one is initialised.
+        let leaf = unsafe { leaf.as_ref() }?;
+        Some(&leaf.0[address >> CHUNK_SHIFT & ((1 << LEAF_SHIFT) - 1)])
+    }
+
+    /// Who owns the window of an address that the caller owns a part of, so that the answer stays true.
+    #[inline]
+    pub fn owner(&self, address: usize) -> Owner<&ChunkMap> {
+        match self.holder(address) {
+            // SAFETY: the map lives as long as the caller's part of the chunk.
+            Owner::Chunk(map) => Owner::Chunk(unsafe { map.as_ref() }),
+            Owner::Area(record) => Owner::Area(record),
+            Owner::Nobody => Owner::Nobody,
+        }
+    }
+
+    /// Who owns the window of any address at about this moment. The map of a chunk may be gone by the time it is read.
+    #[inline]
+    pub fn holder(&self, address: usize) -> Owner<NonNull<ChunkMap>> {
+        let Some(entry) = self.window(address).map(|window| window.load(Acquire)) else { return Owner::Nobody };
+        match (NonNull::new(entry), entry as usize & 1) {
+            (None, _) => Owner::Nobody,
+            (Some(map), 0) => Owner::Chunk(map.cast()), // untagged entries are the maps of chunks (Pg3)
+            // SAFETY: a tagged entry is one byte behind a record, so not null one byte before.
+            (Some(record), _) => Owner::Area(unsafe { NonNull::new_unchecked(record.as_ptr().wrapping_sub(1)) }),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sys::{Call, FaultyOs, Plan, Unix};
+
+    #[test]
+    fn tags_say_what_was_put_into_them() {
+        for (class, shard, back) in [(0, 0, 0), (52, 15, 7), (255, 255, 255)] {
+            assert_eq!(Tag::slab(class, shard, back).kind(), Kind::Slab { class, shard, back });
+        }
+        for pages in [1, 64, 256, (1 << 30) - 1] {
+            assert_eq!(Tag::run(PageCount::new(pages)).kind(), Kind::Run(PageCount::new(pages)));
+        }
+        assert_eq!(Tag::NONE.kind(), Kind::None);
+    }
+
+    #[test]
+    fn a_held_leaf_serves_a_window_when_there_is_no_memory_any_more() {
+        static TABLE: AddressTable = AddressTable::new();
+        static KEPT: Kept = Kept::new();
+        let os = FaultyOs::new(Unix);
+        let record = NonNull::from(&0u64).cast::<u8>();
+        let at = |leaf: usize| NonNull::new((leaf << (CHUNK_SHIFT + LEAF_SHIFT)) as *mut u8).unwrap();
+        let (first, second) = (TABLE.hold_leaf(&os, &KEPT).unwrap(), TABLE.hold_leaf(&os, &KEPT).unwrap());
+        os.plan(Plan::Kind(Call::Map));
+        assert!(TABLE.hold_leaf(&os, &KEPT).is_none());
+        TABLE.prepare_with(&os, &KEPT, first, at(7));
+        TABLE.set_area(at(7), record);
+        assert!(matches!(TABLE.owner(at(7).as_ptr() as usize), Owner::Area(r) if r == record));
+        TABLE.prepare_with(&os, &KEPT, second, at(7));
+        let kept = TABLE.hold_leaf(&os, &KEPT).expect("what was not needed is there for the next");
+        TABLE.prepare_with(&os, &KEPT, kept, at(8));
+        TABLE.set_area(at(8), record);
+        assert!(matches!(TABLE.owner(at(8).as_ptr() as usize), Owner::Area(_)));
+        assert!(matches!(TABLE.owner(at(7).as_ptr() as usize), Owner::Area(_)));
+    }
+
+    #[test]
+    fn a_window_is_nobodys_until_it_is_entered_and_after_it_is_cleared() {
+        static TABLE: AddressTable = AddressTable::new();
+        static KEPT: Kept = Kept::new();
+        let os = FaultyOs::new(Unix);
+        let at = NonNull::new((5usize << 40 | 3 << 21) as *mut u8).unwrap();
+        let record = NonNull::from(&0u64).cast::<u8>();
+        os.plan(Plan::Kind(Call::Map));
+        assert!(!TABLE.prepare(&os, &KEPT, at, 1), "no memory for a leaf");
+        os.plan(Plan::Never);
+        assert!(TABLE.prepare(&os, &KEPT, at, 1));
+        assert!(matches!(TABLE.owner(at.as_ptr() as usize), Owner::Nobody));
+        TABLE.set_area(at, record);
+        for inside in [0, 1, CHUNK_SIZE - 1] {
+            assert!(matches!(TABLE.owner(at.as_ptr() as usize + inside), Owner::Area(r) if r == record));
+        }
+        for outside in [at.as_ptr() as usize - 1, at.as_ptr() as usize + CHUNK_SIZE, 0, usize::MAX] {
+            assert!(matches!(TABLE.owner(outside), Owner::Nobody));
+        }
+        assert!(TABLE.clear_area(at, record) && !TABLE.clear_area(at, record));
+        assert!(matches!(TABLE.owner(at.as_ptr() as usize), Owner::Nobody));
+        let beyond = NonNull::new((1usize << ADDRESS_BITS) as *mut u8).unwrap();
+        assert!(!TABLE.prepare(&os, &KEPT, beyond, 1), "an address that the table does not know");
+    }
+}

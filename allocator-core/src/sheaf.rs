@@ -1,0 +1,213 @@
+//! Sheaf: one thread's array of pointers to free objects of one class. The fast path.
+//!
+//! # Algorithm
+//! `pop` and `push` move a pointer within an array: no atomic operation, no lock, no call, and the object is not
+//! touched. Arrays are aligned to their size and never used to the last slot, so a top that is aligned means *empty*,
+//! and the array begins at the top rounded down. A sheaf without array has null for both pointers and so is empty and
+//! full at once: every call on it takes the slow path. That is the state of a thread that is new, and of one that has
+//! ended, without a test for either. (Linux has sheaves per CPU since 6.18.)
+//!
+//! # Invariants
+//! - Sh1: `array ≤ top ≤ end < array + SHEAF_SLOTS`, or both are null; the slots below `top` hold objects that are
+//!   free, of this class, and in no other sheaf or slab.
+//! - Sh2: only the owning thread changes a sheaf. Others may look at its pointers for statistics; hence atomics, with
+//!   Relaxed loads and stores, which are plain moves.
+
+use crate::config::SHEAF_SLOTS;
+use crate::size_class::{SizeClass, CLASSES};
+use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use crate::sync::{array_of, const_unless_loom, UnwatchedUnsafeCell};
+use core::mem::size_of;
+use core::ptr::{null_mut, NonNull};
+use static_assertions::{assert_eq_size, const_assert};
+
+/// A slot holds an object's address.
+pub type Slot = *mut u8;
+
+/// Bytes in an array, and its alignment.
+pub const ARRAY_BYTES: usize = SHEAF_SLOTS * size_of::<Slot>();
+const_assert!(ARRAY_BYTES.is_power_of_two());
+
+/// An array of slots. In a cell: references to the block around it live in every thread that reads statistics.
+#[cfg_attr(not(loom), repr(C, align(512)))]
+#[cfg_attr(loom, repr(C, align(64)))]
+pub struct Array(UnwatchedUnsafeCell<[Slot; SHEAF_SLOTS]>);
+assert_eq_size!(Array, [u8; ARRAY_BYTES]);
+
+impl Array {
+    #[cfg_attr(not(any(test, loom)), allow(dead_code))] // mapped as zeros
+    pub(crate) const fn new() -> Self {
+        Self(UnwatchedUnsafeCell::new([null_mut(); SHEAF_SLOTS]))
+    }
+}
+
+/// Free objects of one class.
+#[repr(C)]
+pub struct Sheaf {
+    top: AtomicPtr<Slot>,
+    end: AtomicPtr<Slot>,
+}
+
+/// The sheaves of all classes of one thread; what a thread-local pointer leads to.
+#[repr(C, align(64))]
+pub struct Sheaves([Sheaf; CLASSES]);
+
+impl Sheaf {
+    const_unless_loom! {
+        fn new() -> Self {
+            Self { top: AtomicPtr::new(null_mut()), end: AtomicPtr::new(null_mut()) }
+        }
+    }
+
+    /// Takes the newest object.
+    ///
+    /// # Safety
+    /// Only the owning thread calls it (Sh2); anyone may for a sheaf without array.
+    #[inline(always)]
+    pub unsafe fn pop(&self) -> Option<NonNull<u8>> {
+        let top = self.top.load(Relaxed);
+        if top as usize % ARRAY_BYTES == 0 {
+            return None;
+        }
+        // SAFETY: not aligned, so above the start of the array (Sh1).
+        let top = unsafe { top.sub(1) };
+        self.top.store(top, Relaxed);
+        // SAFETY: a slot below the old top holds an object (Sh1).
+        let object = unsafe { *top };
+        // SAFETY: objects have addresses.
+        Some(unsafe { NonNull::new_unchecked(object) })
+    }
+
+    /// Puts an object on top. False if the sheaf is full.
+    ///
+    /// # Safety
+    /// As for [`Sheaf::pop`]; `object` is of this class, and the caller gives it up for good.
+    #[inline(always)]
+    pub unsafe fn push(&self, object: NonNull<u8>) -> bool {
+        let top = self.top.load(Relaxed);
+        if top == self.end.load(Relaxed) {
+            return false;
+        }
+        // SAFETY: below the end, so inside the array (Sh1).
+        unsafe { *top = object.as_ptr() };
+        // SAFETY: one step leads at most to the end (Sh1).
+        self.top.store(unsafe { top.add(1) }, Relaxed);
+        true
+    }
+
+    /// Objects in it, at about this moment.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.top.load(Relaxed) as usize % ARRAY_BYTES / size_of::<Slot>()
+    }
+
+    /// True without objects, at about this moment.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Objects that it may hold; zero without an array.
+    pub fn capacity(&self) -> usize {
+        self.end.load(Relaxed) as usize % ARRAY_BYTES / size_of::<Slot>()
+    }
+
+    /// Gives it an array and a capacity. It must be empty.
+    pub(crate) fn attach(&self, array: &Array, capacity: usize) {
+        debug_assert!(self.is_empty() && 0 < capacity && capacity < SHEAF_SLOTS);
+        let start = array.0.with_mut(|slots| slots.cast::<Slot>());
+        self.top.store(start, Relaxed);
+        self.end.store(start.wrapping_add(capacity), Relaxed);
+    }
+
+    /// Takes its array away. It must be empty.
+    pub(crate) fn detach(&self) {
+        debug_assert!(self.is_empty());
+        self.top.store(null_mut(), Relaxed);
+        self.end.store(null_mut(), Relaxed);
+    }
+
+    /// Changes the capacity; no object may be above it.
+    pub(crate) fn set_capacity(&self, capacity: usize) {
+        debug_assert!(self.len() <= capacity && capacity < SHEAF_SLOTS);
+        self.end.store(self.start().wrapping_add(capacity), Relaxed);
+    }
+
+    /// The slots up to the capacity, objects first.
+    ///
+    /// # Safety
+    /// Only the owning thread calls it, the sheaf has an array, and no other result of this is in use.
+    #[allow(clippy::mut_from_ref)] // the array is the owning thread's; the sheaf only leads to it
+    pub(crate) unsafe fn slots(&self) -> &mut [Slot] {
+        // SAFETY: by contract; arrays are mapped as zeros, so every slot is initialised.
+        unsafe { core::slice::from_raw_parts_mut(self.start(), self.capacity()) }
+    }
+
+    /// Says how many slots, from the first on, hold objects now.
+    pub(crate) fn set_len(&self, len: usize) {
+        debug_assert!(len <= self.capacity());
+        self.top.store(self.start().wrapping_add(len), Relaxed);
+    }
+
+    fn start(&self) -> *mut Slot {
+        let top = self.top.load(Relaxed);
+        top.wrapping_byte_sub(top as usize % ARRAY_BYTES)
+    }
+}
+
+impl Sheaves {
+    const_unless_loom! {
+        /// Sheaves without arrays: forever empty and full, until somebody attaches arrays.
+        pub fn new() -> Self {
+            Self(array_of!(CLASSES, Sheaf, Sheaf::new()))
+        }
+    }
+
+    /// The sheaf of a class.
+    #[inline(always)]
+    pub fn of(&self, class: SizeClass) -> &Sheaf {
+        debug_assert!(class.index() < CLASSES);
+        // SAFETY: a `SizeClass` is below `CLASSES` by construction.
+        unsafe { self.0.get_unchecked(class.index()) }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::boxed::Box;
+
+    #[test]
+    fn a_sheaf_without_array_is_empty_and_full() {
+        let sheaf = Sheaf::new();
+        // SAFETY: no other thread knows it.
+        assert!(unsafe { sheaf.pop() }.is_none());
+        // SAFETY: as above; a dangling object is never used.
+        assert!(!unsafe { sheaf.push(NonNull::dangling()) });
+        assert_eq!((sheaf.len(), sheaf.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn objects_come_back_newest_first_up_to_the_capacity() {
+        let sheaf = Sheaf::new();
+        let array = Box::new(Array::new());
+        for capacity in [1, 2, SHEAF_SLOTS - 1] {
+            sheaf.attach(&array, capacity);
+            let object = |i: usize| NonNull::new((i * 8) as *mut u8).unwrap();
+            for i in 1..=capacity {
+                // SAFETY: no other thread knows it.
+                assert!(unsafe { sheaf.push(object(i)) });
+            }
+            // SAFETY: as above.
+            assert!(!unsafe { sheaf.push(object(99)) });
+            assert_eq!((sheaf.len(), sheaf.capacity()), (capacity, capacity));
+            for i in (1..=capacity).rev() {
+                // SAFETY: as above.
+                assert_eq!(unsafe { sheaf.pop() }, Some(object(i)));
+            }
+            // SAFETY: as above.
+            assert!(unsafe { sheaf.pop() }.is_none());
+            sheaf.detach();
+        }
+    }
+}

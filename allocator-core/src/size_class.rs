@@ -1,0 +1,243 @@
+//! Size classes: from a `Layout` to the object size that serves it. A table and nothing else.
+//!
+//! # Algorithm
+//! Sizes are 8, then 16-byte steps to 256, then eight per doubling to 1 KiB and four per doubling to 32 KiB. With
+//! `x = (size - 1) | (align - 1)` one expression serves every alignment: `x + 1` is `size` rounded up to `align` or a
+//! little more, and the smallest class that holds it is a multiple of `align` (asserted for every pair in the tests).
+//! Up to 1 KiB a byte table answers; above, the two bits below the leading one do.
+//!
+//! A size of zero wraps to the largest `x` and so leaves the fast path; `kmalloc` treats it as one byte.
+
+use crate::config::{MAX_OBJECT, MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE, SHEAF_SLOTS};
+use core::alloc::Layout;
+use core::fmt;
+
+/// Number of size classes.
+pub const CLASSES: usize = if cfg!(loom) { 3 } else { 1 + 16 + 16 + 20 };
+
+/// Largest `x` that the table answers.
+const TABLE_MAX: usize = if cfg!(loom) { MAX_OBJECT - 1 } else { 1023 };
+/// First class above the table.
+const FIRST_ABOVE: usize = 1 + 16 + 16;
+
+/// A size class: its number is below [`CLASSES`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SizeClass(usize);
+
+const SIZES: [u32; CLASSES] = {
+    let mut sizes = [8; CLASSES];
+    let mut class = 1;
+    let mut size = 0;
+    while class < CLASSES {
+        size += if size < 256 {
+            16
+        } else if size < 512 {
+            32
+        } else if size < 1024 {
+            64
+        } else {
+            (1 << (31 - (size as u32).leading_zeros())) / 4
+        };
+        sizes[class] = size as u32;
+        class += 1;
+    }
+    sizes
+};
+
+const TABLE: [u8; TABLE_MAX / 8 + 1] = {
+    let mut table = [0; TABLE_MAX / 8 + 1];
+    let mut class = 0;
+    let mut i = 0;
+    while i < table.len() {
+        if SIZES[class] < (i as u32 + 1) * 8 {
+            class += 1;
+        }
+        table[i] = class as u8;
+        i += 1;
+    }
+    table
+};
+
+/// Pages per slab of each class: the fewest that waste at most an eighth and hold at least eight objects.
+const PAGES: [u8; CLASSES] = {
+    let mut pages = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let size = SIZES[class] as usize;
+        let mut n = 1;
+        while n * PAGE_SIZE / size < 8 || (n * PAGE_SIZE % size) * 8 > n * PAGE_SIZE {
+            n += 1;
+        }
+        pages[class] = n as u8;
+        class += 1;
+    }
+    pages
+};
+
+/// `ceil(2^32 / size)`: an object's number is its offset times this, shifted.
+const RECIPROCALS: [u64; CLASSES] = {
+    let mut r = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        r[class] = (1u64 << 32).div_ceil(SIZES[class] as u64);
+        class += 1;
+    }
+    r
+};
+
+impl SizeClass {
+    /// The class that serves `layout`, if one does. Zero bytes are not answered here.
+    #[inline(always)]
+    pub const fn of(layout: Layout) -> Option<Self> {
+        let x = layout.size().wrapping_sub(1) | (layout.align() - 1);
+        if x <= TABLE_MAX {
+            Some(Self(TABLE[x >> 3] as usize))
+        } else if x < MAX_OBJECT {
+            let top = usize::BITS - 1 - x.leading_zeros();
+            Some(Self(FIRST_ABOVE + 4 * (top as usize - 10) + ((x >> (top - 2)) & 3)))
+        } else {
+            None
+        }
+    }
+
+    /// The class with number `n`, if there is one.
+    pub const fn new(n: usize) -> Option<Self> {
+        if n < CLASSES {
+            Some(Self(n))
+        } else {
+            None
+        }
+    }
+
+    /// Every class, smallest first.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> {
+        (0..CLASSES).map(Self)
+    }
+
+    /// Its number.
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        self.0
+    }
+
+    /// Bytes in one of its objects.
+    #[inline]
+    pub const fn size(self) -> usize {
+        SIZES[self.0] as usize
+    }
+
+    /// Pages in one of its slabs.
+    #[inline]
+    pub const fn slab_pages(self) -> u32 {
+        PAGES[self.0] as u32
+    }
+
+    /// Objects in one of its slabs.
+    #[inline]
+    pub const fn slab_objects(self) -> usize {
+        self.slab_pages() as usize * PAGE_SIZE / self.size()
+    }
+
+    /// The number of the object that starts `offset` bytes into a slab, if one does.
+    #[inline]
+    pub const fn object_at(self, offset: usize) -> Option<usize> {
+        let index = ((offset as u64 * RECIPROCALS[self.0]) >> 32) as usize;
+        if index * self.size() == offset && index < self.slab_objects() {
+            Some(index)
+        } else {
+            None
+        }
+    }
+
+    /// Objects that a thread keeps at most in its sheaf of this class, as the kernel's sheaves: fewer of larger ones.
+    #[inline]
+    pub const fn sheaf_capacity(self) -> usize {
+        match self.size() {
+            0..=255 => SHEAF_SLOTS - 1,
+            256..=1023 => 32,
+            1024..=4095 => 16,
+            4096..=16383 => 8,
+            _ => 4,
+        }
+    }
+}
+
+/// The name of its cache: `kmalloc-96`, `kmalloc-1k`. Of the format only the width counts.
+impl fmt::Display for SizeClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PREFIX: &str = "kmalloc-";
+        let (number, unit) = if self.size() % 1024 == 0 { (self.size() / 1024, "k") } else { (self.size(), "") };
+        let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let pad = f.width().unwrap_or(0).saturating_sub(PREFIX.len() + digits + unit.len());
+        write!(f, "{PREFIX}{number}{unit}{:pad$}", "")
+    }
+}
+
+const _: () = {
+    assert!(SIZES[CLASSES - 1] as usize == MAX_OBJECT);
+    let mut class = 0;
+    while class < CLASSES {
+        let c = SizeClass(class);
+        assert!(c.slab_pages() <= MAX_SLAB_PAGES);
+        assert!(c.slab_objects() <= MAX_SLAB_OBJECTS);
+        // Waste of a slab's tail: at most an eighth. Waste inside an object: at most a fifth of it, above 64 bytes.
+        assert!(
+            (c.slab_pages() as usize * PAGE_SIZE - c.slab_objects() * c.size()) * 8
+                <= c.slab_pages() as usize * PAGE_SIZE
+        );
+        assert!(class == 0 || SIZES[class] <= 64 || (SIZES[class] - SIZES[class - 1] - 1) * 5 <= SIZES[class]);
+        class += 1;
+    }
+};
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    #[test]
+    fn every_size_and_alignment_gets_the_smallest_class_that_is_a_multiple_of_the_alignment() {
+        for shift in 0..=15 {
+            let align = 1usize << shift;
+            for size in 1..=MAX_OBJECT {
+                let layout = Layout::from_size_align(size, align).unwrap();
+                let class = SizeClass::of(layout).unwrap();
+                assert!(class.size() >= size && class.size() % align == 0, "{layout:?} {class:?}");
+                if align == 1 && class.index() > 0 {
+                    assert!(SizeClass::new(class.index() - 1).unwrap().size() < size, "{layout:?} {class:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_class_serves_is_refused() {
+        for (size, align) in [(MAX_OBJECT + 1, 1), (1, MAX_OBJECT * 2), (0, 1), (isize::MAX as usize, 1)] {
+            assert_eq!(SizeClass::of(Layout::from_size_align(size, align).unwrap()), None);
+        }
+        assert_eq!(SizeClass::new(CLASSES), None);
+    }
+
+    #[test]
+    fn object_numbers_are_exact_for_every_offset() {
+        for class in SizeClass::all() {
+            for offset in 0..class.slab_pages() as usize * PAGE_SIZE {
+                let exact = offset % class.size() == 0 && offset / class.size() < class.slab_objects();
+                assert_eq!(class.object_at(offset), exact.then_some(offset / class.size()));
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_the_kernels_and_fill_its_column() {
+        use std::format;
+        assert!(SizeClass::all().all(|class| format!("{class:17}").len() == 17));
+        let name = |size| format!("{}", SizeClass::of(Layout::from_size_align(size, 1).unwrap()).unwrap());
+        assert_eq!([name(96), name(1000), name(2048)], ["kmalloc-96", "kmalloc-1k", "kmalloc-2k"]);
+    }
+
+    #[test]
+    fn sheaves_fit_their_arrays() {
+        assert!(SizeClass::all().all(|c| c.sheaf_capacity() < crate::config::SHEAF_SLOTS));
+    }
+}

@@ -1,0 +1,308 @@
+//! Slab: a run of pages cut into equal objects. Its header and its bitmap lie outside it.
+//!
+//! # Algorithm
+//! One bit per object says whether it is free in the slab. Objects are taken lowest address first, a word of bits at a
+//! time, so that the ends of slabs empty and no page is touched before its objects are used. The object memory itself
+//! is never touched: no link lies in it, so no stray write can turn into a pointer of ours.
+//!
+//! A slab is on one of three lists of its shard, by how full it is, or on none when it is full. Between a quarter and a
+//! half of free objects it stays where it was, so that a slab does not move to and fro.
+//!
+//! # Invariants (each is a line of [`Slab::validate`])
+//! - Sl1: `free` is the number of bits set; bits beyond the last object are clear.
+//! - Sl2: words of the bitmap below `first` are zero.
+//! - Sl3: everything here is written by the holder of the shard's lock, or by the maker before anyone else knows it.
+//! - Sl4: a slab is on the list that `list` names.
+
+use crate::config::{MAX_SLAB_OBJECTS, PAGE_SIZE};
+use crate::page::{ChunkMap, Kind, Room, Tag};
+use crate::size_class::SizeClass;
+use crate::sync::atomic::AtomicU64;
+use core::mem::size_of;
+use core::ptr::{null_mut, NonNull};
+use static_assertions::const_assert;
+
+const WORDS: usize = MAX_SLAB_OBJECTS.div_ceil(64);
+
+/// Which list a slab is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Listed {
+    /// None: no object is free.
+    Full,
+    /// The first to be used: most objects are out.
+    Dense,
+    /// Used when no dense one is left.
+    Sparse,
+    /// No object is out.
+    Empty,
+}
+
+/// The header of a slab, in the room of its first page.
+#[repr(C, align(64))]
+pub struct Slab {
+    next: *mut Slab,
+    prev: *mut Slab,
+    base: *mut u8,
+    free: u16,
+    class: SizeClass,
+    shard: u8,
+    list: Listed,
+    first: u8,
+    bits: [u64; WORDS],
+}
+
+const_assert!(size_of::<Slab>() <= size_of::<Room>());
+const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
+const_assert!(WORDS <= u8::MAX as usize);
+
+impl Slab {
+    /// Makes a slab of pages that the caller owns: `page` is the number of the first one in the chunk of `map`. All
+    /// objects are free, and it is on no list (it says `Full`).
+    ///
+    /// # Safety
+    /// The caller owns `class.slab_pages()` pages from `page` on, and nobody reads their tags or rooms.
+    pub unsafe fn create(map: &ChunkMap, page: usize, class: SizeClass, shard: usize) -> NonNull<Slab> {
+        let room: *mut Slab = map.room(page).get().cast();
+        // SAFETY: `page` is inside the chunk.
+        let base = unsafe { map.base().add(page * PAGE_SIZE) };
+        let objects = class.slab_objects();
+        let header = Slab {
+            next: null_mut(),
+            prev: null_mut(),
+            base,
+            free: objects as u16,
+            class,
+            shard: shard as u8,
+            list: Listed::Full,
+            first: 0,
+            bits: [0; WORDS],
+        };
+        // Only the words in use are written, so that a slab of large objects touches one cache line.
+        // SAFETY: the room is ours (Sl3), large enough and aligned; fields are written one by one below `bits`.
+        unsafe { core::ptr::copy_nonoverlapping(core::ptr::addr_of!(header).cast::<u8>(), room.cast(), Self::BITS_AT) };
+        for w in 0..objects.div_ceil(64) {
+            let left = objects - w * 64;
+            let word = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
+            // SAFETY: `w` is below `WORDS`; the room is ours, and every word of it is initialised.
+            unsafe { (*room).bits[w] = word };
+        }
+        for back in 0..class.slab_pages() as usize {
+            map.set_tag(page + back, Tag::slab(class.index(), shard, back));
+        }
+        // SAFETY: a room has an address.
+        unsafe { NonNull::new_unchecked(room) }
+    }
+
+    const BITS_AT: usize = core::mem::offset_of!(Slab, bits);
+
+    /// Clears the tags of the pages of a slab that nobody uses any more.
+    pub fn destroy(&self, map: &ChunkMap) {
+        let page = map.page_of(self.base as usize);
+        for back in 0..self.class.slab_pages() as usize {
+            map.set_tag(page + back, Tag::NONE);
+        }
+    }
+
+    /// The slab and the object's number in it, for the address of an object of `class`. `None`: it is none.
+    pub fn find(map: &ChunkMap, address: usize, class: SizeClass) -> Option<(NonNull<Slab>, usize, usize)> {
+        let page = map.page_of(address);
+        let Kind::Slab { class: has, shard, back } = map.tag(page).kind() else { return None };
+        if has != class.index() || back > page {
+            return None;
+        }
+        let offset = back * PAGE_SIZE + address % PAGE_SIZE;
+        let object = class.object_at(offset)?;
+        Some((NonNull::new(map.room(page - back).get().cast())?, object, shard))
+    }
+
+    /// Takes up to `out.len()` objects, lowest address first, into `out` from its end. Returns how many.
+    pub fn take(&mut self, out: &mut [*mut u8]) -> usize {
+        let (size, words) = (self.class.size(), self.class.slab_objects().div_ceil(64));
+        let mut at = out.len();
+        let mut w = self.first as usize;
+        while w < words && at > 0 {
+            let mut bits = self.bits[w];
+            while bits != 0 && at > 0 {
+                at -= 1;
+                let object = w * 64 + bits.trailing_zeros() as usize;
+                // SAFETY: the bit of an object is set, so the object is inside the slab (Sl1).
+                out[at] = unsafe { self.base.add(object * size) };
+                bits &= bits - 1;
+            }
+            self.bits[w] = bits;
+            if bits == 0 {
+                w += 1;
+            }
+        }
+        self.first = w as u8;
+        let taken = out.len() - at;
+        self.free -= taken as u16;
+        taken
+    }
+
+    /// Takes an object back. False if it is free already.
+    #[inline]
+    #[must_use]
+    pub fn put(&mut self, object: usize) -> bool {
+        let (w, bit) = (object / 64, 1u64 << (object % 64));
+        if self.bits[w] & bit != 0 {
+            return false;
+        }
+        self.bits[w] |= bit;
+        self.first = self.first.min(w as u8);
+        self.free += 1;
+        true
+    }
+
+    /// True if an object is free in it.
+    pub fn is_free(&self, object: usize) -> bool {
+        self.bits[object / 64] >> (object % 64) & 1 == 1
+    }
+
+    /// Objects that are free in it.
+    pub fn free(&self) -> usize {
+        self.free as usize
+    }
+
+    /// The first byte of its first page.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// The words of `live` beside the header of a slab.
+    ///
+    /// # Safety
+    /// `slab` came from [`Slab::create`] or [`Slab::find`], and its memmap stays for as long as `'a`.
+    #[inline]
+    pub unsafe fn live<'a>(slab: NonNull<Slab>) -> &'a [AtomicU64] {
+        // SAFETY: by contract the header lies in a room, and the pointer was made from that. The part of the room
+        // that others may have borrowed as a `Slab` is in a cell.
+        unsafe { slab.cast::<Room>().as_ref() }.live()
+    }
+
+    /// The words that say which objects are free in it.
+    pub fn free_bits(&self) -> &[u64] {
+        &self.bits[..self.class.slab_objects().div_ceil(64)]
+    }
+
+    /// The list that it belongs on.
+    pub fn belongs(&self) -> Listed {
+        let (free, objects) = (self.free as usize, self.class.slab_objects());
+        if free == 0 {
+            Listed::Full
+        } else if free == objects {
+            Listed::Empty
+        } else if free * 4 <= objects {
+            Listed::Dense
+        } else if free * 2 > objects {
+            Listed::Sparse
+        } else {
+            match self.list {
+                Listed::Full | Listed::Dense => Listed::Dense,
+                Listed::Sparse | Listed::Empty => Listed::Sparse,
+            }
+        }
+    }
+
+    /// The list that it is on, and the one that it belongs on.
+    pub fn standing(&self) -> (Listed, Listed) {
+        (self.list, self.belongs())
+    }
+
+    /// The list that it is on.
+    pub fn listed(&self) -> Listed {
+        self.list
+    }
+
+    /// Checks every invariant that one slab can tell; the holder of the shard's lock asks.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        let objects = self.class.slab_objects();
+        let words = self.free_bits();
+        if words.iter().map(|w| w.count_ones() as usize).sum::<usize>() != self.free as usize {
+            return Err("slab: the count of free objects is not that of its bits (Sl1)");
+        }
+        if objects % 64 != 0 && words[words.len() - 1] >> (objects % 64) != 0 {
+            return Err("slab: a bit beyond the last object (Sl1)");
+        }
+        if words[..(self.first as usize).min(words.len())].iter().any(|w| *w != 0) {
+            return Err("slab: a free object below the first (Sl2)");
+        }
+        Ok(())
+    }
+}
+
+/// A list of slabs of one shard, threaded through their headers.
+pub struct List {
+    head: *mut Slab,
+    len: usize,
+}
+
+// SAFETY: the headers in the list are reached by the holder of the shard's lock only (Sl3).
+unsafe impl Send for List {}
+
+impl List {
+    /// An empty list.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Self { head: null_mut(), len: 0 }
+    }
+
+    /// Slabs in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first slab.
+    pub fn first(&self) -> Option<NonNull<Slab>> {
+        NonNull::new(self.head)
+    }
+
+    /// The slab after `slab`.
+    ///
+    /// # Safety
+    /// The caller holds the shard's lock, and `slab` is on a list.
+    pub unsafe fn next(slab: NonNull<Slab>) -> Option<NonNull<Slab>> {
+        // SAFETY: by contract.
+        NonNull::new(unsafe { (*slab.as_ptr()).next })
+    }
+
+    /// Puts a slab that is on no list in front.
+    ///
+    /// # Safety
+    /// The caller holds the shard's lock; `slab` is of the shard.
+    pub unsafe fn push(&mut self, slab: NonNull<Slab>, list: Listed) {
+        // SAFETY: by contract; the reference ends before another to the same header is made.
+        let this = unsafe { &mut *slab.as_ptr() };
+        this.next = self.head;
+        this.prev = null_mut();
+        this.list = list;
+        // SAFETY: the head is on the list, so a header of the shard, and not `slab`.
+        if let Some(head) = unsafe { self.head.as_mut() } {
+            head.prev = slab.as_ptr();
+        }
+        self.head = slab.as_ptr();
+        self.len += 1;
+    }
+
+    /// Takes a slab out of the list that it is on.
+    ///
+    /// # Safety
+    /// The caller holds the shard's lock; `slab` is on this list.
+    pub unsafe fn remove(&mut self, slab: NonNull<Slab>) {
+        // SAFETY: by contract.
+        let this = unsafe { &mut *slab.as_ptr() };
+        let (next, prev) = (this.next, this.prev);
+        this.list = Listed::Full;
+        // SAFETY: neighbours on the list are headers of the shard, and not `slab`.
+        match unsafe { prev.as_mut() } {
+            Some(prev) => prev.next = next,
+            None => self.head = next,
+        }
+        // SAFETY: as above.
+        if let Some(next) = unsafe { next.as_mut() } {
+            next.prev = prev;
+        }
+        self.len -= 1;
+    }
+}

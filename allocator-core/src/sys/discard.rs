@@ -1,0 +1,49 @@
+//! Discard: freeing the memory behind a range, and whether it can be taken for zeros then.
+//!
+//! `madvise(MADV_DONTNEED)` leaves zeros in private anonymous memory. But an emulator of Linux may answer that it has
+//! done so, and do nothing: old versions of qemu-user did. So after the first call that succeeds the range is looked at,
+//! and a system that has lied once is not believed again.
+
+use super::Os;
+use crate::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use crate::sync::const_unless_loom;
+use core::ptr::NonNull;
+
+const UNKNOWN: u8 = 0;
+const HONEST: u8 = 1;
+const LYING: u8 = 2;
+
+/// What is known of the system. All zeros before anything is.
+pub struct Discard(AtomicU8);
+
+impl Discard {
+    const_unless_loom! {
+        /// Nothing is known.
+        pub fn new() -> Self {
+            Self(AtomicU8::new(UNKNOWN))
+        }
+    }
+
+    /// Frees the memory behind a range. True if it reads as zeros now.
+    ///
+    /// # Safety
+    /// As for [`Os::discard`]; the range is not empty.
+    pub unsafe fn discard(&self, os: &dyn Os, ptr: NonNull<u8>, len: usize) -> bool {
+        let word = ptr.cast::<u64>();
+        match self.0.load(Relaxed) {
+            // SAFETY: by contract.
+            HONEST => return unsafe { os.discard(ptr, len) },
+            LYING => return false,
+            // SAFETY: whole pages that are ours, and nobody needs what is in them.
+            _ => unsafe { word.write_volatile(!0) },
+        }
+        // SAFETY: by contract.
+        if !unsafe { os.discard(ptr, len) } {
+            return false;
+        }
+        // SAFETY: as above.
+        let zero = unsafe { word.read_volatile() } == 0;
+        self.0.store(if zero { HONEST } else { LYING }, Relaxed);
+        zero
+    }
+}

@@ -1,0 +1,177 @@
+//! The system calls of Linux: memmap2 for mappings that are used at once, libc for what it cannot say (a mapping
+//! without access, part of a mapping, `mremap`, futexes).
+
+use super::Os;
+use crate::sync::{Park, Word};
+use core::ptr::{null_mut, NonNull};
+
+/// The system that the process runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unix;
+
+/// Runs `call` and puts `errno` back: neither `malloc` nor `free` may change it.
+fn quietly<R>(call: impl FnOnce() -> R) -> R {
+    // SAFETY: has no precondition.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: this thread's own variable.
+    let saved = unsafe { *errno };
+    let result = call();
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+    result
+}
+
+impl Park for Unix {
+    fn wait(&self, word: &Word, expected: u32) {
+        let flags = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        let none = core::ptr::null::<libc::timespec>();
+        // SAFETY: the word lives for the call; a wrong value, a signal or a refusal return at once.
+        quietly(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), flags, expected, none) });
+    }
+
+    fn wake_one(&self, word: &Word) {
+        wake(word, 1);
+    }
+
+    fn wake_all(&self, word: &Word) {
+        wake(word, libc::c_int::MAX);
+    }
+
+    fn nap(&self) {
+        // One system call less to depend on than with `nanosleep`.
+        let (word, flags) = (0u32, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+        // SAFETY: nobody else knows the word, so it is the time that ends the wait.
+        quietly(|| unsafe { libc::syscall(libc::SYS_futex, &word, flags, word, &moment) });
+    }
+
+    fn current(&self) -> usize {
+        // SAFETY: has no precondition. Every thread has a variable of its own, and a child's thread its parent's.
+        unsafe { libc::__errno_location() as usize }
+    }
+}
+
+fn wake(word: &Word, threads: libc::c_int) {
+    let flags = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the kernel uses the address as a name only.
+    quietly(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), flags, threads) });
+}
+
+// SAFETY: the kernel gives every mapping once.
+unsafe impl Os for Unix {
+    fn page_size(&self) -> usize {
+        // SAFETY: has no precondition.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(size).unwrap_or(4096)
+    }
+
+    fn cpus(&self) -> usize {
+        // The C library's set has room for 1024 processors, and the call fails where there are more.
+        let mut set = [0u64; 128];
+        let len = core::mem::size_of_val(&set);
+        // SAFETY: the set is as long as we say.
+        quietly(|| unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, len, set.as_mut_ptr()) });
+        set.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1)
+    }
+
+    #[cfg(feature = "std")]
+    fn map(&self, len: usize) -> Option<NonNull<u8>> {
+        if len > isize::MAX as usize {
+            return None; // memmap2's own words for it would be allocated
+        }
+        let mut map = quietly(|| memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()).ok()?;
+        let start = map.as_mut_ptr();
+        core::mem::forget(map); // from here on its owner is whoever holds the address
+        NonNull::new(start)
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn map(&self, len: usize) -> Option<NonNull<u8>> {
+        anonymous(len, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn reserve(&self, len: usize) -> Option<NonNull<u8>> {
+        anonymous(len, libc::PROT_NONE)
+    }
+
+    unsafe fn commit(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: by contract a range of our own.
+        quietly(|| unsafe { libc::mprotect(ptr.as_ptr().cast(), len, access) }) == 0
+    }
+
+    unsafe fn unmap(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: by contract a range of our own that nobody uses.
+        quietly(|| unsafe { libc::munmap(ptr.as_ptr().cast(), len) }) == 0
+    }
+
+    unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: by contract a range of our own whose content nobody needs.
+        quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_DONTNEED) }) == 0
+    }
+
+    unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
+        // SAFETY: by contract a mapping of our own; without MAYMOVE it stays where it is or the call fails.
+        quietly(|| unsafe { libc::mremap(ptr.as_ptr().cast(), len, new_len, 0) }) != libc::MAP_FAILED
+    }
+
+    unsafe fn relocate(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> Option<NonNull<u8>> {
+        // Not MREMAP_FIXED: before Linux 6.17 it unmaps the target and then finds that a limit forbids the rest
+        // (RLIMIT_DATA, overcommit). To unmap the target after that would hit whoever has mapped it meanwhile.
+        // SAFETY: by contract a mapping of our own.
+        let to = quietly(|| unsafe { libc::mremap(ptr.as_ptr().cast(), len, new_len, libc::MREMAP_MAYMOVE) });
+        if to == libc::MAP_FAILED {
+            None
+        } else {
+            NonNull::new(to.cast())
+        }
+    }
+
+    fn yield_now(&self) {
+        // SAFETY: has no precondition.
+        quietly(|| unsafe { libc::sched_yield() });
+    }
+}
+
+fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping where the kernel likes.
+    let start = quietly(|| unsafe { libc::mmap(null_mut(), len, access, flags, -1, 0) });
+    if start == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(start.cast())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sys::{Kept, Reservation};
+
+    #[test]
+    fn a_reservation_is_aligned_and_reads_as_zeros_once_committed() {
+        for (align, writable) in [4096, 2 << 20, 1 << 30].into_iter().flat_map(|a| [(a, false), (a, true)]) {
+            let r = Reservation::new(&Unix, &Kept::new(), 2 << 20, align, writable).unwrap();
+            assert_eq!(r.ptr.as_ptr() as usize % align, 0);
+            // SAFETY: whole pages of the reservation.
+            assert!(writable || unsafe { Unix.commit(r.ptr, 4096) });
+            // SAFETY: just made readable.
+            assert_eq!(unsafe { r.ptr.as_ptr().read() }, 0);
+            // SAFETY: the whole mapping; nobody uses it.
+            assert!(unsafe { Unix.unmap(r.map, r.map_len) });
+        }
+    }
+
+    #[test]
+    fn a_refused_call_leaves_errno_alone() {
+        // SAFETY: has no precondition.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: this thread's own variable.
+        unsafe { *errno = 77 };
+        assert!(Unix.reserve(isize::MAX as usize & !4095).is_none());
+        assert!(Unix.map(isize::MAX as usize & !4095).is_none());
+        // SAFETY: as above.
+        assert_eq!(unsafe { *errno }, 77);
+    }
+}

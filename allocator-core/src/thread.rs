@@ -1,0 +1,425 @@
+//! Thread: a thread's sheaves and what they need; and the registry of all thread blocks.
+//!
+//! # Algorithm
+//! A block is handed to a thread at its first slow call and taken back when it ends, to be handed to the next: blocks
+//! stay mapped, so looking at the sheaves of another thread is always possible. Arrays are handed out on first use, in
+//! the order in which the thread uses classes, so that its first few share one page of the system. A sheaf begins
+//! small and doubles with each refill or overflow up to what its class may hold. A refill fills it; an overflow sends
+//! its older half home and keeps the newer one, which is warm.
+//!
+//! After a fork the child has the blocks of its parent's threads and one thread. The others' are *orphans*: their
+//! `generation` is not the registry's. They are adopted, that is emptied and freed, when memory or a block is wanted.
+//!
+//! # Invariants
+//! - Th1: a block is in the free list, or exactly one thread has it, or it is an orphan.
+//! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
+
+use crate::cache::{Caches, Found};
+use crate::config::{CHECKED, MAX_SHARDS, SHEAF_SLOTS, THREAD_BATCH};
+use crate::error::AllocError;
+use crate::gate::Presence;
+use crate::live;
+use crate::reclaim;
+use crate::sheaf::{Array, Sheaves};
+use crate::size_class::{SizeClass, CLASSES};
+#[cfg(loom)]
+use crate::sync::array_of;
+use crate::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use crate::sync::{const_unless_loom, lay, Mutex, Rank, Zeroed};
+use crate::sys::{Kept, Os};
+use crate::zone::{Caller, Zone};
+use core::mem::size_of;
+use core::ptr::{null_mut, NonNull};
+use static_assertions::const_assert;
+
+/// Capacity of a sheaf at first.
+const FIRST_CAPACITY: usize = 4;
+
+/// The block of one thread. It begins with the sheaves, so that a pointer to it is a pointer to them.
+#[cfg_attr(not(loom), repr(C, align(4096)))]
+#[cfg_attr(loom, repr(C, align(64)))]
+pub struct Thread {
+    sheaves: Sheaves,
+    slot: reclaim::Slot,
+    presence: Presence,
+    /// The registry that made it; never changes then.
+    registry: AtomicPtr<Registry>,
+    /// The registry's when the thread got the block; zero in the free list.
+    generation: AtomicU32,
+    /// For the front end: where the thread's stack begins and ends, once it is known.
+    stack: [AtomicUsize; 2],
+    shard: AtomicU32,
+    arrays_used: AtomicU32,
+    /// The next block ever made; never changes once it is set.
+    next: AtomicPtr<Thread>,
+    /// The next free block; under the lock of the registry.
+    next_free: AtomicPtr<Thread>,
+    arrays: [Array; CLASSES],
+}
+
+const_assert!(size_of::<Thread>() <= 32 << 10);
+const_assert!(core::mem::offset_of!(Thread, arrays) <= 3 * 512); // five arrays share the first 4 KiB with the header
+
+// SAFETY: zeros are sheaves and a slot that were never used, zero words, null pointers and empty arrays.
+unsafe impl Zeroed for Thread {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Self {
+            sheaves: Sheaves::new(),
+            slot: reclaim::Slot::new(),
+            presence: Presence::new(),
+            registry: AtomicPtr::new(null_mut()),
+            generation: AtomicU32::new(0),
+            stack: array_of!(2, AtomicUsize, AtomicUsize::new(0)),
+            shard: AtomicU32::new(0),
+            arrays_used: AtomicU32::new(0),
+            next: AtomicPtr::new(null_mut()),
+            next_free: AtomicPtr::new(null_mut()),
+            arrays: array_of!(CLASSES, Array, Array::new()),
+        }
+    }
+}
+
+// Not `Sync`, so a reference to a block stays with the thread that got it: the safe functions of `Heap` that take one
+// use its slot. What other threads look at by way of the registry are atomics.
+static_assertions::assert_not_impl_any!(Thread: Sync);
+static_assertions::assert_not_impl_any!(&'static Thread: Send);
+
+impl Thread {
+    /// Its sheaves.
+    #[inline(always)]
+    pub fn sheaves(&self) -> &Sheaves {
+        &self.sheaves
+    }
+
+    /// Its place in the reclamation scheme.
+    pub fn slot(&self) -> &reclaim::Slot {
+        &self.slot
+    }
+
+    /// Whether the thread is inside the allocator.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// Whether it is one of this registry's blocks.
+    pub(crate) fn is_of(&self, registry: &Registry) -> bool {
+        core::ptr::eq(self.registry.load(Relaxed), registry)
+    }
+
+    /// Words for the front end, zero at first: where the thread's stack begins and ends.
+    pub fn stack(&self) -> &[AtomicUsize; 2] {
+        &self.stack
+    }
+
+    /// The number of its shard.
+    pub fn shard(&self) -> usize {
+        self.shard.load(Relaxed) as usize
+    }
+
+    /// Fills the empty sheaf of a class and takes one object of it.
+    ///
+    /// # Safety
+    /// The calling thread has the block.
+    #[cold]
+    pub unsafe fn refill(
+        &self,
+        caches: &Caches,
+        zone: &Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+    ) -> Result<NonNull<u8>, AllocError> {
+        self.widen(class);
+        let sheaf = self.sheaves.of(class);
+        // SAFETY: by contract; `widen` gave it an array.
+        let slots = unsafe { sheaf.slots() };
+        let taken = caches.refill(zone, caller, class, self.shard(), slots)?;
+        let n = slots.len();
+        slots.copy_within(n - taken..n, 0);
+        sheaf.set_len(taken);
+        // SAFETY: by contract.
+        unsafe { sheaf.pop() }.ok_or(AllocError::OutOfMemory)
+    }
+
+    /// Makes room in the full sheaf of a class, and puts `object` there.
+    ///
+    /// # Safety
+    /// The calling thread has the block; `object` is of this class, and the caller gives it up for good.
+    #[cold]
+    pub unsafe fn overflow(
+        &self,
+        caches: &Caches,
+        zone: &Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+        object: NonNull<u8>,
+    ) -> Result<(), Found> {
+        let sheaf = self.sheaves.of(class);
+        if !self.widen(class) {
+            // SAFETY: by contract; a sheaf that cannot be widened has an array.
+            let slots = unsafe { sheaf.slots() };
+            let (len, older) = (sheaf.len(), sheaf.len().div_ceil(2));
+            caches.flush(zone, caller, class, &slots[..older])?;
+            slots.copy_within(older..len, 0);
+            sheaf.set_len(len - older);
+        }
+        // SAFETY: by contract.
+        let pushed = unsafe { sheaf.push(object) };
+        debug_assert!(pushed);
+        Ok(())
+    }
+
+    /// Gives the sheaf of a class an array, or doubles its capacity. False if it has all that it may have.
+    fn widen(&self, class: SizeClass) -> bool {
+        let (sheaf, most) = (self.sheaves.of(class), class.sheaf_capacity());
+        match sheaf.capacity() {
+            0 => {
+                let used = self.arrays_used.load(Relaxed);
+                self.arrays_used.store(used + 1, Relaxed);
+                sheaf.attach(&self.arrays[used as usize], FIRST_CAPACITY.min(most));
+                true
+            }
+            now if now < most => {
+                sheaf.set_capacity((now * 2).min(most));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends every object home.
+    ///
+    /// # Safety
+    /// The calling thread has the block.
+    pub unsafe fn flush(&self, caches: &Caches, zone: &Zone, caller: Caller<'_>) -> Result<(), Found> {
+        for class in SizeClass::all() {
+            let sheaf = self.sheaves.of(class);
+            let len = sheaf.len();
+            if len > 0 {
+                // SAFETY: by contract; a sheaf with objects has an array.
+                let slots = unsafe { sheaf.slots() };
+                caches.flush(zone, caller, class, &slots[..len])?;
+                sheaf.set_len(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the word of the sheaves of a thread that is no more: what lies in them is not the program's, though the thread
+    /// may have been stopped before it said so. Does nothing without the feature `checked`.
+    ///
+    /// # Safety
+    /// The calling thread has the block.
+    pub unsafe fn settle(&self, zone: &Zone) {
+        for class in SizeClass::all().take(if CHECKED { CLASSES } else { 0 }) {
+            let sheaf = self.sheaves.of(class);
+            if !sheaf.is_empty() {
+                // SAFETY: by contract; a sheaf with objects has an array.
+                let objects = unsafe { sheaf.slots() };
+                objects[..sheaf.len()].iter().for_each(|object| live::forget(zone, *object, class));
+            }
+        }
+    }
+
+    /// Checks that its sheaves hold nothing but objects of their class that are out of their slabs (Sh1).
+    ///
+    /// # Safety
+    /// The calling thread has the block.
+    pub unsafe fn validate(&self, caches: &Caches, zone: &Zone, caller: Caller<'_>) -> Result<(), &'static str> {
+        for class in SizeClass::all() {
+            let sheaf = self.sheaves.of(class);
+            if sheaf.len() > sheaf.capacity() || sheaf.capacity() > class.sheaf_capacity() {
+                return Err("sheaf: holds more than it may (Sh1)");
+            }
+            if !sheaf.is_empty() {
+                // SAFETY: by contract; a sheaf with objects has an array.
+                let objects = unsafe { sheaf.slots() };
+                for object in &objects[..sheaf.len()] {
+                    caches.check_out(zone, caller, class, *object)?;
+                    if CHECKED && live::check(zone, *object, class).is_ok() {
+                        return Err("live: an object is in a sheaf (Lv1)");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it as new. It holds no object any more.
+    fn reset(&self) {
+        SizeClass::all().for_each(|class| self.sheaves.of(class).detach());
+        self.arrays_used.store(0, Relaxed);
+        self.stack.iter().for_each(|word| word.store(0, Relaxed));
+    }
+}
+
+struct Blocks {
+    free: *mut Thread,
+    live: usize,
+    made: u32,
+    /// Forks that led to this process.
+    forks: u32,
+    orphans: usize,
+    /// Threads that forks have left behind, adopted or not.
+    lost: usize,
+}
+
+impl Blocks {
+    /// What blocks that are handed out now say.
+    fn generation(&self) -> u32 {
+        self.forks + 1
+    }
+}
+
+// SAFETY: the free blocks belong to the list, and the list to the lock around it.
+unsafe impl Send for Blocks {}
+
+/// All thread blocks of a heap.
+pub struct Registry {
+    all: AtomicPtr<Thread>,
+    blocks: Mutex<Blocks>,
+}
+
+impl Registry {
+    const_unless_loom! {
+        /// No blocks.
+        pub fn new() -> Self {
+            Self {
+                all: AtomicPtr::new(null_mut()),
+                blocks: Mutex::new(Rank::Registry, Blocks { free: null_mut(), live: 0, made: 0, forks: 0, orphans: 0, lost: 0 }),
+            }
+        }
+    }
+
+    /// A block for a thread that begins. `None` if the system refuses memory for one.
+    pub fn attach(&self, os: &dyn Os, kept: &Kept, shards: usize) -> Option<NonNull<Thread>> {
+        let mut blocks = self.blocks.lock(os);
+        if blocks.free.is_null() {
+            self.make(os, kept, &mut blocks, shards)?;
+        }
+        let block = NonNull::new(blocks.free)?;
+        // SAFETY: blocks stay mapped; this one is free.
+        let thread = unsafe { block.as_ref() };
+        blocks.free = thread.next_free.load(Relaxed);
+        thread.generation.store(blocks.generation(), Relaxed);
+        blocks.live += 1;
+        Some(block)
+    }
+
+    fn make(&self, os: &dyn Os, kept: &Kept, blocks: &mut Blocks, shards: usize) -> Option<()> {
+        let memory = kept.map(os, THREAD_BATCH * size_of::<Thread>())?;
+        // SAFETY: the new mapping is aligned to a page of the system, and holds zeros, which are valid blocks.
+        let first = unsafe { lay::<Thread>(memory, THREAD_BATCH) };
+        for i in (0..THREAD_BATCH).rev() {
+            // SAFETY: inside the new mapping.
+            let block = unsafe { first.add(i) };
+            // SAFETY: mapped, and nobody else knows it.
+            let new = unsafe { block.as_ref() };
+            new.registry.store(core::ptr::from_ref(self).cast_mut(), Relaxed);
+            new.shard.store(blocks.made % shards.clamp(1, MAX_SHARDS) as u32, Relaxed);
+            blocks.made += 1;
+            new.next.store(self.all.load(Relaxed), Relaxed);
+            new.next_free.store(blocks.free, Relaxed);
+            blocks.free = block.as_ptr();
+            self.all.store(block.as_ptr(), Release);
+        }
+        Some(())
+    }
+
+    /// Takes the block of a thread that ends back.
+    ///
+    /// # Safety
+    /// The thread had it, holds no object and no handle in it any more (Th2), and will not use it again.
+    pub unsafe fn detach(&self, os: &dyn Os, block: NonNull<Thread>) {
+        // SAFETY: blocks stay mapped.
+        let thread = unsafe { block.as_ref() };
+        thread.reset();
+        let mut blocks = self.blocks.lock(os);
+        thread.generation.store(0, Relaxed);
+        thread.next_free.store(blocks.free, Relaxed);
+        blocks.free = block.as_ptr();
+        blocks.live -= 1;
+    }
+
+    /// In a child, before anything else: every block but `own` is an orphan now.
+    pub fn fork(&self, os: &dyn Os, own: Option<&Thread>) {
+        let mut blocks = self.blocks.lock(os);
+        blocks.forks += 1;
+        blocks.orphans = blocks.live - usize::from(own.is_some());
+        blocks.lost += blocks.orphans;
+        if let Some(own) = own {
+            own.generation.store(blocks.generation(), Relaxed);
+        }
+    }
+
+    /// Orphans, if there are any. Each is the caller's own once it is shown, to be emptied and detached.
+    pub fn adopt<'a>(&'a self, os: &'a dyn Os) -> impl Iterator<Item = &'a Thread> + 'a {
+        let any = self.blocks.lock(os).orphans > 0;
+        self.iter().take_while(move |_| any).filter(move |block| {
+            let mut blocks = self.blocks.lock(os);
+            let now = blocks.generation();
+            let orphan = ![0, now].contains(&block.generation.load(Relaxed));
+            if orphan {
+                block.generation.store(now, Relaxed);
+                blocks.orphans -= 1;
+            }
+            orphan
+        })
+    }
+
+    /// Threads of the parent, if this is a child. Each may have been stopped with an object between its sheaf and its hands.
+    pub fn lost(&self, os: &dyn Os) -> usize {
+        self.blocks.lock(os).lost
+    }
+
+    /// Every thread's word that says whether it is inside.
+    pub fn presences(&self) -> impl Iterator<Item = &Presence> {
+        self.iter().map(Thread::presence)
+    }
+
+    /// Every block ever made, newest first.
+    fn iter(&self) -> impl Iterator<Item = &Thread> {
+        // SAFETY: blocks stay mapped, and the list only grows in front.
+        let block = |block: *mut Thread| unsafe { block.as_ref() };
+        core::iter::successors(block(self.all.load(Acquire)), move |last| block(last.next.load(Relaxed)))
+    }
+
+    /// Frees the memory behind the arrays of free blocks. A refusal costs memory, nothing else.
+    pub fn shrink(&self, os: &dyn Os) {
+        let blocks = self.blocks.lock(os);
+        let mut next = NonNull::new(blocks.free);
+        while let Some(block) = next {
+            let start = os.whole_pages(block.as_ptr() as usize + core::mem::offset_of!(Thread, arrays));
+            let end = (block.as_ptr() as usize + size_of::<Thread>()) & !(os.page_size() - 1);
+            // SAFETY: blocks stay mapped; this one is free.
+            next = NonNull::new(unsafe { block.as_ref() }.next_free.load(Relaxed));
+            if start < end {
+                // SAFETY: between the start and the end of the block.
+                let arrays = unsafe { block.cast::<u8>().add(start - block.as_ptr() as usize) };
+                // SAFETY: whole pages of arrays that nobody has (Th2); slots of zeros are initialised too.
+                unsafe { os.discard(arrays, end - start) };
+            }
+        }
+    }
+
+    /// Bytes mapped for blocks.
+    pub fn own_bytes(&self, os: &dyn Os) -> usize {
+        let batch = os.whole_pages(THREAD_BATCH * size_of::<Thread>());
+        self.blocks.lock(os).made as usize / THREAD_BATCH * batch
+    }
+
+    /// Threads that have a block now.
+    pub fn live(&self, os: &dyn Os) -> usize {
+        self.blocks.lock(os).live
+    }
+
+    /// Objects of a class in all sheaves, at about this moment.
+    pub fn cached(&self, class: SizeClass) -> usize {
+        self.iter().map(|thread| thread.sheaves.of(class).len()).sum()
+    }
+}
+
+const_assert!(CLASSES < SHEAF_SLOTS * 2 && FIRST_CAPACITY < SHEAF_SLOTS);

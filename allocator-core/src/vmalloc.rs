@@ -1,0 +1,359 @@
+//! vmalloc: requests too long for an arena, each a mapping of its own.
+//!
+//! # Algorithm
+//! An area is mapped at its length, or longer where its start must be aligned. Its record, out of band, says what was
+//! asked for, and the address table leads to it from the 2 MiB window in which it begins; since no area is shorter
+//! than a window, a window has one at most. Growing uses the spare tail, then more room behind it, then moves the
+//! pages to another place (`mremap`), which copies nothing; moved areas get a spare tail of an eighth, so that a
+//! vector that grows in small steps moves seldom. What the system does not take back is kept and used again.
+//!
+//! # Invariants
+//! - Vm1: the record of an area that is handed out is in the table, and in no list.
+//! - Vm2: of several threads that free or resize one area exactly one finds it in the table.
+//! - Vm3: the owner of an area, and nobody else, changes its record.
+
+use crate::config::{MIN_AREA, PAGE_SIZE};
+use crate::error::{AllocError, Misuse};
+use crate::page::AddressTable;
+use crate::poison;
+use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use crate::sync::{const_unless_loom, Mutex, Rank};
+use crate::sys::{Kept, Os, Reservation};
+use core::alloc::Layout;
+use core::mem::size_of;
+use core::ptr::{null_mut, NonNull};
+
+/// The record of one area. All but `start` is its owner's, or the free list's.
+#[repr(C, align(64))]
+struct Record {
+    /// Where the area begins. `owns` looks at it from any thread; Relaxed, since the table published the record.
+    start: AtomicPtr<u8>,
+    area: Area,
+}
+
+/// What its owner knows of an area.
+#[derive(Clone, Copy)]
+struct Area {
+    ptr: NonNull<u8>,
+    layout: Layout,
+    /// The mapping that it lies in.
+    map: NonNull<u8>,
+    map_len: usize,
+    next: *mut Record,
+}
+
+impl Record {
+    /// # Safety
+    /// The record is mapped, and the caller is the area's owner.
+    unsafe fn read(this: NonNull<Self>) -> Area {
+        // SAFETY: by contract.
+        unsafe { (*this.as_ptr()).area }
+    }
+
+    /// # Safety
+    /// The record is mapped, and the caller is the area's owner (Vm3).
+    unsafe fn write(this: NonNull<Self>, area: Area) {
+        // SAFETY: by contract mapped, and written when it was made; only the atomic is referred to.
+        let start = unsafe { &(*this.as_ptr()).start };
+        start.store(area.ptr.as_ptr(), Relaxed);
+        // SAFETY: by contract.
+        unsafe { (*this.as_ptr()).area = area };
+    }
+}
+
+/// Bytes of records mapped at a time.
+const RECORDS_LEN: usize = if cfg!(loom) { 2 * size_of::<Record>() } else { PAGE_SIZE };
+
+/// Where areas come from and are entered.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// The system.
+    pub os: &'a dyn Os,
+    /// What it did not take back.
+    pub kept: &'a Kept,
+    /// From addresses to areas.
+    pub table: &'a AddressTable,
+}
+
+struct Records {
+    free: *mut Record,
+    /// Records ever made: in the list, or of an area.
+    made: usize,
+    areas: usize,
+    bytes: usize,
+}
+
+// SAFETY: the free records belong to the list, and the list to the lock around it.
+unsafe impl Send for Records {}
+
+/// Areas of one heap.
+pub struct Vmalloc {
+    records: Mutex<Records>,
+}
+
+impl Vmalloc {
+    const_unless_loom! {
+        /// No areas.
+        pub fn new() -> Self {
+            Self { records: Mutex::new(Rank::Vmalloc, Records { free: null_mut(), made: 0, areas: 0, bytes: 0 }) }
+        }
+    }
+
+    /// Maps an area. It reads as zeros. Costs one to four system calls.
+    pub fn alloc(&self, site: Site<'_>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let len = Self::mapped_len(site.os, layout.size())?;
+        let record = self.record(site).ok_or(AllocError::OutOfMemory)?;
+        let Some((ptr, map, map_len)) = Self::map(site, len, layout.align()) else {
+            self.recycle(site.os, record);
+            return Err(AllocError::OutOfMemory);
+        };
+        if !site.table.prepare(site.os, site.kept, ptr, 1) {
+            // SAFETY: just mapped, not used yet.
+            unsafe { site.kept.unmap(site.os, map, map_len) };
+            self.recycle(site.os, record);
+            return Err(AllocError::OutOfMemory);
+        }
+        // SAFETY: the record is ours (Vm3).
+        unsafe { Record::write(record, Area { ptr, layout, map, map_len, next: null_mut() }) };
+        self.count(site.os, 1, map_len as isize);
+        poison::fit(ptr, layout.size(), map_len - (ptr.as_ptr() as usize - map.as_ptr() as usize));
+        site.table.set_area(ptr, record.cast());
+        Ok(ptr)
+    }
+
+    fn mapped_len(os: &dyn Os, size: usize) -> Result<usize, AllocError> {
+        let len = os.whole_pages(size);
+        if len > isize::MAX as usize {
+            return Err(AllocError::TooLarge);
+        }
+        Ok(len.max(MIN_AREA))
+    }
+
+    /// A mapping of at least `len` bytes that contains an aligned range of them: that range, and the mapping.
+    fn map(site: Site<'_>, len: usize, align: usize) -> Option<(NonNull<u8>, NonNull<u8>, usize)> {
+        if align <= site.os.page_size() {
+            let map = site.kept.map(site.os, len)?;
+            return Some((map, map, len));
+        }
+        // Writable from the start only where it must be: while it is trimmed it is longer than it need be.
+        if let Some(place) = site.kept.place(site.os) {
+            let range = Reservation::new(site.os, site.kept, len, align, false)?;
+            // SAFETY: the whole mapping, just reserved.
+            if unsafe { site.os.commit(range.map, range.map_len) } {
+                return Some((range.ptr, range.map, range.map_len));
+            }
+            // SAFETY: just reserved, not used yet.
+            unsafe { place.unmap(range.map, range.map_len) };
+        }
+        let range = Reservation::new(site.os, site.kept, len, align, true)?;
+        Some((range.ptr, range.map, range.map_len))
+    }
+
+    /// Takes an area out of the table, for [`Vmalloc::release`] alone to follow. `record` is what the table says of the
+    /// window of `ptr`. Of several threads exactly one succeeds.
+    pub fn claim(&self, site: Site<'_>, record: NonNull<u8>, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
+        self.check(record, ptr, layout)?;
+        if site.table.clear_area(ptr, record) {
+            Ok(())
+        } else {
+            Err(Misuse::DoubleFree)
+        }
+    }
+
+    /// Frees an area that the caller has claimed.
+    ///
+    /// # Safety
+    /// Nobody uses it any more.
+    pub unsafe fn release(&self, site: Site<'_>, record: NonNull<u8>) {
+        let record = record.cast::<Record>();
+        // SAFETY: the area was in the table, so it was live, and it is ours now (Vm2, Vm3).
+        let area = unsafe { Record::read(record) };
+        self.count(site.os, -1, -(area.map_len as isize));
+        poison::unpoison(area.map, area.map_len);
+        // SAFETY: as above, and by contract.
+        unsafe { site.kept.unmap(site.os, area.map, area.map_len) };
+        self.recycle(site.os, record);
+    }
+
+    fn compare(area: &Area, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
+        if area.ptr != ptr {
+            Err(Misuse::NotAStart)
+        } else if area.layout != layout {
+            Err(Misuse::WrongLayout)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// That the area of `record`, which the table says of the window of `ptr`, begins there and has this layout.
+    pub(crate) fn check(&self, record: NonNull<u8>, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
+        // SAFETY: the table led here, and the caller claims to be the owner.
+        let area = unsafe { Record::read(record.cast()) };
+        Self::compare(&area, ptr, layout)
+    }
+
+    /// Changes the length of an area, moving its pages if it must. `Ok(None)`: not without copying.
+    ///
+    /// # Safety
+    /// `ptr` is the caller's claim to own the area; after `Ok(Some(new))` the old address is gone.
+    pub unsafe fn resize(
+        &self,
+        site: Site<'_>,
+        record: NonNull<u8>,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        new: Layout,
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let record = record.cast::<Record>();
+        self.check(record.cast(), ptr, layout)?;
+        let Ok(need) = Self::mapped_len(site.os, new.size()) else { return Ok(None) };
+        if !site.table.clear_area(ptr, record.cast()) {
+            return Err(Misuse::DoubleFree);
+        }
+        // Ours now, and compared once more: another thread may have resized it since.
+        // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
+        let mut area = unsafe { Record::read(record) };
+        if let Err(misuse) = Self::compare(&area, ptr, layout) {
+            site.table.set_area(ptr, record.cast());
+            return Err(misuse);
+        }
+        let before = area.map_len;
+        poison::unpoison(area.map, area.map_len);
+        let done = Self::fit(site.os, &mut area, need) || Self::move_to_room(site, &mut area, need, new.align());
+        if done {
+            area.layout = new;
+            // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
+            unsafe { Record::write(record, area) };
+        }
+        let room = area.map_len - (area.ptr.as_ptr() as usize - area.map.as_ptr() as usize);
+        poison::fit(area.ptr, area.layout.size(), room);
+        // Its window is prepared: the old one was, and `move_to_room` has seen to the new one.
+        site.table.set_area(area.ptr, record.cast());
+        if !done {
+            return Ok(None);
+        }
+        let moved = area.map_len as isize - before as isize;
+        if moved != 0 {
+            self.count(site.os, 0, moved);
+        }
+        Ok(Some(area.ptr))
+    }
+
+    /// Makes the mapping hold `need` bytes behind the area's start, where it lies.
+    fn fit(os: &dyn Os, area: &mut Area, need: usize) -> bool {
+        let head = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize;
+        let has = area.map_len - head;
+        // Only a mapping that begins with its area can be cut and stretched; a little spare tail is left alone.
+        let keep = need <= has && (head != 0 || has - need <= need / 4);
+        // SAFETY: the whole mapping; what is cut off lies behind the new length.
+        if keep || (head == 0 && unsafe { os.resize(area.map, area.map_len, need) }) {
+            if !keep {
+                area.map_len = need;
+            } else if head != 0 && need < has {
+                // SAFETY: inside the mapping.
+                let tail = unsafe { area.ptr.add(need) };
+                // SAFETY: behind the new length. A refusal costs memory, nothing else.
+                unsafe { os.discard(tail, has - need) };
+            }
+            return true;
+        }
+        need <= has // the system refused to cut: it stays longer than it need be
+    }
+
+    /// Moves the pages to a mapping of `need` bytes and, if it can be had, a spare tail. Only where any page may begin
+    /// the area: the system chooses the place. The area is not in the table: others may map and enter its old window as
+    /// soon as the pages have left it.
+    fn move_to_room(site: Site<'_>, area: &mut Area, need: usize, align: usize) -> bool {
+        if area.ptr != area.map || align > site.os.page_size() {
+            return false;
+        }
+        // Once the pages have moved there is no way back, so what the table may need is taken before.
+        let Some(leaf) = site.table.hold_leaf(site.os, site.kept) else { return false };
+        let spare = site.os.whole_pages(need / 8);
+        let moved = [need.saturating_add(spare), need].into_iter().find_map(|len| {
+            // SAFETY: the area's own mapping; a refusal leaves it as it is.
+            unsafe { site.os.relocate(area.map, area.map_len, len) }.map(|to| (to, len))
+        });
+        if let Some((to, map_len)) = moved {
+            *area = Area { ptr: to, map: to, map_len, ..*area };
+        }
+        site.table.prepare_with(site.os, site.kept, leaf, area.ptr);
+        moved.is_some()
+    }
+
+    fn record(&self, site: Site<'_>) -> Option<NonNull<Record>> {
+        if let Some(record) = self.pop(site.os) {
+            return Some(record);
+        }
+        let memory = site.kept.map(site.os, RECORDS_LEN)?;
+        self.records.lock(site.os).made += RECORDS_LEN / size_of::<Record>();
+        for i in 0..RECORDS_LEN / size_of::<Record>() {
+            // SAFETY: inside the new mapping, which is aligned to more than a record.
+            let record = unsafe { memory.cast::<Record>().add(i) };
+            // SAFETY: as above.
+            let start = unsafe { core::ptr::addr_of_mut!((*record.as_ptr()).start) };
+            // SAFETY: nobody else knows the record yet.
+            unsafe { start.write(AtomicPtr::new(null_mut())) };
+            if i > 0 {
+                self.recycle(site.os, record);
+            }
+        }
+        Some(memory.cast())
+    }
+
+    fn pop(&self, os: &dyn Os) -> Option<NonNull<Record>> {
+        let mut records = self.records.lock(os);
+        let record = NonNull::new(records.free)?;
+        // SAFETY: in the list, so nobody else's.
+        records.free = unsafe { (*record.as_ptr()).area.next };
+        Some(record)
+    }
+
+    fn recycle(&self, os: &dyn Os, record: NonNull<Record>) {
+        let mut records = self.records.lock(os);
+        // SAFETY: the caller's own record. Only the link is written, and a pointer needs no dropping.
+        unsafe { (*record.as_ptr()).area.next = records.free };
+        records.free = record.as_ptr();
+    }
+
+    fn count(&self, os: &dyn Os, areas: isize, bytes: isize) {
+        let mut records = self.records.lock(os);
+        records.areas = records.areas.wrapping_add_signed(areas);
+        records.bytes = records.bytes.wrapping_add_signed(bytes);
+    }
+
+    /// True if the area of `record`, which the table says of its window, begins at `address`.
+    pub(crate) fn begins_at(&self, record: NonNull<u8>, address: usize) -> bool {
+        let record = record.cast::<Record>().as_ptr();
+        // SAFETY: records stay mapped for ever, and the table led here. Only the atomic is referred to: the rest may
+        // change meanwhile.
+        let start = unsafe { &(*record).start };
+        start.load(Relaxed) as usize == address
+    }
+
+    /// Checks that no record is lost; for a moment when nobody else is here.
+    pub fn validate(&self, os: &dyn Os) -> Result<(), &'static str> {
+        let records = self.records.lock(os);
+        let (mut next, mut free) = (records.free, 0);
+        while let Some(record) = NonNull::new(next) {
+            // SAFETY: in the list, whose lock we have.
+            next = unsafe { (*record.as_ptr()).area.next };
+            free += 1;
+        }
+        if free + records.areas != records.made {
+            return Err("vmalloc: a record is lost, or in two places (Vm1)");
+        }
+        Ok(())
+    }
+
+    /// Bytes mapped for records.
+    pub fn own_bytes(&self, os: &dyn Os) -> usize {
+        self.records.lock(os).made / (RECORDS_LEN / size_of::<Record>()) * os.whole_pages(RECORDS_LEN)
+    }
+
+    /// Areas that are handed out, and the bytes mapped for them.
+    pub fn usage(&self, os: &dyn Os) -> (usize, usize) {
+        let records = self.records.lock(os);
+        (records.areas, records.bytes)
+    }
+}

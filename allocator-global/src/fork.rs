@@ -1,0 +1,51 @@
+//! fork: a child in which the heap works.
+//!
+//! # Algorithm
+//! Three handlers, registered when the program or the plugin is loaded, so that no thread can be in the heap when there are
+//! none; or at the first allocation of a thread, should that be earlier, or should the C library refuse. Before a fork the gate of the heap is closed and
+//! everybody inside is waited for; parent and child open it again. Handlers of others may allocate: of theirs, those
+//! registered before ours run between ours, on the thread that the gate lets pass.
+//!
+//! What that cannot help: a handler registered before ours that waits for a thread which waits before the gate.
+//! `vfork`, `posix_spawn` and a bare `clone` run no handlers; the first two need none.
+
+use crate::{lifecycle, HEAP};
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Relaxed},
+};
+
+/// True once the handlers are registered, or about to be.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+/// Run before `main`, or by `dlopen`.
+#[cfg(target_os = "linux")]
+#[used]
+#[link_section = ".init_array"]
+static AT_LOADING: extern "C" fn() = register;
+
+/// Registers the handlers. A refusal leaves it to the next thread.
+pub(crate) extern "C" fn register() {
+    if REGISTERED.load(Relaxed) || REGISTERED.swap(true, AcqRel) {
+        return;
+    }
+    // SAFETY: the handlers stay as long as this code does.
+    if unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } != 0 {
+        REGISTERED.store(false, Relaxed);
+    }
+}
+
+unsafe extern "C" fn prepare() {
+    // Else this is a signal handler, and the child will be able to `exec`.
+    if !lifecycle::in_library() && !lifecycle::is_guest() {
+        HEAP.before_fork(lifecycle::block());
+    }
+}
+
+unsafe extern "C" fn parent() {
+    HEAP.after_fork_in_parent();
+}
+
+unsafe extern "C" fn child() {
+    HEAP.after_fork_in_child(lifecycle::block());
+}

@@ -1,0 +1,191 @@
+//! lifecycle: from a thread's first slow call to its end.
+//!
+//! # Algorithm
+//! The pointer in `tls` is the state. *Fresh*: the first slow call attaches a block of the heap and enters it under a
+//! pthread key. *Live*: the pointer is the block. The key's destructor runs after all destructors of Rust's
+//! thread-locals; it flushes the block and gives it back. *Uncached*: calls after that, by destructors of other keys,
+//! are served object by object. *Guest*: the thread is in the heap without a block; a signal handler that it meets there
+//! and that allocates ends the process with a line, since it might wait for a lock of its own thread. (A thread with a
+//! block says so there.) *Library*: the thread is inside crossbeam-epoch, whose own requests must not come back to it;
+//! they go to memory set aside.
+//!
+//! The main thread never ends in this sense: `exit` runs no key destructors, and nothing needs to be flushed.
+//!
+//! # Invariants
+//! - Li1: a block belongs to the thread whose pointer names it, and to nobody before and after.
+//! - Li2: without a key, or a place under it, a thread stays uncached: a block that no destructor flushes would be lost.
+
+use crate::tls::State;
+use crate::{fork, tls, HEAP};
+use allocator_core::gate::Barred;
+use allocator_core::sheaf::Sheaves;
+use allocator_core::sys::die;
+use allocator_core::thread::Thread;
+use core::mem::MaybeUninit;
+use core::ptr::{addr_of, null_mut};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+
+/// The key, plus one; zero before there is one. Release and Acquire, so that who finds the key may use what the C
+/// library wrote when another thread made it.
+static KEY: AtomicU32 = AtomicU32::new(0);
+
+/// Calls into the heap with the calling thread's block, attached if need be, or without one.
+pub(crate) fn with<R>(call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
+    match current() {
+        None => as_guest(|| call(None)),
+        thread => call(thread),
+    }
+}
+
+/// A call into the heap in which the thread's block is not used.
+fn as_guest<R>(call: impl FnOnce() -> R) -> R {
+    let was = tls::get();
+    if was == State::Guest.sheaves() {
+        die(format_args!("{}", Barred::Interrupted.what()));
+    }
+    tls::set(State::Guest.sheaves());
+    let result = call();
+    tls::set(was);
+    result
+}
+
+/// The calling thread's block, attached if need be. `None`: serve it uncached.
+fn current() -> Option<&'static Thread> {
+    match block() {
+        None if State::Fresh.is_current() => attach(),
+        block => block,
+    }
+}
+
+/// The calling thread's block, if it has one and is not inside crossbeam-epoch.
+pub(crate) fn block() -> Option<&'static Thread> {
+    let sheaves = tls::get();
+    // SAFETY: the pointer is a block, which begins with its sheaves and stays mapped for ever.
+    tls::is_block(sheaves).then(|| unsafe { &*sheaves.cast::<Thread>() })
+}
+
+#[cold]
+fn attach() -> Option<&'static Thread> {
+    fork::register();
+    let key = key()?;
+    let thread = as_guest(|| HEAP.attach())?;
+    // Before the next call: it may allocate, where the C library's heap is ours.
+    tls::set(addr_of!(*thread).cast());
+    // SAFETY: the key exists; the block outlives the thread.
+    if unsafe { libc::pthread_setspecific(key, addr_of!(*thread).cast()) } != 0 {
+        tls::set(State::Uncached.sheaves());
+        // SAFETY: this thread's block, and the pointer names it no more.
+        as_guest(|| unsafe { HEAP.detach(thread) });
+        return None;
+    }
+    Some(thread)
+}
+
+fn key() -> Option<libc::pthread_key_t> {
+    match KEY.load(Acquire) {
+        0 => {
+            let mut key = 0;
+            // SAFETY: `key` is where the answer goes.
+            if unsafe { libc::pthread_key_create(&mut key, Some(on_exit)) } != 0 {
+                return None;
+            }
+            match KEY.compare_exchange(0, key + 1, AcqRel, Acquire) {
+                Ok(_) => Some(key),
+                Err(theirs) => {
+                    // SAFETY: made above, and nobody used it.
+                    unsafe { libc::pthread_key_delete(key) };
+                    Some(theirs - 1)
+                }
+            }
+        }
+        key => Some(key - 1),
+    }
+}
+
+/// The thread ends.
+unsafe extern "C" fn on_exit(block: *mut libc::c_void) {
+    tls::set(State::Uncached.sheaves());
+    // SAFETY: the value under the key is the thread's block (Li1), which stays mapped for ever.
+    let thread = unsafe { &*block.cast::<Thread>() };
+    // SAFETY: the calling thread's block, and its pointer names it no more.
+    as_guest(|| unsafe { HEAP.detach(thread) });
+}
+
+/// True if the calling thread is inside crossbeam-epoch.
+pub(crate) fn in_library() -> bool {
+    State::Library.is_current()
+}
+
+/// True if the calling thread is in the heap without a block: this is a signal handler.
+pub(crate) fn is_guest() -> bool {
+    State::Guest.is_current()
+}
+
+/// Bytes of stack that a call into crossbeam-epoch may need: it moves bags of 2 KiB by value, and code that is not
+/// optimised moves them more than once (42 KiB were measured, 6 where it is).
+const LIBRARY_STACK: usize = if cfg!(debug_assertions) { 64 << 10 } else { 24 << 10 };
+
+/// From now on requests of this thread are crossbeam-epoch's own. `None`: there is no memory to set aside, or not
+/// enough stack.
+pub(crate) fn enter_library() -> Option<usize> {
+    let was = tls::get();
+    // A thread that ends has no block any more, but most of its stack; it got its handle where there was enough.
+    let fits = block().map_or(true, |thread| has_stack(thread, addr_of!(was) as usize));
+    if !fits || !HEAP.enter_library() {
+        return None;
+    }
+    tls::set(State::Library.sheaves());
+    Some(was as usize)
+}
+
+/// True if there is enough of the thread's own stack below `here`, which is on it. Where it lies is asked once per thread.
+fn has_stack(thread: &Thread, here: usize) -> bool {
+    let [floor, end] = thread.stack();
+    if end.load(Relaxed) == 0 {
+        let (from, to) = find_stack(here).unwrap_or((1, 1));
+        floor.store(from, Relaxed);
+        end.store(to, Relaxed);
+    }
+    // Neither on a signal stack nor on that of a coroutine, whose ends are not known.
+    (floor.load(Relaxed)..end.load(Relaxed)).contains(&here.saturating_sub(LIBRARY_STACK)) && here < end.load(Relaxed)
+}
+
+/// More than any stack of the main thread is taken to have. The kernel maps nothing else that near below it.
+const MAIN_STACK: usize = 64 << 20;
+
+#[cold]
+fn find_stack(here: usize) -> Option<(usize, usize)> {
+    // The kernel puts a few random bytes at the upper end of the main thread's stack. (The number of the process is no
+    // sign of the main thread: in a child of a fork it is the number of whichever thread forked.)
+    // SAFETY: has no precondition.
+    let top = unsafe { libc::getauxval(libc::AT_RANDOM) } as usize;
+    if top.checked_sub(here).is_some_and(|depth| depth < MAIN_STACK) {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the answer goes where there is room for it.
+        let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } == 0;
+        let size = if known { usize::try_from(limit.rlim_cur).unwrap_or(MAIN_STACK).min(MAIN_STACK) } else { 0 };
+        return Some((top.saturating_sub(size), top));
+    }
+    // SAFETY: has no precondition.
+    let this = unsafe { libc::pthread_self() };
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: the calling thread exists; the answer goes where there is room for it.
+    if unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    let (mut floor, mut size) = (null_mut(), 0);
+    // SAFETY: initialised by the call above.
+    let found = unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &mut floor, &mut size) };
+    // SAFETY: as above, and not used again.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    (found == 0).then_some((floor as usize, floor as usize + size))
+}
+
+/// The opposite of [`enter_library`].
+pub(crate) fn leave_library(was: usize) {
+    tls::set(was as *const Sheaves);
+    HEAP.leave_library();
+}

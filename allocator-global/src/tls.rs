@@ -1,0 +1,122 @@
+//! tls: the calling thread's pointer to its sheaves.
+//!
+//! # Algorithm
+//! One pointer in static thread-local storage, initialised by the linker to sheaves without arrays: they are forever
+//! empty and full, so a thread that never called takes the slow path without a test for it. On x86-64 the symbol is
+//! defined here in assembly and read with the initial-exec model, which an executable's linker turns into local-exec:
+//! two instructions. A `thread_local!` of a library crate would be compiled as a call that may clobber every register;
+//! it is what other targets use.
+//!
+//! The symbol carries the version in its name, so that two versions of this crate can be in one binary.
+
+use allocator_core::sheaf::Sheaves;
+
+/// What the pointer says of a thread that has no block to use. Each state has sheaves without arrays of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It has not called yet.
+    Fresh,
+    /// It has ended, or could not get a block.
+    Uncached,
+    /// It is in the heap without a block.
+    Guest,
+    /// It is inside crossbeam-epoch.
+    Library,
+}
+
+/// In one place, so that one comparison tells them from blocks.
+static STATES: [Sheaves; 4] = [const { Sheaves::new() }; 4];
+
+impl State {
+    /// What the pointer is in this state.
+    #[inline]
+    pub(crate) fn sheaves(self) -> *const Sheaves {
+        &STATES[self as usize]
+    }
+
+    /// Whether the calling thread is in this state.
+    #[inline]
+    pub(crate) fn is_current(self) -> bool {
+        get() == self.sheaves()
+    }
+}
+
+/// Whether the pointer is a thread block's.
+#[inline]
+pub(crate) fn is_block(sheaves: *const Sheaves) -> bool {
+    !STATES.as_ptr_range().contains(&sheaves)
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pointer {
+    use super::{Sheaves, STATES};
+    use core::arch::{asm, global_asm};
+
+    global_asm!(
+        ".pushsection .tdata.kmalloc, \"awT\", @progbits",
+        ".p2align 3",
+        ".globl __kmalloc_sheaves_0_1",
+        ".hidden __kmalloc_sheaves_0_1",
+        ".type __kmalloc_sheaves_0_1, @object",
+        ".size __kmalloc_sheaves_0_1, 8",
+        "__kmalloc_sheaves_0_1:",
+        ".quad {fresh}",
+        ".popsection",
+        fresh = sym STATES, // the first of them is `State::Fresh`
+    );
+
+    #[inline(always)]
+    pub(crate) fn get() -> *const Sheaves {
+        let sheaves;
+        // SAFETY: reads this thread's own pointer.
+        unsafe {
+            asm!(
+                "mov {0}, qword ptr [rip + __kmalloc_sheaves_0_1@GOTTPOFF]",
+                "mov {0}, qword ptr fs:[{0}]",
+                out(reg) sheaves,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        sheaves
+    }
+
+    pub(crate) fn set(sheaves: *const Sheaves) {
+        // SAFETY: writes this thread's own pointer.
+        unsafe {
+            asm!(
+                "mov {0}, qword ptr [rip + __kmalloc_sheaves_0_1@GOTTPOFF]",
+                "mov qword ptr fs:[{0}], {1}",
+                out(reg) _,
+                in(reg) sheaves,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod pointer {
+    use super::{Sheaves, STATES};
+    use std::cell::Cell;
+
+    // Without a destructor, so that it can be used until the thread is gone.
+    std::thread_local!(static SHEAVES: Cell<*const Sheaves> = const { Cell::new(core::ptr::addr_of!(STATES).cast()) });
+
+    #[inline]
+    pub(crate) fn get() -> *const Sheaves {
+        SHEAVES.with(Cell::get)
+    }
+
+    pub(crate) fn set(sheaves: *const Sheaves) {
+        SHEAVES.with(|cell| cell.set(sheaves));
+    }
+}
+
+pub(crate) use pointer::{get, set};
+
+/// The calling thread's sheaves.
+#[inline(always)]
+pub(crate) fn sheaves() -> &'static Sheaves {
+    // SAFETY: the pointer is one of the statics above or a thread block; blocks stay mapped for ever.
+    unsafe { &*get() }
+}

@@ -1,0 +1,119 @@
+//! Signals: a handler that allocates is not promised to be served, but it is promised not to hang.
+
+mod common;
+
+use common::{child, layout, Block, CHUNK, KIB, KMALLOC, PAGE};
+use std::alloc::GlobalAlloc;
+use std::os::unix::process::ExitStatusExt;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+suite! {
+    tests: [
+        a_handler_that_allocates_is_served_or_ends_with_a_line,
+        a_handler_of_a_fault_in_the_program_is_served,
+        a_handler_of_the_abort_that_allocates_does_not_start_it_again,
+    ],
+    children: [allocating_handler, faulting, allocating_abort_handler]
+}
+
+fn on_signal(signal: i32, handler: extern "C" fn(i32)) {
+    // SAFETY: the handler is a function of this program.
+    assert_ne!(unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) }, libc::SIG_ERR);
+}
+
+/// The slow path, always; what the thread has in its sheaves is not touched.
+fn allocate_a_run() -> bool {
+    let block = Block::try_new(layout(2 * PAGE, 8));
+    let served = block.is_some();
+    block.into_iter().for_each(Block::free);
+    served
+}
+
+static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn allocates_and_winds_up(_: i32) {
+    allocate_a_run();
+    HANDLED.fetch_add(1, Relaxed);
+    wind_up();
+}
+
+/// The next signal a moment from now.
+fn wind_up() {
+    let moment = libc::timeval { tv_sec: 0, tv_usec: 20 + HANDLED.load(Relaxed) as i64 % 40 };
+    let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: moment };
+    // SAFETY: reads the interval.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) };
+}
+
+/// A child: a timer interrupts whatever it is doing, and the handler allocates.
+fn allocating_handler(what: &str) {
+    extern "C" fn allocates_and_ends(nothing: *mut libc::c_void) -> *mut libc::c_void {
+        // Attached, used once, detached; and what a thread does that has ended.
+        Block::new(100, 8).free();
+        nothing
+    }
+    on_signal(libc::SIGALRM, allocates_and_winds_up);
+    wind_up();
+    let started = Instant::now();
+    while HANDLED.load(Relaxed) < 20_000 && started.elapsed() < Duration::from_secs(20) {
+        match what {
+            "runs" => [2 * PAGE, CHUNK, 9 * CHUNK].into_iter().for_each(|size| Block::new(size, 8).free()),
+            "objects" => {
+                let blocks: Vec<Block> = (0..200).map(|n| Block::new(5 * KIB + n, 8)).collect();
+                blocks.into_iter().for_each(Block::free);
+            }
+            "threads" => _ = common::join_raw(common::spawn_raw(None, allocates_and_ends, ptr::null_mut())),
+            _ => unreachable!("{what}"),
+        }
+    }
+}
+
+fn a_handler_that_allocates_is_served_or_ends_with_a_line() {
+    for what in ["runs", "objects", "threads"] {
+        let output = child("allocating_handler", what);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let line = "kmalloc: a signal handler called the allocator that it had interrupted\n";
+        let answer = (output.status.code(), output.status.signal(), &*stderr);
+        assert!(answer == (Some(0), None, "") || answer == (None, Some(libc::SIGABRT), line), "{what}: {answer:?}");
+    }
+}
+
+/// A child: a fault outside the allocator, and a handler that does what crash handlers do.
+fn faulting(_: &str) {
+    extern "C" fn on_fault(_: i32) {
+        let text = format!("{:?}", (0..1000).collect::<Vec<_>>());
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(if text.len() > 1000 && allocate_a_run() { 5 } else { 6 }) };
+    }
+    on_signal(libc::SIGSEGV, on_fault);
+    let blocks: Vec<Block> = (1..100).map(|n| Block::new(n * 300, 8)).collect();
+    // SAFETY: none. The fault is what the handler is for.
+    unsafe { ptr::without_provenance_mut::<u8>(16).write_volatile(1) };
+    blocks.into_iter().for_each(Block::free);
+}
+
+fn a_handler_of_a_fault_in_the_program_is_served() {
+    common::assert_child_exits("faulting", "", 5);
+}
+
+/// A child: a misuse that is found inside the allocator, and a handler of the abort that goes there again.
+fn allocating_abort_handler(_: &str) {
+    extern "C" fn on_abort(_: i32) {
+        allocate_a_run();
+    }
+    on_signal(libc::SIGABRT, on_abort);
+    let block = Block::new(3 * PAGE, 8);
+    let (ptr, layout) = (block.as_ptr(), block.layout());
+    block.free();
+    // SAFETY: none. That it is found is what is tested.
+    unsafe { KMALLOC.dealloc(ptr, layout) };
+}
+
+fn a_handler_of_the_abort_that_allocates_does_not_start_it_again() {
+    let output = child("allocating_abort_handler", "");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.status.signal()), (None, Some(libc::SIGABRT)), "{stderr}");
+    assert!(stderr.starts_with("kmalloc: double free") && (1..=2).contains(&stderr.lines().count()), "{stderr}");
+}

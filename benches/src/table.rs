@@ -1,0 +1,258 @@
+//! From callgrind's counts to instructions per operation, and the comparison with the committed table.
+//!
+//! A case that takes `a` instructions in `m` rounds and `b` in `n` rounds takes `(b - a) / (n - m)` in one; the empty
+//! loop of the same shape, worked out likewise, is taken off.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// Growth of a figure that is still accepted: one part in fifty.
+pub const TOLERANCE: f64 = 0.02;
+
+/// And what rounding to two decimals may add to that.
+const ROUNDING: f64 = 0.01;
+
+/// What a function of `benches/instructions.rs` does: its name, the empty loop of the same shape, and how many
+/// operations it does in a round.
+const SHAPES: [(&str, &str, f64); 4] = [
+    ("pair", "empty_pair", 1.0),
+    ("zeroed_pair", "empty_pair", 1.0),
+    ("realloc_in_place", "empty_realloc", 2.0),
+    ("batch", "empty_batch", 1000.0),
+];
+
+/// One line of the table: the cost of one operation on objects of one size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The operation, by the name of its function.
+    pub operation: String,
+    /// Size of the object in bytes.
+    pub size: u64,
+    /// Instructions per operation.
+    pub instructions: f64,
+    /// Locked instructions per operation (callgrind's global bus events).
+    pub locked: f64,
+}
+
+/// Why no table could be worked out, in words for the one who ran the script.
+pub type Error = Box<dyn std::error::Error>;
+
+/// The counts of one run of one case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Counts {
+    instructions: f64,
+    locked: f64,
+}
+
+impl Counts {
+    /// The counts per unit of something of which there are `n`.
+    fn per(self, n: f64) -> Self {
+        Counts { instructions: self.instructions / n, locked: self.locked / n }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Counts { instructions: self.instructions - other.instructions, locked: self.locked - other.locked }
+    }
+}
+
+/// The counts by function, size and rounds.
+type Cases = BTreeMap<(String, u64), BTreeMap<u64, Counts>>;
+
+/// Works the table out from what iai-callgrind prints with `--output-format=json`: one document per case.
+pub fn measured(json: impl Read) -> Result<Vec<Row>, Error> {
+    let mut cases = Cases::new();
+    for document in serde_json::Deserializer::from_reader(json).into_iter::<serde_json::Value>() {
+        let document = document?;
+        let (Some(function), Some(id)) = (document["function_name"].as_str(), document["id"].as_str()) else {
+            return Err("a case without a name or an identifier".into());
+        };
+        let (size, rounds) = size_and_rounds(id).ok_or_else(|| format!("{function}: identifier `{id}`"))?;
+        let counts = counts(&document).ok_or_else(|| format!("{function} {id}: no counts"))?;
+        cases.entry((function.to_owned(), size)).or_default().insert(rounds, counts);
+    }
+    let mut rows = Vec::new();
+    for (operation, empty, operations_per_round) in SHAPES {
+        let shape = per_round(&cases, empty, 0)?;
+        for (function, size) in cases.keys().filter(|(function, _)| function == operation) {
+            let cost = per_round(&cases, function, *size)?.minus(shape).per(operations_per_round);
+            let (instructions, locked) = (hundredths(cost.instructions), hundredths(cost.locked));
+            rows.push(Row { operation: operation.to_owned(), size: *size, instructions, locked });
+        }
+    }
+    if rows.is_empty() {
+        return Err("no case was measured".into());
+    }
+    Ok(rows)
+}
+
+/// The counts of one round: the difference of two runs, over the difference of their rounds.
+fn per_round(cases: &Cases, function: &str, size: u64) -> Result<Counts, Error> {
+    let runs = cases.get(&(function.to_owned(), size)).ok_or_else(|| format!("{function} {size}: not measured"))?;
+    let (Some((few, a)), Some((many, b)), 2) = (runs.first_key_value(), runs.last_key_value(), runs.len()) else {
+        return Err(format!("{function} {size}: measured for {} numbers of rounds, not two", runs.len()).into());
+    };
+    Ok(b.minus(*a).per((many - few) as f64))
+}
+
+/// Reads `s<size>_r<rounds>`.
+fn size_and_rounds(id: &str) -> Option<(u64, u64)> {
+    let (size, rounds) = id.split_once('_')?;
+    Some((size.strip_prefix('s')?.parse().ok()?, rounds.strip_prefix('r')?.parse().ok()?))
+}
+
+/// The counts of a summary. Beside the new figure (`Left`) there may be that of the run before (`Both`).
+fn counts(document: &serde_json::Value) -> Option<Counts> {
+    let total = &document["profiles"][0]["summaries"]["total"]["summary"]["Callgrind"];
+    let figure = |event: &str| {
+        let metrics = &total[event]["metrics"];
+        let new = metrics.get("Left").or_else(|| metrics.get("Both")?.get(0))?;
+        new["Int"].as_u64().map(|count| count as f64)
+    };
+    Some(Counts { instructions: figure("Ir")?, locked: figure("Ge")? })
+}
+
+fn hundredths(figure: f64) -> f64 {
+    let rounded = (figure * 100.0).round() / 100.0;
+    rounded + 0.0 // no negative zero in the table
+}
+
+/// Reads a table; lines that begin with `#` say what it was measured with.
+pub fn read(csv: impl Read) -> Result<Vec<Row>, Error> {
+    let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(csv);
+    Ok(reader.deserialize().collect::<Result<_, _>>()?)
+}
+
+/// Writes a table, with a first line that says what it was measured with.
+pub fn write(mut out: impl Write, note: &str, rows: &[Row]) -> Result<(), Error> {
+    writeln!(out, "# {note}")?;
+    let mut writer = csv::Writer::from_writer(out);
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    Ok(writer.flush()?)
+}
+
+/// The figures that a comparison has found wrong; empty is good.
+pub fn regressions(old: &[Row], new: &[Row]) -> Vec<String> {
+    let mut found = Vec::new();
+    for row in new {
+        let Some(before) = find(old, row) else {
+            found.push(format!("{} {}: not in the committed table", row.operation, row.size));
+            continue;
+        };
+        for (what, before, now) in
+            [("instructions", before.instructions, row.instructions), ("locked", before.locked, row.locked)]
+        {
+            if now > before * (1.0 + TOLERANCE) + ROUNDING {
+                found.push(format!("{} {}: {what} {before} -> {now}", row.operation, row.size));
+            }
+        }
+    }
+    for row in old.iter().filter(|row| find(new, row).is_none()) {
+        found.push(format!("{} {}: in the committed table, but not measured", row.operation, row.size));
+    }
+    found
+}
+
+/// Whether a figure has fallen by more than is tolerated the other way: then the table should be written anew.
+pub fn has_improved(old: &[Row], new: &[Row]) -> bool {
+    new.iter().any(|row| {
+        find(old, row).is_some_and(|before| row.instructions < before.instructions * (1.0 - TOLERANCE) - ROUNDING)
+    })
+}
+
+/// The table in Markdown, each figure beside the committed one.
+pub fn markdown(old: &[Row], new: &[Row]) -> String {
+    let mut text = String::from(
+        "| operation | size | instructions | committed | locked | committed |\n|---|---:|---:|---:|---:|---:|\n",
+    );
+    for row in new {
+        let (instructions, locked) = match find(old, row) {
+            Some(before) => (before.instructions.to_string(), before.locked.to_string()),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        text += &format!(
+            "| {} | {} | {} | {instructions} | {} | {locked} |\n",
+            row.operation, row.size, row.instructions, row.locked
+        );
+    }
+    text
+}
+
+fn find<'a>(rows: &'a [Row], like: &Row) -> Option<&'a Row> {
+    rows.iter().find(|row| row.operation == like.operation && row.size == like.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(operation: &str, size: u64, instructions: f64, locked: f64) -> Row {
+        Row { operation: operation.to_owned(), size, instructions, locked }
+    }
+
+    fn document(function: &str, id: &str, metrics: &str) -> String {
+        format!(
+            r#"{{"function_name": "{function}", "id": "{id}", "profiles": [{{"summaries": {{"total": {{"summary":
+            {{"Callgrind": {{"Ir": {{"metrics": {metrics}}}, "Ge": {{"metrics": {{"Left": {{"Int": 7}}}}}}}}}}}}}}}}]}}"#
+        )
+    }
+
+    fn left(count: u64) -> String {
+        format!(r#"{{"Left": {{"Int": {count}}}}}"#)
+    }
+
+    #[test]
+    fn a_pair_costs_the_difference_of_two_runs_less_the_empty_loop() {
+        let mut json = String::new();
+        for (function, ids) in [("empty_pair", ["s0_r10", "s0_r20"]), ("pair", ["s48_r20", "s48_r10"])] {
+            let counts = if function == "pair" { [1400, 1000] } else { [50, 100] };
+            for (id, count) in ids.into_iter().zip(counts) {
+                json += &document(function, id, &left(count));
+            }
+        }
+        for empty in ["empty_realloc", "empty_batch"] {
+            json += &document(empty, "s0_r1", &left(0));
+            json += &document(empty, "s0_r2", &left(0));
+        }
+        assert_eq!(measured(json.as_bytes()).unwrap(), [row("pair", 48, 35.0, 0.0)]);
+    }
+
+    #[test]
+    fn a_figure_that_has_one_of_an_earlier_run_beside_it_is_the_new_one() {
+        let json = document("pair", "s8_r1", r#"{"Both": [{"Int": 3}, {"Int": 4}]}"#);
+        let counts = counts(&serde_json::from_str(&json).unwrap()).unwrap();
+        assert_eq!(counts, Counts { instructions: 3.0, locked: 7.0 });
+    }
+
+    #[test]
+    fn a_case_that_ran_for_one_number_of_rounds_only_is_an_error() {
+        assert!(measured(document("empty_pair", "s0_r10", &left(1)).as_bytes()).is_err());
+        assert!(measured(&b""[..]).is_err());
+    }
+
+    #[test]
+    fn growth_within_the_tolerance_is_accepted_and_beyond_it_reported() {
+        let old = [row("pair", 48, 100.0, 0.0)];
+        assert!(regressions(&old, &[row("pair", 48, 102.0, 0.0)]).is_empty());
+        assert_eq!(regressions(&old, &[row("pair", 48, 102.1, 0.0)]).len(), 1);
+        assert_eq!(regressions(&old, &[row("pair", 48, 100.0, 1.0)]).len(), 1);
+    }
+
+    #[test]
+    fn a_row_on_one_side_only_is_reported() {
+        let old = [row("pair", 48, 100.0, 0.0)];
+        assert_eq!(regressions(&old, &[]).len(), 1);
+        assert_eq!(regressions(&[], &old).len(), 1);
+    }
+
+    #[test]
+    fn a_table_reads_back_as_it_was_written() {
+        let rows = [row("pair", 48, 35.5, 0.0), row("batch", 16, 70.25, 0.04)];
+        let mut csv = Vec::new();
+        write(&mut csv, "what it was measured with", &rows).unwrap();
+        assert_eq!(read(&csv[..]).unwrap(), rows);
+    }
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs the loom models of the core, one process each: ci/loom.sh [--mutants] [PART-OF-A-NAME]
+#
+# Every interleaving with at most LOOM_MAX_PREEMPTIONS preemptions (2) is tried, for at most LOOM_MAX_DURATION
+# seconds a model (60). A model that this stops has not been exhausted, and its line says so.
+#
+# With --mutants the code is broken in one place at a time, and some model must fail each time: ci/mutants.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+mutants=
+if [ "${1:-}" = --mutants ]; then mutants=1 && shift; fi
+part=${1:-}
+
+# Named to cargo for this package alone: other crates have a `cfg(loom)` too. The second is crossbeam-epoch's own.
+export RUSTFLAGS="--cfg loom --cfg crossbeam_loom -C debug-assertions=on"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom
+export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2}
+export LOOM_MAX_DURATION=${LOOM_MAX_DURATION:-60}
+export RUST_BACKTRACE=0
+
+build=$(cargo test -p allocator-core --release --lib --no-run 2>&1) || { echo "$build" >&2; exit 1; }
+binary=$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$build")
+binary=$(realpath "$binary")
+export binary
+if [ -n "$mutants" ]; then exec ci/mutants.sh "$part"; fi
+
+mapfile -t models < <("$binary" --list --format terse loom | sed -n 's/: test$//p' | grep -F -- "$part" || true)
+if [ "${#models[@]}" = 0 ]; then
+    echo "loom: no model to run" >&2
+    exit 1
+fi
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+export logs
+
+model() {
+    local name=$1 log="$logs/${1//:/_}" begin=$SECONDS seconds result
+    if "$binary" --exact "$name" --nocapture --test-threads 1 >"$log" 2>&1 && grep -q '^test result: ok. 1 passed' "$log"; then
+        seconds=$((SECONDS - begin))
+        result="to the end"
+        if [ "$seconds" -ge "$LOOM_MAX_DURATION" ]; then result="stopped by the time limit, not exhausted"; fi
+        printf 'ok     %4d s  %s  (%s)\n' "$seconds" "$name" "$result"
+    else
+        printf 'FAILED %4d s  %s\n' "$((SECONDS - begin))" "$name"
+        tail -n 60 "$log"
+        return 1
+    fi
+}
+export -f model
+
+echo "loom: ${#models[@]} models, at most $LOOM_MAX_PREEMPTIONS preemptions, at most $LOOM_MAX_DURATION s each"
+# shellcheck disable=SC2016 # for the inner shell
+printf '%s\0' "${models[@]}" | xargs -0 -n 1 -P "$(nproc)" bash -c 'model "$1"' _ || {
+    echo "loom: a model failed" >&2
+    exit 1
+}
+echo "loom: ${#models[@]} models passed"

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Every test on a kernel that refuses madvise, mremap, membarrier, prctl, sched_getaffinity, sched_yield, and mprotect but for what loading a program and
+# starting a thread need (`minimal-kernel` has the filter).
+#
+# Left out, by name, are the tests of just these calls: that a purge gives memory back, and that areas move without
+# copying.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+target=${CARGO_TARGET_DIR:-target}
+excepted=(
+    heap::tests::a_heap_that_was_used_and_emptied_is_whole # counts what a purge gave back
+    heap::tests::pages_that_were_purged_need_no_zeroing    # asserts that a purge succeeds
+    heap::tests::areas_grow_by_moving_pages_not_bytes      # counts areas moved by mremap
+    reclaim_gives_back_what_nobody_uses                    # measures resident memory after a purge
+)
+
+cargo build -p stress --example minimal-kernel
+launcher=$(realpath "$target")/debug/examples/minimal-kernel
+triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export "CARGO_TARGET_${triple}_RUNNER=$launcher"
+skips=()
+for name in "${excepted[@]}"; do skips+=(--skip "$name"); done
+cargo test -p allocator-core -p allocator-global --lib --tests --examples -- "${skips[@]}"

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The newcomer's command, then everything again with arenas of one chunk, the allocator with every object checked at
+# the call, then what measures.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+echo "-- cargo test"
+cargo test
+echo "-- cargo test, small arenas"
+cargo test --features allocator-core/small-arenas
+echo "-- cargo test of the allocator, checked"
+cargo test -p allocator-global --features allocator-global/checked --test catalogue --test misuse --test sizes
+echo "-- cargo test -p benches"
+cargo test -p benches --lib --bins

@@ -1,0 +1,5 @@
+//! See `stress::targets::size_class`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| stress::targets::size_class(bytes));

@@ -1,0 +1,94 @@
+//! `faults`: refuses every system call of every workload in turn, and ends with code 1 if Kmalloc did anything wrong.
+
+use clap::Parser;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use stress::faults::{sites, watch_for_hangs, workloads, Sweep, Totals};
+use stress::Violation;
+
+/// Every n-th system call of every workload fails, alone and with all that follow; then every k-th, and each kind.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Workloads this many times as long
+    #[arg(long, default_value_t = 1)]
+    scale: usize,
+    /// Two calls near each other fail in one run as well
+    #[arg(long)]
+    pairs: bool,
+    /// Ends the pairs after so long, all workloads together
+    #[arg(long, default_value_t = 3600)]
+    seconds: u64,
+    /// Fails unless so many injections differ, singles and pairs together
+    #[arg(long, default_value_t = 0)]
+    least: u64,
+    /// Only how many calls each workload makes
+    #[arg(long)]
+    count: bool,
+    /// Only workloads whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// Processor time of this process.
+fn cpu() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the time.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+fn sweep(arguments: &Arguments) -> Result<Totals, Violation> {
+    let mut workloads = workloads::all(arguments.scale);
+    workloads.retain(|workload| workload.name.contains(&arguments.only));
+    println!(
+        "{:<26} {:>6} {:>8} {:>8} {:>8} {:>9} {:>9} {:>7}",
+        "workload", "calls", "singles", "pairs", "runs", "refused", "nulls", "cpu s"
+    );
+    let mut total = Totals::default();
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    for (i, workload) in workloads.iter().enumerate() {
+        let before = cpu();
+        let mut sweep = Sweep::new(workload)?;
+        if !arguments.count {
+            sweep.singles()?;
+            sweep.storms()?;
+        }
+        let mut cut = "";
+        if arguments.pairs {
+            let left = end.saturating_duration_since(Instant::now()) / (workloads.len() - i) as u32;
+            if !sweep.pairs(Instant::now() + left)? {
+                cut = " cut off";
+            }
+        }
+        let Totals { calls, runs, refused, nulls, singles, pairs } = sweep.totals();
+        let seconds = (cpu() - before).as_secs_f64();
+        let name = workload.name;
+        println!("{name:<26} {calls:>6} {singles:>8} {pairs:>8} {runs:>8} {refused:>9} {nulls:>9} {seconds:>7.1}{cut}");
+        total.add(sweep.totals());
+    }
+    Ok(total)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    watch_for_hangs();
+    let total = match sweep(&arguments) {
+        Ok(total) => total,
+        Err(violation) => {
+            eprintln!("{violation}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let sites = sites::all();
+    println!("\n{} call sites:\n  {}\n", sites.len(), sites.join("\n  "));
+    let Totals { calls, runs, refused, nulls, singles, pairs } = total;
+    println!("{calls} system calls in {runs} runs; {refused} refusals of the system, {nulls} of requests");
+    println!("{singles} distinct (workload, call site, n), {pairs} distinct pairs of them");
+    println!("each run: null or intact, everything freed, audit clean, every mapped byte known, then served in full");
+    if singles + pairs < arguments.least {
+        eprintln!("fewer than {}", arguments.least);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
