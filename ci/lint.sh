@@ -15,6 +15,8 @@ step "clippy, small arenas"
 cargo clippy -p allocator-core -p allocator-global --all-targets --features allocator-core/small-arenas -- -D warnings
 step "clippy, hooks in race windows"
 cargo clippy -p stress --all-targets --features yields -- -D warnings
+step "clippy, under a scheduler"
+cargo clippy -p stress --all-targets --features schedules -- -D warnings
 step "clippy, checked"
 cargo clippy -p allocator-core -p allocator-global --all-targets --features allocator-global/checked -- -D warnings
 step "clippy, the core without std"

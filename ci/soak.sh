@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Long runs: ci/soak.sh [SECONDS [PART...]]; an hour of each part without an argument.
+# Long runs: ci/soak.sh [SECONDS [PART...]]; an hour of `stress` and an hour of `yields` without an argument.
 #
-# | part   | what it does                                                                      |
-# |--------|-----------------------------------------------------------------------------------|
-# | stress | every shape of load on every system, each block verified                          |
-# | yields | the same, with threads that yield in the race windows of the allocator            |
-# | forks  | SOAK_FORKS (100000) forks of a process whose threads allocate, half of them where one system call in ten is refused; not if none is named |
+# | part      | what it does                                                                            |
+# |-----------|-----------------------------------------------------------------------------------------|
+# | stress    | every shape of load on every system, each block verified                                |
+# | yields    | the same, with threads that yield in the race windows of the allocator                  |
+# | schedules | the whole allocator under a scheduler that chooses at random: ci/schedules.sh           |
+# | faults    | every system call fails alone and with all that follow, then two of them: ci/faults.sh  |
+# | loom      | the models with 3 preemptions, each for at most SECONDS: ci/loom.sh                     |
+# | forks     | SOAK_FORKS (100000) forks of a process whose threads allocate, half of them where one   |
+# |           | system call in ten is refused                                                           |
 #
 # How far `stress` and `yields` have come is kept under target/soak, by revision: when the script is called again with
 # the same tree, they go on from there. A line of progress each SOAK_EVERY seconds (60). The line `evidence` at the end
@@ -53,6 +57,9 @@ stress() {
 yields() {
     run '^soak: ' --features yields -- soak --seconds "$seconds" --every "${SOAK_EVERY:-60}" --state "$states/yields"
 }
+schedules() { ci/schedules.sh "$seconds"; }
+faults() { ci/faults.sh --pairs "$seconds"; }
+loom() { LOOM_MAX_PREEMPTIONS=3 LOOM_MAX_DURATION=$seconds ci/loom.sh; }
 # One operation in eight of the thread that forks is a fork, on average.
 forks() {
     local system forks=${SOAK_FORKS:-100000}
@@ -64,7 +71,7 @@ forks() {
 [ $# -gt 0 ] || set -- stress yields
 for part in "$@"; do
     case $part in
-    stress | yields | forks)
+    stress | yields | schedules | faults | loom | forks)
         echo "-- soak: $part, revision $revision"
         "$part"
         ;;

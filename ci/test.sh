@@ -9,6 +9,7 @@ cargo test
 echo "-- cargo test, small arenas"
 cargo test --features allocator-core/small-arenas
 echo "-- cargo test of the allocator, checked"
-cargo test -p allocator-global --features allocator-global/checked --test catalogue --test misuse --test sizes
+cargo test -p allocator-global --features allocator-global/checked --test catalogue --test fork --test misuse \
+    --test sizes
 echo "-- cargo test -p benches"
 cargo test -p benches --lib --bins

@@ -1,6 +1,7 @@
 //! `faults`: refuses every system call of every workload in turn, and ends with code 1 if Kmalloc did anything wrong.
 
 use clap::Parser;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use stress::faults::{sites, watch_for_hangs, workloads, Sweep, Totals};
@@ -13,6 +14,9 @@ struct Arguments {
     /// Workloads this many times as long
     #[arg(long, default_value_t = 1)]
     scale: usize,
+    /// Only one call in so many fails together with all that follow; each fails alone whatever this is
+    #[arg(long, default_value = "1")]
+    thin: NonZeroUsize,
     /// Two calls near each other fail in one run as well
     #[arg(long)]
     pairs: bool,
@@ -52,7 +56,7 @@ fn sweep(arguments: &Arguments) -> Result<Totals, Violation> {
         let mut sweep = Sweep::new(workload)?;
         if !arguments.count {
             sweep.singles()?;
-            sweep.storms()?;
+            sweep.storms(arguments.thin.get())?;
         }
         let mut cut = "";
         if arguments.pairs {

@@ -158,12 +158,12 @@ fn areas(s: &mut Script, scale: usize) {
 }
 
 fn aligned_areas(s: &mut Script, scale: usize) {
-    for round in 0..44 * scale {
+    for round in 0..24 * scale {
         let (size, shift) = (1 + s.below(100 * KIB), 22 + s.below(4));
         s.alloc(0, size, 1 << shift);
         s.zeroed(1, 64, 16 * MIB);
         s.op(1, Action::Resize { which: 0, size });
-        if round % 8 == 0 {
+        if round % 12 == 0 {
             let shift = 13 + s.below(12);
             s.alloc(0, VMALLOC_THRESHOLD + size, 1 << shift);
             s.op(0, Action::Resize { which: u16::MAX, size: VMALLOC_THRESHOLD + MIB });
@@ -283,7 +283,7 @@ fn many_thread_blocks(s: &mut Script, scale: usize) {
 }
 
 fn reclaim_in_the_middle(s: &mut Script, scale: usize) {
-    s.random(Profile::Program, 600 * scale, 12);
+    s.random(Profile::Program, 480 * scale, 12);
 }
 
 fn to_the_edge(s: &mut Script, scale: usize) {
@@ -325,11 +325,11 @@ fn hand_over(s: &mut Script, scale: usize) {
 }
 
 fn mixed(s: &mut Script, scale: usize) {
-    s.random(Profile::Everything, 200 * scale, 15);
+    s.random(Profile::Everything, 140 * scale, 15);
 }
 
 fn edges(s: &mut Script, scale: usize) {
-    s.random(Profile::Edges, 200 * scale, 15);
+    s.random(Profile::Edges, 120 * scale, 15);
 }
 
 /// A little of everything, to see that a heap serves every layer on every lane.
@@ -382,8 +382,8 @@ pub fn all(scale: usize) -> Vec<Workload> {
     }
     let [first, second] = [100, 101].map(|seed| {
         let mut script = Script::new(seed);
-        script.random(Profile::Runs, 30 * scale, 8);
-        script.random(Profile::Program, 60 * scale, 12);
+        script.random(Profile::Runs, 20 * scale, 8);
+        script.random(Profile::Program, 40 * scale, 12);
         script.ops
     });
     let play = Play::Together(first, second);
