@@ -8,9 +8,10 @@
 //! as they are used.
 //!
 //! # Invariants
-//! - Ar1: chunks below `committed` are writable, described, in the address table and with the buddy; others are none of it.
-//! - Ar2: `committed` changes under the lock of the arena's zone only. To others it is a bound (Relaxed): what lies below
-//!   it they reach through the buddy's words or the address table, which publish it.
+//! - Ar1: chunks below `committed` are writable, described, in the address table and with the buddy; others are none of
+//!   it.
+//! - Ar2: `committed` changes under the lock of the arena's zone only. To others it is a bound (Relaxed): what lies
+//!   below it they reach through the buddy's words or the address table, which publish it.
 
 use crate::buddy::{Buddy, NotFound, Region, Run, Summary};
 use crate::chunk::Chunk;
@@ -224,8 +225,8 @@ impl Arena {
         PageIndex::new(((address - self.base().as_ptr() as usize) >> PAGE_SHIFT) as u32)
     }
 
-    /// Counts the caller in until it drops the answer, which is its last look at the arena. For whoever gives pages back,
-    /// before it does: its Release of the pages is what shows the count to whoever takes them all.
+    /// Counts the caller in until it drops the answer, which is its last look at the arena. For whoever gives pages
+    /// back, before it does: its Release of the pages is what shows the count to whoever takes them all.
     pub fn leaving(&self) -> Leaving<'_> {
         self.leaving.fetch_add(1, Relaxed);
         Leaving(&self.leaving)
@@ -247,8 +248,8 @@ impl Arena {
         })
     }
 
-    /// Takes every chunk out of the buddy and the table. False, and nothing changed, if a page is out or somebody who gave
-    /// one back is not gone yet.
+    /// Takes every chunk out of the buddy and the table. False, and nothing changed, if a page is out or somebody who
+    /// gave one back is not gone yet.
     pub fn empty_out(&self, table: &AddressTable) -> bool {
         let committed = self.committed();
         let Some(_transit) = self.buddy().take_all(committed) else { return false };

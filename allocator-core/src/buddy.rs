@@ -35,13 +35,14 @@
 //! Why Bu2 holds: T1 {clear hint, look at word} races with T2 {change word, set hint}. Both are RMWs of the hint word:
 //! if T1's is first, the bit ends set; if T2's is first, T1 acquires it (RMWs of others in between continue the release
 //! sequence) and its second look sees T2's word, and sets the bit again. Neither needs more than its half: T1 has
-//! nothing to tell, and T2 looks at nothing afterwards. The argument dies if T2 skips its RMW because a plain load says that the bit is set already, so
-//! `publish` never skips; it is called only when the largest free run changes. The same argument, one level up, holds
-//! Bu3.
+//! nothing to tell, and T2 looks at nothing afterwards. The argument dies if T2 skips its RMW because a plain load says
+//! that the bit is set already, so `publish` never skips; it is called only when the largest free run changes. The same
+//! argument, one level up, holds Bu3.
 //!
 //! Why a sure look is right: say that pages went from word A to word B during it, and it found them in neither. It saw
-//! them gone from A, so it sees at its end that their transit had begun. At its beginning, either that had not begun, and
-//! the word of transits differs; or it had not ended, and somebody was in transit; or it had ended, and then B was seen.
+//! them gone from A, so it sees at its end that their transit had begun. At its beginning, either that had not begun,
+//! and the word of transits differs; or it had not ended, and somebody was in transit; or it had ended, and then B was
+//! seen.
 
 use crate::chunk::{Change, Chunk, PageSet};
 use crate::config::{BINS, CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
@@ -192,8 +193,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     /// As `take`, but asks every word and trusts no hint: for whoever is about to be refused. Between the change of a
     /// word and that of its hints, or between the two steps of clearing a hint in vain, `take` can miss pages of which
-    /// nothing is in transit; the words never lie. But a chunk may go from one word to another behind our back: the error
-    /// says whether one did. Slow: it looks at every chunk.
+    /// nothing is in transit; the words never lie. But a chunk may go from one word to another behind our back: the
+    /// error says whether one did. Slow: it looks at every chunk.
     pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<Run, NotFound> {
         // Acquire meets the Release of a transit's end: its pages are back where the search sees them.
         let before = self.summary.transit.load(Acquire);
@@ -326,8 +327,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         purged
     }
 
-    /// Takes every chunk of an arena of `n` chunks, so that nobody has or will get a page of it; they are in transit until
-    /// the answer is dropped. `None`, and nothing changed, if a page is out.
+    /// Takes every chunk of an arena of `n` chunks, so that nobody has or will get a page of it; they are in transit
+    /// until the answer is dropped. `None`, and nothing changed, if a page is out.
     pub fn take_all(&self, n: u32) -> Option<Transit<'m>> {
         let transit = self.transit();
         for c in 0..n {

@@ -9,7 +9,8 @@
 //! The form is the row of LLFree (Wrenger et al., USENIX ATC 2023), made so long that no block ever spans two words.
 //!
 //! # Invariants (each is a line of [`Chunk::validate`] or of `Buddy::validate`)
-//! - Ch1: a page has one owner: its bit in `free`, the chunk's bit among the whole ones, a client, or a thread in transit.
+//! - Ch1: a page has one owner: its bit in `free`, the chunk's bit among the whole ones, a client, or a thread in
+//!   transit.
 //! - Ch2: while the chunk is parked, or owned as a whole, `free` is zero.
 //! - Ch3: only the owner of a page touches its bit of `dirty`; a clear bit is a proof that the page reads as zeros.
 //!

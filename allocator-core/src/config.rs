@@ -1,5 +1,5 @@
-//! The constants that more than one module needs, and the assertions that tie them together. What one module alone needs
-//! stands there.
+//! The constants that more than one module needs, and the assertions that tie them together. What one module alone
+//! needs stands there.
 
 use static_assertions::const_assert;
 

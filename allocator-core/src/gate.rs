@@ -154,7 +154,8 @@ impl Gate {
     }
 
     /// Closes the gate and waits until nobody is inside. `everyone` gives the words of all threads that have a block.
-    /// Whoever has closed it may close it again, and then opens it as often. False if somebody stays inside, or if the calling thread is: then the gate is as it was.
+    /// Whoever has closed it may close it again, and then opens it as often. False if somebody stays inside, or if the
+    /// calling thread is: then the gate is as it was.
     pub fn close<'a, P: Park + ?Sized, I: Iterator<Item = &'a Presence>>(
         &'a self,
         park: &P,

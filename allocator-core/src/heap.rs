@@ -232,9 +232,9 @@ impl Heap {
         unsafe { self.obtain(thread, layout) }.map(|(ptr, _)| ptr)
     }
 
-    /// Memory, and whether it is known to read as zeros. Before a refusal, what the caches could spare goes back to
-    /// the arenas, and the request is made once more; then, if an area could serve it, what arenas could spare goes back
-    /// to the system.
+    /// Memory, and whether it is known to read as zeros. Before a refusal, what the caches could spare goes back to the
+    /// arenas, and the request is made once more; then, if an area could serve it, what arenas could spare goes back to
+    /// the system.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
@@ -631,9 +631,9 @@ impl Heap {
         unsafe { self.mempool.free(self.os(), ptr) };
     }
 
-    /// Gives back what is not needed: the calling thread's sheaves, empty slabs, resident free pages, empty arenas, what
-    /// ended threads left behind. Returns the bytes of free pages that went back to the system. Costs a walk over all
-    /// arenas and a system call for each run of free pages.
+    /// Gives back what is not needed: the calling thread's sheaves, empty slabs, resident free pages, empty arenas,
+    /// what ended threads left behind. Returns the bytes of free pages that went back to the system. Costs a walk over
+    /// all arenas and a system call for each run of free pages.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].

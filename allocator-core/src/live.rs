@@ -12,8 +12,8 @@
 //!
 //! # Invariants (each is a line of [`validate`], `Thread::validate` or `Heap::validate`)
 //! - Lv1: an object that is free in its slab or lies in a sheaf is not live.
-//! - Lv2: there are as many live objects as are neither free in a slab nor in a sheaf; in a child of a fork one more or less
-//!   for each thread of its parent, which may have been stopped between its sheaf and the bit.
+//! - Lv2: there are as many live objects as are neither free in a slab nor in a sheaf; in a child of a fork one more or
+//!   less for each thread of its parent, which may have been stopped between its sheaf and the bit.
 //!
 //! # Memory ordering
 //! Relaxed throughout: a bit changes hands with its object, ordered by what orders the object.

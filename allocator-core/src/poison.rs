@@ -2,8 +2,8 @@
 //! `-Zsanitizer=address`; without it nothing is done here.
 //!
 //! AddressSanitizer knows mappings, and takes every byte of an arena for usable. So everything in an arena that the
-//! program does not have is *poisoned*: free pages, free objects, those in sheaves, and what is left of an object, run or
-//! area behind the bytes that were asked for. Whoever touches it (use after free, overflow) is reported at once.
+//! program does not have is *poisoned*: free pages, free objects, those in sheaves, and what is left of an object, run
+//! or area behind the bytes that were asked for. Whoever touches it (use after free, overflow) is reported at once.
 
 use core::ptr::NonNull;
 

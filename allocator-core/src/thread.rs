@@ -208,8 +208,8 @@ impl Thread {
         Ok(())
     }
 
-    /// Takes the word of the sheaves of a thread that is no more: what lies in them is not the program's, though the thread
-    /// may have been stopped before it said so. Does nothing without the feature `checked`.
+    /// Takes the word of the sheaves of a thread that is no more: what lies in them is not the program's, though the
+    /// thread may have been stopped before it said so. Does nothing without the feature `checked`.
     ///
     /// # Safety
     /// The calling thread has the block.
@@ -370,7 +370,8 @@ impl Registry {
         })
     }
 
-    /// Threads of the parent, if this is a child. Each may have been stopped with an object between its sheaf and its hands.
+    /// Threads of the parent, if this is a child. Each may have been stopped with an object between its sheaf and its
+    /// hands.
     pub fn lost(&self, os: &dyn Os) -> usize {
         self.blocks.lock(os).lost
     }

@@ -9,13 +9,13 @@
 //!
 //! The first arena stays. Others may be walked by a protected thread, or by one that holds the lock; an empty one is
 //! unlinked under the lock and unmapped when the last protected walker is gone (`reclaim`). Whoever gives the last page
-//! of one back owns nothing of it any more, but has hints to set in it still: it is counted until it has, and as long as
-//! anybody is, the arena is not emptied out.
+//! of one back owns nothing of it any more, but has hints to set in it still: it is counted until it has, and as long
+//! as anybody is, the arena is not emptied out.
 //!
 //! # Invariants
 //! - Zo1: an arena in the list is whole: its chunks are in the table and its record is mapped.
-//! - Zo2: arenas are linked and unlinked under the lock; number 0 is never unlinked. One that was unlinked has a place to
-//!   come back to until it is destroyed.
+//! - Zo2: arenas are linked and unlinked under the lock; number 0 is never unlinked. One that was unlinked has a place
+//!   to come back to until it is destroyed.
 //! - Zo3: `generation` moves whenever pages, or address space for them, may have come that a search could have missed.
 //!
 //! # Memory ordering

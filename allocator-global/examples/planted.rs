@@ -1,4 +1,5 @@
-//! Faults on purpose: what `ci/san.sh` must see reported by the sanitizers, or their silence about all else would mean nothing.
+//! Faults on purpose: what `ci/san.sh` must see reported by the sanitizers, or their silence about all else would mean
+//! nothing.
 
 use allocator_global::Kmalloc;
 use std::alloc::{GlobalAlloc, Layout};

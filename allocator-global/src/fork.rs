@@ -1,10 +1,10 @@
 //! fork: a child in which the heap works.
 //!
 //! # Algorithm
-//! Three handlers, registered when the program or the plugin is loaded, so that no thread can be in the heap when there are
-//! none; or at the first allocation of a thread, should that be earlier, or should the C library refuse. Before a fork the gate of the heap is closed and
-//! everybody inside is waited for; parent and child open it again. Handlers of others may allocate: of theirs, those
-//! registered before ours run between ours, on the thread that the gate lets pass.
+//! Three handlers, registered when the program or the plugin is loaded, so that no thread can be in the heap when there
+//! are none; or at the first allocation of a thread, should that be earlier, or should the C library refuse. Before a
+//! fork the gate of the heap is closed and everybody inside is waited for; parent and child open it again. Handlers of
+//! others may allocate: of theirs, those registered before ours run between ours, on the thread that the gate lets pass.
 //!
 //! What that cannot help: a handler registered before ours that waits for a thread which waits before the gate.
 //! `vfork`, `posix_spawn` and a bare `clone` run no handlers; the first two need none.

@@ -13,7 +13,8 @@
 //!
 //! # Invariants
 //! - Li1: a block belongs to the thread whose pointer names it, and to nobody before and after.
-//! - Li2: without a key, or a place under it, a thread stays uncached: a block that no destructor flushes would be lost.
+//! - Li2: without a key, or a place under it, a thread stays uncached: a block that no destructor flushes would be
+//!   lost.
 
 use crate::tls::State;
 use crate::{fork, tls, HEAP};
@@ -141,7 +142,8 @@ pub(crate) fn enter_library() -> Option<usize> {
     Some(was as usize)
 }
 
-/// True if there is enough of the thread's own stack below `here`, which is on it. Where it lies is asked once per thread.
+/// True if there is enough of the thread's own stack below `here`, which is on it. Where it lies is asked once per
+/// thread.
 fn has_stack(thread: &Thread, here: usize) -> bool {
     let [floor, end] = thread.stack();
     if end.load(Relaxed) == 0 {

@@ -237,7 +237,8 @@ extern "C" fn forks_in_a_raw_thread(nothing: *mut c_void) -> *mut c_void {
     nothing
 }
 
-/// In a child the thread that forked has the number of the process, as the main thread has: it is no sign of a long stack.
+/// In a child the thread that forked has the number of the process, as the main thread has: it is no sign of a long
+/// stack.
 fn a_child_of_a_thread_with_a_small_stack_walks_and_retires() {
     extern "C" fn forks(nothing: *mut c_void) -> *mut c_void {
         // SAFETY: as in `in_child`, whose frames are too long for this stack.

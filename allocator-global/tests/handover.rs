@@ -87,7 +87,8 @@ fn a_consumer_that_only_frees_keeps_memory_bounded() {
         for _ in 0..3 {
             produce_and_consume(producers, 10_000);
         }
-        // Hundreds of megabytes have gone through. What is on its way at once depends on the scheduler, hence the slack.
+        // Hundreds of megabytes have gone through. What is on its way at once depends on the scheduler, hence the
+        // slack.
         assert_as_before(&before, resident, 32 * MIB);
     }
 }

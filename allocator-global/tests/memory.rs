@@ -1,4 +1,5 @@
-//! Memory: how much of it is held beside what the program has. Each case is a process of its own, so that its peak is its own.
+//! Memory: how much of it is held beside what the program has. Each case is a process of its own, so that its peak is
+//! its own.
 
 mod common;
 

@@ -24,8 +24,8 @@ fn most() -> usize {
     4 * KIB << u32::from(std::env::var_os("KMALLOC_TEST_UNOPTIMISED").is_some())
 }
 
-/// What it may use where it calls crossbeam-epoch, which moves bags of 2 KiB by value: only where there is more than that
-/// (`lifecycle`).
+/// What it may use where it calls crossbeam-epoch, which moves bags of 2 KiB by value: only where there is more than
+/// that (`lifecycle`).
 fn most_in_library() -> usize {
     4 * most()
 }

@@ -1,6 +1,6 @@
-//! A program under a limit of address space or data, or with one processor, that is there before it starts: limits go from
-//! the least at which any program starts to one that nobody feels. Its `main` is C's, so that nothing allocates in it but what is written here: Rust's own
-//! runtime answers some refusals at the start of a program by ending it.
+//! A program under a limit of address space or data, or with one processor, that is there before it starts: limits go
+//! from the least at which any program starts to one that nobody feels. Its `main` is C's, so that nothing allocates in
+//! it but what is written here: Rust's own runtime answers some refusals at the start of a program by ending it.
 #![no_main]
 
 mod common;

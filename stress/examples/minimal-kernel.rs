@@ -1,6 +1,7 @@
 //! `minimal-kernel COMMAND...`: runs a command that is refused what an allocator may ask a kernel for and can do
-//! without: `madvise`, `mremap`, `membarrier`, `prctl`, `sched_getaffinity`, `sched_yield`, and `mprotect` but for what loading a program and starting a
-//! thread need. A seccomp filter does it, so children and threads are refused the same.
+//! without: `madvise`, `mremap`, `membarrier`, `prctl`, `sched_getaffinity`, `sched_yield`, and `mprotect` but for what
+//! loading a program and starting a thread need. A seccomp filter does it, so children and threads are refused the
+//! same.
 //!
 //! What is left of `mprotect`: taking access away (guard pages, what the loader has relocated), and giving it to ranges
 //! that are neither a multiple of 2 MiB long nor longer than 8 MiB, since the C library does that to the stack of each

@@ -3,8 +3,8 @@
 //! Every block carries a pattern made from its identity, and every byte of it is looked at when the block is freed or
 //! resized, often by another thread than the one that wrote it. A block that is handed out twice, moved without its
 //! content, not zeroed, or written to by the allocator shows as a spoiled pattern; one that overlaps another shows at
-//! once in the map of claims. Each shape of load ends with all blocks freed and all threads gone, and then the heap must
-//! prove that it is empty.
+//! once in the map of claims. Each shape of load ends with all blocks freed and all threads gone, and then the heap
+//! must prove that it is empty.
 //!
 //! [`ops`] is the language of operations and its interpreter, and [`targets`] what fuzzers do with it. [`shapes`] says
 //! which threads allocate, hand over and free what, [`front`] which heap they do it on, [`soak`] runs all of it in turn

@@ -1,5 +1,5 @@
-//! Schedules: the whole allocator under a scheduler that chooses at random which thread goes on, at every place where two
-//! of them can meet. Only with the feature `schedules`.
+//! Schedules: the whole allocator under a scheduler that chooses at random which thread goes on, at every place where
+//! two of them can meet. Only with the feature `schedules`.
 //!
 //! # Algorithm
 //! Threads are tasks of `shuttle` on one thread of the system, so that nothing but a seed decides what happens. The
@@ -8,11 +8,11 @@
 //! with arenas, slabs, sheaves, areas and refused system calls, for hundreds of operations of several threads) is tried
 //! here by chance, one of many schedules a run; and every run can be run again by its seed.
 //!
-//! Half of the seeds choose by dice at each window (`RandomScheduler`); the others change priorities at a few windows of
-//! the whole run (`PctScheduler`; Burckhardt et al., ASPLOS 2010), which finds what needs a thread to stop for long.
+//! Half of the seeds choose by dice at each window (`RandomScheduler`); the others change priorities at a few windows
+//! of the whole run (`PctScheduler`; Burckhardt et al., ASPLOS 2010), which finds what needs a thread to stop for long.
 //!
-//! crossbeam-epoch has no hooks: what it does between two windows is one step. Nor are stale reads of weak memory models
-//! tried; that is loom's part.
+//! crossbeam-epoch has no hooks: what it does between two windows is one step. Nor are stale reads of weak memory
+//! models tried; that is loom's part.
 
 use crate::ops::{Block, Claims, Counts, Instance, Limits, Op, Placing, Player, Profile, Subject, Visitor};
 use crate::Violation;

@@ -1,7 +1,7 @@
 //! Yields: what happens in the race windows of the allocator, when it is built with hooks in them.
 //!
-//! Mostly nothing; now and then the thread lets others run, and rarely it sleeps, also while it holds a lock. Windows of
-//! a few instructions become as long as a time slice.
+//! Mostly nothing; now and then the thread lets others run, and rarely it sleeps, also while it holds a lock. Windows
+//! of a few instructions become as long as a time slice.
 
 use allocator_core::sync::at_windows;
 use std::cell::Cell;

@@ -1,4 +1,5 @@
-//! The buddy against a plain model (`model`): every reachable state of tiny ones, random steps on large ones, and the policy.
+//! The buddy against a plain model (`model`): every reachable state of tiny ones, random steps on large ones, and the
+//! policy.
 
 extern crate std;
 
@@ -260,7 +261,8 @@ fn chunks_in_a_row_never_cross_the_edge_of_a_region() {
 
 #[test]
 fn a_purge_enters_what_it_leaves_in_the_right_bin() {
-    // Guards against a lost hint: page 0 is being purged, somebody takes page 1, and only page 2 was there all the time.
+    // Guards against a lost hint: page 0 is being purged, somebody takes page 1, and only page 2 was there all the
+    // time.
     let mut checked = Checked::<4>::new(1);
     let bins = core::array::from_fn(|b| (b == 1) as u64);
     checked.load(&State { free: 0b0111, dirty: 0b1001, whole: 0, bins, sum_whole: 0, sum_bins: bins });

@@ -1,9 +1,9 @@
 //! Atomic: loom's atomics, which can be told to be weaker than the code asks for. Only under loom.
 //!
-//! A model that passes although the code is wrong is no model. So each Acquire, Release and AcqRel of the code, and each
-//! of its re-checks, can be taken away in a run of the models, and one of them must fail (`ci/loom.sh --mutants`):
-//! - `KMALLOC_MUTANT="FILE:LINE:COLUMN ORDERING"` gives the call there this ordering instead; `Relaxed` for a fence means
-//!   no fence. `"FILE:LINE:COLUMN failure ORDERING"` is the same for the second ordering of a compare-exchange.
+//! A model that passes although the code is wrong is no model. So each Acquire, Release and AcqRel of the code, and
+//! each of its re-checks, can be taken away in a run of the models, and one of them must fail (`ci/loom.sh --mutants`):
+//! - `KMALLOC_MUTANT="FILE:LINE:COLUMN ORDERING"` gives the call there this ordering instead; `Relaxed` for a fence
+//!   means no fence. `"FILE:LINE:COLUMN failure ORDERING"` is the same for the second ordering of a compare-exchange.
 //! - `KMALLOC_MUTANT="recheck NAME"` makes the re-check of that name answer no.
 //! - `KMALLOC_SITES=FILE` appends to that file a line for each place that could be so weakened, once it is reached.
 

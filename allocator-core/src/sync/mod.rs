@@ -1,8 +1,8 @@
 //! The one door to atomics, cells and locks: loom's under `cfg(loom)`, the machine's otherwise, and these with a hook
 //! in every race window under the feature `yields`.
 //!
-//! Nothing else in the crate names `core::sync`, `UnsafeCell` or `loom`. Loom's constructors are not `const`, and zeros are
-//! no state of its atomics: [`const_unless_loom`], [`array_of`] and [`lay`] are for that.
+//! Nothing else in the crate names `core::sync`, `UnsafeCell` or `loom`. Loom's constructors are not `const`, and zeros
+//! are no state of its atomics: [`const_unless_loom`], [`array_of`] and [`lay`] are for that.
 
 #[cfg(loom)]
 pub(crate) mod atomic;

@@ -12,7 +12,8 @@ pub trait Park {
     fn wake_all(&self, word: &Word);
     /// Lets every other thread run for a moment, those of lower priority too.
     fn nap(&self);
-    /// The number of the calling thread: no other living thread has it, it is never zero, and a fork leaves it as it is.
+    /// The number of the calling thread: no other living thread has it, it is never zero, and a fork leaves it as it
+    /// is.
     fn current(&self) -> usize;
 }
 

@@ -18,8 +18,8 @@ pub use machine::fence;
 
 static HOOK: machine::AtomicPtr<()> = machine::AtomicPtr::new(core::ptr::null_mut());
 
-/// From now on `hook` runs before each operation that a race can be made of, in every thread, also while locks are held.
-/// It may let others run, and must not allocate from a heap of this crate.
+/// From now on `hook` runs before each operation that a race can be made of, in every thread, also while locks are
+/// held. It may let others run, and must not allocate from a heap of this crate.
 pub fn at_windows(hook: fn()) {
     HOOK.store(hook as *mut (), Relaxed);
 }

@@ -1,8 +1,8 @@
 //! Discard: freeing the memory behind a range, and whether it can be taken for zeros then.
 //!
 //! `madvise(MADV_DONTNEED)` leaves zeros in private anonymous memory. But an emulator of Linux may answer that it has
-//! done so, and do nothing: old versions of qemu-user did. So after the first call that succeeds the range is looked at,
-//! and a system that has lied once is not believed again.
+//! done so, and do nothing: old versions of qemu-user did. So after the first call that succeeds the range is looked
+//! at, and a system that has lied once is not believed again.
 
 use super::Os;
 use crate::sync::atomic::{AtomicU8, Ordering::Relaxed};

@@ -1,10 +1,10 @@
 //! Kept: mappings that the system did not take back, to be used again.
 //!
-//! `munmap` may fail (at the limit of mappings it needs a new one to cut an old one). Then the range stays ours: it
-//! is discarded, remembered in a list threaded through the first words of the ranges themselves, and handed out
-//! before the system is asked for a new mapping of up to this length; what is left of it stays in the list. A range
-//! without access has no first word: it needs a [`Place`] in a table, which whoever may come to give one back holds from
-//! before it is mapped. Without a place one does without such a mapping, so none is ever lost.
+//! `munmap` may fail (at the limit of mappings it needs a new one to cut an old one). Then the range stays ours: it is
+//! discarded, remembered in a list threaded through the first words of the ranges themselves, and handed out before the
+//! system is asked for a new mapping of up to this length; what is left of it stays in the list. A range without access
+//! has no first word: it needs a [`Place`] in a table, which whoever may come to give one back holds from before it is
+//! mapped. Without a place one does without such a mapping, so none is ever lost.
 
 use super::{Discard, Os};
 use crate::sync::{const_unless_loom, Mutex, Rank};
@@ -44,8 +44,8 @@ impl Kept {
         }
     }
 
-    /// Maps `len` bytes of zeros, in whole pages of the system: the begin of a kept range that is long enough but no more
-    /// than four times as long, or a new mapping, or the begin of whichever kept range is long enough.
+    /// Maps `len` bytes of zeros, in whole pages of the system: the begin of a kept range that is long enough but no
+    /// more than four times as long, or a new mapping, or the begin of whichever kept range is long enough.
     pub fn map(&self, os: &dyn Os, len: usize) -> Option<NonNull<u8>> {
         let len = os.whole_pages(len);
         self.take(os, len, 4).or_else(|| os.map(len)).or_else(|| self.take(os, len, usize::MAX))

@@ -1,12 +1,13 @@
 //! Fault injection: workloads in which every system call fails in turn.
 //!
-//! A workload is a list of operations ([`workloads`]) on a system that chooses itself where mappings begin ([`Placing`]),
-//! so it makes the same system calls each time: once where every long mapping is aligned by chance, once where none is.
-//! It is run once for each number `n`, with the `n`-th call refused, until no call has that number. After each run everything must hold that the interpreter checks on the way (a refusal is a
-//! refusal, contents are intact), everything is freed while calls are still refused, and then, with none refused, the
-//! heap is valid, reclaims, proves that it is empty, and can account for every byte that is mapped. The same heap then
-//! serves every layer without a fault ([`workloads::probe`]), or, after more than two faults, the same operations again;
-//! and none of that may be refused.
+//! A workload is a list of operations ([`workloads`]) on a system that chooses itself where mappings begin
+//! ([`Placing`]), so it makes the same system calls each time: once where every long mapping is aligned by chance, once
+//! where none is. It is run once for each number `n`, with the `n`-th call refused, until no call has that number.
+//! After each run everything must hold that the interpreter checks on the way (a refusal is a refusal, contents are
+//! intact), everything is freed while calls are still refused, and then, with none refused, the heap is valid,
+//! reclaims, proves that it is empty, and can account for every byte that is mapped. The same heap then serves every
+//! layer without a fault ([`workloads::probe`]), or, after more than two faults, the same operations again; and none of
+//! that may be refused.
 //!
 //! What is counted is *injections* that differ: the workload, the numbers of the refused calls, and the places in the
 //! allocator that made them ([`sites`]). Running the same again does not count.

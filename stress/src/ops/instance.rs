@@ -1,6 +1,6 @@
-//! A heap of its own as a subject: several thread blocks, all used by one thread in turn, on a system that refuses calls
-//! as planned and remembers what it handed out. When the heap goes, everything that is left is unmapped, so a million
-//! heaps can follow each other in a process.
+//! A heap of its own as a subject: several thread blocks, all used by one thread in turn, on a system that refuses
+//! calls as planned and remembers what it handed out. When the heap goes, everything that is left is unmapped, so a
+//! million heaps can follow each other in a process.
 
 use super::{Placing, Subject};
 use allocator_core::heap::{Heap, Stats};

@@ -1,4 +1,5 @@
-//! Placing: a system that chooses itself where long mappings begin, so that a run makes the same system calls each time.
+//! Placing: a system that chooses itself where long mappings begin, so that a run makes the same system calls each
+//! time.
 //!
 //! Where the kernel places a mapping depends on what else is mapped, and whether it is aligned decides how many calls
 //! follow. With a place of its own choice for each answer of a chunk or more, both cases are met on purpose and neither

@@ -48,8 +48,8 @@ pub trait Subject {
     /// System calls refused so far; `fail` may set it back.
     fn refused(&self) -> u64;
 
-    /// When all blocks are freed: calls fail no longer, all lanes end, everything is reclaimed, and the heap proves that
-    /// it is valid and empty. It may be used again after that, by new lanes.
+    /// When all blocks are freed: calls fail no longer, all lanes end, everything is reclaimed, and the heap proves
+    /// that it is valid and empty. It may be used again after that, by new lanes.
     fn finish(&mut self) -> Result<(), String>;
 }
 

@@ -1,9 +1,10 @@
 //! Fork storm: children of a process whose every thread is in the allocator.
 //!
-//! A child has one thread and the memory of all. It frees what its parent had allocated, allocates, starts a thread that
-//! does the same, and exits; an alarm ends one that hangs. Around each fork handlers of `pthread_atfork` allocate too:
-//! some that were registered before the allocator could register its own, by a constructor that runs before the first
-//! allocation, and some that were registered after. Those registered first run last before the fork, and first after it.
+//! A child has one thread and the memory of all. It frees what its parent had allocated, allocates, starts a thread
+//! that does the same, and exits; an alarm ends one that hangs. Around each fork handlers of `pthread_atfork` allocate
+//! too: some that were registered before the allocator could register its own, by a constructor that runs before the
+//! first allocation, and some that were registered after. Those registered first run last before the fork, and first
+//! after it.
 
 use super::{on_threads, Shape, Work};
 use crate::front::register_beside;

@@ -37,7 +37,8 @@ pub enum Shape {
     Phases,
     /// From one byte to 64 MiB, or to where the system refuses, and back; in one block or in many.
     Sawtooth,
-    /// Children are forked while all threads allocate: they allocate, free the parent's blocks, start a thread, and exit.
+    /// Children are forked while all threads allocate: they allocate, free the parent's blocks, start a thread, and
+    /// exit.
     ForkStorm,
 }
 
