@@ -11,20 +11,21 @@ list=docs/coverage.md
 
 major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 bin=${LLVM_BIN:-/usr/lib/llvm-$major/bin}
-if ! [ -x "$bin/llvm-cov" ]; then ci/tools.sh "llvm-$major"; fi
+if ! [ -x "$bin/llvm-cov" ]; then ci/tools.sh llvm; fi
 
 mkdir -p "${CARGO_TARGET_DIR:-target}/coverage"
 directory=$(realpath "${CARGO_TARGET_DIR:-target}/coverage")
 rm -rf "$directory/profiles"
 mkdir "$directory/profiles"
 
-# Only crates of the workspace are built anew. With counters in the mapped file, a process that aborts counts too.
+# Only crates of the workspace are built like this. With counters in the mapped file, a process that aborts counts too.
 wrapper=$directory/rustc
 if ! [ -x "$wrapper" ]; then
     printf '#!/bin/sh\nexec "$@" -C instrument-coverage -C llvm-args=-runtime-counter-relocation\n' >"$wrapper"
     chmod +x "$wrapper"
 fi
 export RUSTC_WORKSPACE_WRAPPER=$wrapper
+export CARGO_TARGET_DIR=$directory
 export LLVM_PROFILE_FILE="$directory/profiles/%m%c.profraw"
 
 # Left out is what takes minutes with counters and reaches nothing that the seeds do not.

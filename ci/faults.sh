@@ -9,7 +9,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+large=
+trap 'kill $large 2>/dev/null; rm -rf "$scratch"' EXIT
 
 arguments=(--thin 8)
 if [ "${1:-}" = --pairs ]; then
@@ -33,6 +34,7 @@ failed=0
 echo "-- arenas of one chunk"
 "$scratch/small" --least 6000 "${arguments[@]}" || failed=1
 wait "$large" || failed=1
+large=
 echo "-- arenas of the usual size"
 cat "$scratch/large.log"
 exit "$failed"

@@ -16,11 +16,14 @@ target_directory=${CARGO_TARGET_DIR:-target}/fuzz
 mkdir -p "$target_directory"
 target_directory=$(realpath "$target_directory")
 
-if [ $# = 0 ]; then
-    mapfile -t targets < <(cargo +nightly fuzz list)
-else
-    targets=("$@")
-fi
+mapfile -t targets < <(cargo +nightly fuzz list)
+for target in "$@"; do
+    if [[ " ${targets[*]} " != *" $target "* ]]; then
+        echo "fuzz: no target $target; there are: ${targets[*]}" >&2
+        exit 2
+    fi
+done
+if [ $# != 0 ]; then targets=("$@"); fi
 if [ "${#targets[@]}" = 0 ]; then
     echo "fuzz: no target" >&2
     exit 1
@@ -40,9 +43,10 @@ for target in "${targets[@]}"; do
     mkdir -p "$seeds" "$corpus"
     if [ "$seconds" = --minimise ]; then
         # The fewest inputs that reach every edge that all of them reach together.
-        rm -rf "$seeds.new" && mkdir "$seeds.new"
-        fuzz "$target" "$seeds.new" "$seeds" "$corpus" -- -set_cover_merge=1 -use_counters=0 "${length[@]}" 2>&1 | tail -n 1
-        rm -rf "$seeds" && mv "$seeds.new" "$seeds"
+        chosen=$target_directory/seeds
+        rm -rf "$chosen" && mkdir "$chosen"
+        fuzz "$target" "$chosen" "$seeds" "$corpus" -- -set_cover_merge=1 -use_counters=0 "${length[@]}" 2>&1 | tail -n 1
+        rm -rf "$seeds" && mv "$chosen" "$seeds"
         continue
     fi
     echo "-- fuzz $target, $seconds s, sanitizer $sanitizer"

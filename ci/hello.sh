@@ -6,8 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 limit=512
 
 cargo build --quiet --release -p benches --bin hello-kmalloc --bin hello-system
-smallest() { for _ in 1 2 3 4 5; do "${CARGO_TARGET_DIR:-target}/release/$1" | tail -n 1; done | sort -n | head -n 1; }
+smallest() { for _ in 1 2 3 4 5; do "${CARGO_TARGET_DIR:-target}/release/$1" || exit; done | grep -x '[0-9]*' | sort -n | sed -n 1p; }
 kmalloc=$(smallest hello-kmalloc)
 system=$(smallest hello-system)
 echo "hello: peak RSS $kmalloc KiB under Kmalloc, $system KiB under the system allocator: $((kmalloc - system)) KiB more"
+[[ $kmalloc =~ ^[0-9]+$ && $system =~ ^[0-9]+$ ]]
 [ $((kmalloc - system)) -le "$limit" ]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, clippy, documentation, and the build without std. Warnings are errors.
+# Formatting, clippy, documentation, and the build without std. Warnings of clippy and rustdoc are errors.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}

@@ -72,6 +72,22 @@ grep '^NOT REACHED' "$work/all" | sort || true
 grep -v '^NOT REACHED' "$work/all" | grep -F -- "$part" >"$work/mutants" || true
 unreached=$(grep -c '^NOT REACHED' "$work/all" || true)
 
+# Whether model $1 fails with mutant $2, its output in $3. A run that has no end, or is ended from outside, is neither
+# a failure nor a success, and stops all of it.
+fails() {
+    local code=0
+    KMALLOC_MUTANT=$2 timeout $((LOOM_MAX_DURATION + 60)) "$binary" --exact "$1" --test-threads 1 >"$3" 2>&1 || code=$?
+    case $code in
+    0) return 1 ;;
+    101 | 134) return 0 ;; # a panic, or the abort that one ended in
+    *)
+        echo "mutants: $1 ended with code $code under $2" >&2
+        exit 255
+        ;;
+    esac
+}
+export -f fails
+
 # Runs the models against mutant number $1.
 mutant() {
     local line told name place model log="$work/log.$1"
@@ -79,8 +95,7 @@ mutant() {
     IFS=$'\t' read -r told name place <<<"$line"
     while read -r model; do
         grep -q -x -F -- "$place" "$work/sites/$model" || continue
-        if ! KMALLOC_MUTANT="$told" timeout $((LOOM_MAX_DURATION + 60)) \
-            "$binary" --exact "$model" --test-threads 1 >"$log" 2>&1; then
+        if fails "$model" "$told" "$log"; then
             printf 'caught    %s  (by %s)\n' "$name" "$model"
             printf 'caught\t%s\n' "$name" >"$work/results/$1"
             return
@@ -104,10 +119,7 @@ useful() {
     local told name place
     while IFS=$'\t' read -r told name place; do
         grep -q -x -F -- "$place" "$work/sites/$1" || continue
-        if ! KMALLOC_MUTANT="$told" timeout $((LOOM_MAX_DURATION + 60)) \
-            "$binary" --exact "$1" --test-threads 1 >"$work/log.$1" 2>&1; then
-            return
-        fi
+        if fails "$1" "$told" "$work/log.$1"; then return; fi
     done <"$work/mutants"
     printf 'catches none  %s\n' "$1"
 }
@@ -128,6 +140,10 @@ if comm -23 "$work/survived" "$work/listed" | grep .; then
 fi
 if comm -23 "$work/listed" "$work/survived" | grep .; then
     echo "mutants: docs/loom.md says that these are harmless, but they were caught or are no mutants" >&2
+    failed=1
+fi
+if [ $(($(wc -l <"$work/caught") + $(wc -l <"$work/survived"))) != "$total" ]; then
+    echo "mutants: some have no result" >&2
     failed=1
 fi
 printf 'mutants: %d caught / %d; %d survived, %d of them listed as harmless; %d places not reached by any model\n' \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test on a kernel that refuses madvise, mremap, membarrier, prctl, sched_getaffinity, sched_yield, and mprotect but for what loading a program and
-# starting a thread need (`minimal-kernel` has the filter).
+# The tests of the two allocator crates on a kernel that refuses madvise, mremap, membarrier, prctl, sched_getaffinity,
+# sched_yield, and mprotect but for what loading a program and starting a thread need (`minimal-kernel` has the filter).
 #
 # Left out, by name, are the tests of just these calls: that a purge gives memory back, and that areas move without
 # copying.

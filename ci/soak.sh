@@ -8,8 +8,8 @@
 # | schedules | the whole allocator under a scheduler that chooses at random: ci/schedules.sh           |
 # | faults    | every system call fails alone and with all that follow, then two of them: ci/faults.sh  |
 # | loom      | the models with 3 preemptions, each for at most SECONDS: ci/loom.sh                     |
-# | forks     | SOAK_FORKS (100000) forks of a process whose threads allocate, half of them where one   |
-# |           | system call in ten is refused                                                           |
+# | forks     | at least SOAK_FORKS (100000) forks of a process whose threads allocate, half of them where |
+# |           | one system call in ten is refused                                                       |
 #
 # How far `stress` and `yields` have come is kept under target/soak, by revision: when the script is called again with
 # the same tree, they go on from there. A line of progress each SOAK_EVERY seconds (60). The line `evidence` at the end
@@ -26,7 +26,7 @@ shift || true
 # What is tried is named by the commit, and by the difference from it if there is one.
 sources=(allocator-core allocator-global stress Cargo.lock)
 revision=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-if ! git diff --quiet HEAD -- "${sources[@]}" 2>/dev/null; then
+if [ "$revision" != unknown ] && ! git diff --quiet HEAD -- "${sources[@]}" 2>/dev/null; then
     revision+=-$(git diff HEAD -- "${sources[@]}" 2>/dev/null | sha256sum | cut -c 1-8)
 fi
 scratch=$(mktemp -d)
@@ -60,12 +60,18 @@ yields() {
 schedules() { ci/schedules.sh "$seconds"; }
 faults() { ci/faults.sh --pairs "$seconds"; }
 loom() { LOOM_MAX_PREEMPTIONS=3 LOOM_MAX_DURATION=$seconds ci/loom.sh; }
-# One operation in eight of the thread that forks is a fork, on average.
+# One operation in eight of the thread that forks is a fork, on average; a tenth more, to be sure.
 forks() {
-    local system forks=${SOAK_FORKS:-100000}
+    local system done sum=0 forks=${SOAK_FORKS:-100000}
     for system in real storm; do
-        run '^ForkStorm .* forks' -- run --shape fork-storm --profile small --system "$system" --ops $((forks * 4))
+        run '^ForkStorm .* forks' -- run --shape fork-storm --profile small --system "$system" --ops $((forks * 4 * 11 / 10))
+        done=$(sed -n 's/^ForkStorm .* \([0-9]*\) forks.*/\1/p' "$scratch/log")
+        sum=$((sum + done))
     done
+    if [ "$sum" -lt "$forks" ]; then
+        echo "soak: only $sum forks" >&2
+        return 1
+    fi
 }
 
 [ $# -gt 0 ] || set -- stress yields

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the two allocator crates refer to, in the objects that a user links: nothing of std that allocates, locks or
-# prints. Every symbol that they do not define themselves must be in ci/symbols.allow, which says why it may be there;
+# What the two allocator crates refer to, in the objects that a user links, and what of them is inlined into the user's
+# own (examples/inlined.rs): nothing of std that allocates, locks or prints. Every symbol that they do not define themselves must be in ci/symbols.allow, which says why it may be there;
 # a line of that file that nothing needs any more is an error too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,20 +11,21 @@ export CARGO_PROFILE_RELEASE_LTO=false
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # By the messages of cargo, so that no library of an earlier build is looked at.
-cargo build --quiet --release -p allocator-global --message-format json |
-    sed -n '/"name":"allocator_\(core\|global\)"/s/.*"filenames":\["\([^"]*\.rlib\)".*/\1/p' >"$scratch/libraries"
-if [ "$(wc -l <"$scratch/libraries")" != 2 ]; then
-    echo "symbols: cargo did not say where the two libraries are" >&2
+cargo build --quiet --release -p allocator-global --lib --example inlined --message-format json |
+    sed -n '/"name":"\(allocator_core\|allocator_global\|inlined\)"/s/.*"filenames":\["\([^"]*\.rlib\)".*/\1/p' \
+        >"$scratch/libraries"
+if [ "$(wc -l <"$scratch/libraries")" != 3 ]; then
+    echo "symbols: cargo did not say where the libraries are" >&2
     exit 1
 fi
 mapfile -t libraries <"$scratch/libraries"
 
-symbols() { nm "$1" "${libraries[@]}" 2>/dev/null | awk '$1 == "U" || NF == 3 { print $NF }' | LC_ALL=C sort -u; }
+symbols() { nm "$1" "${libraries[@]}" 2>/dev/null | awk '$1 ~ /^[Uwv]$/ || NF == 3 { print $NF }' | LC_ALL=C sort -u; }
 symbols --defined-only >"$scratch/defined"
 symbols --undefined-only | LC_ALL=C comm -23 - "$scratch/defined" | c++filt |
     sed -E 's/\[[0-9a-f]{8,}\]//g; s/::h[0-9a-f]{16}$//; s/^__rustc:://' | LC_ALL=C sort -u >"$scratch/needed"
-if [ "$(wc -l <"$scratch/needed")" -lt 20 ]; then
-    echo "symbols: hardly any symbol was found; this is not what it should look at" >&2
+if [ "$(wc -l <"$scratch/needed")" -lt 20 ] || ! grep -q -x inlined_realloc "$scratch/defined"; then
+    echo "symbols: hardly any symbol was found, or no user's; this is not what it should look at" >&2
     exit 1
 fi
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the other scripts need and the machine lacks: ci/tools.sh NAME...
-# Names: valgrind, objdump, symbolizer, c++, nightly, iai-callgrind-runner, cargo-fuzz, llvm-N.
-# Quick when all is there.
+# Names: valgrind, objdump, symbolizer, llvm (the version that rustc has), c++, iai-callgrind-runner, cargo-fuzz; and
+# nightly, which is only looked for. Quick when all is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,7 +16,7 @@ debian() {
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 "$@" >/dev/null
     command -v "$program" >/dev/null
 }
 
@@ -31,10 +31,13 @@ for name in "$@"; do
     valgrind) debian valgrind valgrind libc6-dbg ;;
     objdump) debian objdump binutils ;;
     symbolizer) command -v llvm-symbolizer >/dev/null || debian llvm-symbolizer llvm ;;
-    llvm-*) debian "llvm-cov-${name#llvm-}" "$name" ;;
+    llvm)
+        major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+        debian "llvm-cov-$major" "llvm-$major"
+        ;;
     c++) command -v clang++ >/dev/null || debian c++ g++ ;;
     nightly)
-        if ! rustup toolchain list | grep -q '^nightly'; then
+        if ! rustup run nightly rustc --version >/dev/null 2>&1; then
             echo "tools: a nightly toolchain is needed: rustup toolchain install nightly" >&2
             exit 1
         fi
@@ -42,7 +45,8 @@ for name in "$@"; do
     iai-callgrind-runner)
         # The runner and the crate have to be of one version.
         version=$(awk '/^name = "iai-callgrind"$/ { getline; gsub(/[^0-9.]/, ""); print }' Cargo.lock)
-        cargo install --list | grep -qx "iai-callgrind-runner v$version:" ||
+        installed=$(cargo install --list)
+        grep -qx "iai-callgrind-runner v$version:" <<<"$installed" ||
             cargo_install iai-callgrind-runner --version "=$version"
         ;;
     cargo-fuzz) command -v cargo-fuzz >/dev/null || cargo_install cargo-fuzz ;;

@@ -36,7 +36,7 @@ fn overflow(size: usize) {
     // SAFETY: the size is not zero.
     let ptr = black_box(unsafe { GLOBAL.alloc(layout(size)) });
     // SAFETY: none.
-    unsafe { ptr.add(size).write_volatile(1) };
+    unsafe { ptr.wrapping_add(size).write_volatile(1) };
     println!("written");
 }
 
@@ -48,7 +48,7 @@ fn use_after_shrinking(size: usize) {
     // SAFETY: live, and the new size is not zero.
     let ptr = black_box(unsafe { GLOBAL.realloc(ptr, layout(size), size - 7) });
     // SAFETY: none.
-    println!("read {}", unsafe { ptr.add(size - 1).read_volatile() });
+    println!("read {}", unsafe { ptr.wrapping_add(size - 1).read_volatile() });
 }
 
 static READY: AtomicUsize = AtomicUsize::new(0);
@@ -62,9 +62,7 @@ fn race() {
     }
     for _ in 0..100_000 {
         // SAFETY: none.
-        let was = unsafe { (&raw mut SHARED).read() };
-        // SAFETY: none.
-        unsafe { (&raw mut SHARED).write(was + 1) };
+        unsafe { SHARED += 1 };
     }
 }
 

@@ -199,7 +199,7 @@ extern "C" fn early() {
 }
 
 #[used]
-#[link_section = ".init_array"]
+#[link_section = ".init_array.00101"]
 static EARLY: extern "C" fn() = early;
 
 fn handlers_of_others_may_allocate_between_ours() {

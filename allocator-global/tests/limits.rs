@@ -4,9 +4,10 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{assert_child_exits, boundary_sizes, layout, mapped_bytes, Block, KIB, KMALLOC, MIB, PAGE};
+use common::{assert_child_exits, boundary_sizes, child, layout, mapped_bytes, Block, KIB, KMALLOC, MIB, PAGE};
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::Barrier;
 use std::time::Duration;
@@ -22,6 +23,7 @@ suite! {
         eight_threads_are_refused_and_served_again,
         a_limit_may_move_while_eight_threads_allocate,
         a_panic_after_a_refusal_leaves_the_heap_serving,
+        a_vector_that_is_refused_ends_the_process_as_std_says,
         locked_memory_is_served_or_refused,
     ],
     children: [
@@ -29,6 +31,7 @@ suite! {
         eight_threads_under_a_limit,
         eight_threads_under_a_moving_limit,
         panics_under_a_limit,
+        refused_vector,
         locked,
     ]
 }
@@ -404,6 +407,18 @@ fn panics_under_a_limit(_: &str) {
 
 fn a_panic_after_a_refusal_leaves_the_heap_serving() {
     assert_child_exits("panics_under_a_limit", "", 0);
+}
+
+/// A child: what most programs do with a refusal, which is nothing.
+fn refused_vector(_: &str) {
+    black_box(vec![1u8; black_box(BEYOND)]);
+}
+
+fn a_vector_that_is_refused_ends_the_process_as_std_says() {
+    let output = child("refused_vector", "");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(&format!("memory allocation of {BEYOND} bytes failed")), "{stderr}");
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
 }
 
 /// A child: every page that it maps from now on is locked, as far as a limit allows, and cannot be discarded.

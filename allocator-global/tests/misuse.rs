@@ -21,6 +21,7 @@ suite! {
         a_layout_of_another_length_aborts,
         a_freed_run_that_is_resized_aborts,
         a_foreign_pointer_that_is_resized_is_not_read,
+        a_process_without_standard_error_aborts_all_the_same,
         a_correct_program_prints_nothing,
     ],
     children: [
@@ -35,6 +36,7 @@ suite! {
         other_length,
         resize_freed,
         resize_nothing,
+        double_free_unheard,
         correct,
     ]
 }
@@ -307,6 +309,18 @@ fn correct(_: &str) {
     blocks.into_iter().for_each(Block::free);
     Kmalloc::reclaim();
     common::assert_valid();
+}
+
+/// A child.
+fn double_free_unheard(argument: &str) {
+    // SAFETY: nobody writes there any more.
+    unsafe { libc::close(2) };
+    double_free(argument);
+}
+
+fn a_process_without_standard_error_aborts_all_the_same() {
+    let output = child("double_free_unheard", &(3 * PAGE).to_string());
+    assert_eq!((output.status.signal(), output.stderr.len()), (Some(libc::SIGABRT), 0));
 }
 
 fn a_correct_program_prints_nothing() {

@@ -38,8 +38,10 @@ impl Plugin {
         // SAFETY: the path ends with a zero.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL | libc::RTLD_NODELETE) };
         if handle.is_null() {
+            // SAFETY: has no precondition.
+            let why = unsafe { libc::dlerror() };
             // SAFETY: says why the last call failed.
-            panic!("{:?}", unsafe { CStr::from_ptr(libc::dlerror()) });
+            panic!("{:?}", unsafe { CStr::from_ptr(why) });
         }
         let function = |name: &CStr| {
             // SAFETY: the name ends with a zero.
@@ -47,18 +49,23 @@ impl Plugin {
             assert!(!function.is_null(), "{name:?}");
             function
         };
-        // SAFETY: the functions of these names have these types.
-        unsafe {
-            Self {
-                handle,
-                alloc: std::mem::transmute::<*mut c_void, extern "C" fn(usize) -> *mut u8>(function(c"plugin_alloc")),
-                free: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut u8, usize)>(function(
-                    c"plugin_free",
-                )),
-                threads: std::mem::transmute::<*mut c_void, extern "C" fn() -> usize>(function(c"plugin_threads")),
-                owns: std::mem::transmute::<*mut c_void, extern "C" fn(*const u8) -> bool>(function(c"plugin_owns")),
-                valid: std::mem::transmute::<*mut c_void, extern "C" fn() -> bool>(function(c"plugin_valid")),
-            }
+        type Alloc = extern "C" fn(usize) -> *mut u8;
+        type Free = unsafe extern "C" fn(*mut u8, usize);
+        type Owns = extern "C" fn(*const u8) -> bool;
+        Self {
+            handle,
+            // SAFETY: the function of this name has this type.
+            alloc: unsafe { std::mem::transmute::<*mut c_void, Alloc>(function(c"plugin_alloc")) },
+            // SAFETY: as above.
+            free: unsafe { std::mem::transmute::<*mut c_void, Free>(function(c"plugin_free")) },
+            // SAFETY: as above.
+            threads: unsafe {
+                std::mem::transmute::<*mut c_void, extern "C" fn() -> usize>(function(c"plugin_threads"))
+            },
+            // SAFETY: as above.
+            owns: unsafe { std::mem::transmute::<*mut c_void, Owns>(function(c"plugin_owns")) },
+            // SAFETY: as above.
+            valid: unsafe { std::mem::transmute::<*mut c_void, extern "C" fn() -> bool>(function(c"plugin_valid")) },
         }
     }
 }
@@ -73,9 +80,9 @@ fn thread_local_bytes() -> usize {
         let info = unsafe { &*info };
         // SAFETY: a string that ends with a zero.
         if unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes().ends_with(b"libplugin.so") {
-            for n in 0..usize::from(info.dlpi_phnum) {
-                // SAFETY: as many as it says.
-                let header = unsafe { &*info.dlpi_phdr.add(n) };
+            // SAFETY: as many as it says.
+            let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+            for header in headers {
                 if header.p_type == libc::PT_TLS {
                     // SAFETY: the caller's.
                     unsafe { *found.cast::<usize>() = header.p_memsz as usize };
@@ -94,7 +101,7 @@ fn thread_local_bytes() -> usize {
 fn use_the_plugin(_: &str) {
     let plugin = Plugin::load();
     let bytes = thread_local_bytes();
-    assert!(bytes >= 8 && bytes <= 512, "{bytes} bytes of thread-local storage");
+    assert!((8..=512).contains(&bytes), "{bytes} bytes of thread-local storage");
     let own: Vec<Block> = SIZES.map(|size| Block::filled(size, 8, 1)).into();
     for _ in 0..20 {
         let theirs = SIZES.map(|size| (plugin.alloc)(size));

@@ -90,7 +90,7 @@ fn faulting(_: &str) {
     on_signal(libc::SIGSEGV, on_fault);
     let blocks: Vec<Block> = (1..100).map(|n| Block::new(n * 300, 8)).collect();
     // SAFETY: none. The fault is what the handler is for.
-    unsafe { ptr::without_provenance_mut::<u8>(16).write_volatile(1) };
+    unsafe { (16 as *mut u8).write_volatile(1) };
     blocks.into_iter().for_each(Block::free);
 }
 

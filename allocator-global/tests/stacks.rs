@@ -21,18 +21,13 @@ suite! {
 
 /// What any entry point may use; twice that in code that is not optimised, where the environment says so.
 fn most() -> usize {
-    4 * KIB << u32::from(std::env::var_os("KMALLOC_TEST_UNOPTIMISED").is_some())
+    (4 * KIB) << u32::from(std::env::var_os("KMALLOC_TEST_UNOPTIMISED").is_some())
 }
 
 /// What it may use where it calls crossbeam-epoch, which moves bags of 2 KiB by value: only where there is more than
 /// that (`lifecycle`).
 fn most_in_library() -> usize {
     4 * most()
-}
-
-/// What it may use to say that it found misuse, which ends the process.
-fn most_to_tell() -> usize {
-    most() * 3 / 2
 }
 
 /// The thread whose stack is measured has this much.
@@ -209,7 +204,7 @@ fn measure(what: &str) {
                 ptr::null_mut()
             }
             static LIMIT: AtomicUsize = AtomicUsize::new(0);
-            LIMIT.store(most_to_tell(), Relaxed); // asking allocates
+            LIMIT.store(most(), Relaxed); // asking allocates
             extern "C" fn on_abort(_: i32) {
                 let used = used(FLOOR.load(Relaxed));
                 let mut line = allocator_core::sys::Line::new();
@@ -219,19 +214,21 @@ fn measure(what: &str) {
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(i32::from(used > LIMIT.load(Relaxed))) };
             }
-            // SAFETY: the handler is a function of this program, and runs on a stack of its own.
-            unsafe {
-                let mut alternate = vec![0u8; 64 * KIB];
+            extern "C" fn with_a_stack_for_the_handler(_: *mut c_void) -> *mut c_void {
+                let alternate = vec![0u8; 64 * KIB].leak();
                 let stack =
                     libc::stack_t { ss_sp: alternate.as_mut_ptr().cast(), ss_flags: 0, ss_size: alternate.len() };
-                std::mem::forget(alternate);
-                libc::sigaltstack(&stack, ptr::null_mut());
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = on_abort as *const () as usize;
-                action.sa_flags = libc::SA_ONSTACK;
-                libc::sigaction(libc::SIGABRT, &action, ptr::null_mut());
+                // SAFETY: memory that stays.
+                assert_eq!(unsafe { libc::sigaltstack(&stack, ptr::null_mut()) }, 0);
+                frees_twice(ptr::null_mut())
             }
-            on_a_known_stack(frees_twice);
+            // SAFETY: zeros are an action without flags.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            action.sa_sigaction = on_abort as *const () as usize;
+            action.sa_flags = libc::SA_ONSTACK;
+            // SAFETY: the handler is a function of this program.
+            assert_eq!(unsafe { libc::sigaction(libc::SIGABRT, &action, ptr::null_mut()) }, 0);
+            on_a_known_stack(with_a_stack_for_the_handler);
         }
         _ => unreachable!("{what}"),
     }

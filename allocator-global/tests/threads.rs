@@ -175,6 +175,7 @@ static EARLY_KEY: AtomicU32 = AtomicU32::new(u32::MAX);
 
 extern "C" fn before_main() {
     EARLY_KEY.store(new_key(key_destructor), SeqCst);
+    use_the_allocator(12);
 }
 
 // SAFETY: the section holds functions of this type, which are called once before `main`.
@@ -345,10 +346,14 @@ fn exit_in_the_middle(from: &str) {
         }
         started.wait();
         use_the_allocator(9);
+        let exit = || {
+            KEEPER.with(|keeper| assert_eq!(keeper.numbers.len(), 1000)); // its destructor allocates
+            std::process::exit(3)
+        };
         if from == "another thread" {
-            scope.spawn(|| std::process::exit(3));
+            scope.spawn(exit);
         } else {
-            std::process::exit(3);
+            exit();
         }
     });
 }
@@ -382,9 +387,7 @@ fn ten_thousand_threads_one_after_another_leave_nothing_behind() {
     let lives = |count| {
         for index in 0..count {
             thread::spawn(move || one_short_life(index)).join().expect("a thread panicked");
-            if index % 4 == 0 {
-                join_raw(spawn_raw(None, never_allocates, ptr::null_mut()));
-            }
+            join_raw(spawn_raw(None, never_allocates, ptr::null_mut()));
         }
     };
     lives(600);

@@ -90,7 +90,7 @@ pub fn run(seed: u64) -> Result<Done, Violation> {
         }
     };
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             Runner::new(RandomScheduler::new_from_seed(seed, 1), config).run(body)
         } else {
             // The first time it learns how long a run is.

@@ -536,7 +536,9 @@ struct Odd {
 }
 
 impl Odd {
-    const PLAIN: Odd = Odd { page: 4096, lies: false, low: false, mapped: core::sync::atomic::AtomicUsize::new(0) };
+    fn plain() -> Self {
+        Self { page: 4096, lies: false, low: false, mapped: core::sync::atomic::AtomicUsize::new(0) }
+    }
 
     fn place(&self, len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
         assert_eq!(len % self.page, 0, "whole pages");
@@ -636,9 +638,7 @@ fn lives_on(os: Odd) {
         let scheme = with_epoch.then(|| forever(Epoch::beside()) as &dyn Reclaim);
         let heap = forever(Heap::with(Some(os), scheme));
         let thread = heap.attach();
-        for _ in 0..2 {
-            assert_eq!(workload(heap, thread), 0);
-            heap.validate(thread).unwrap();
+        let zeros = || {
             for size in [100, 5000, 3 * PAGE_SIZE, CHUNK_SIZE, VMALLOC_THRESHOLD + 1] {
                 // SAFETY: the block is this thread's.
                 let zeroed = unsafe { heap.alloc_zeroed(thread, layout(size, 8)) }.unwrap();
@@ -647,6 +647,15 @@ fn lives_on(os: Odd) {
                 // SAFETY: the block is this thread's; just allocated.
                 unsafe { heap.free(thread, zeroed, layout(size, 8)) };
             }
+        };
+        for _ in 0..2 {
+            assert_eq!(workload(heap, thread), 0);
+            heap.validate(thread).unwrap();
+            zeros();
+            // SAFETY: the block is this thread's.
+            unsafe { heap.reclaim(thread) };
+            // Now what the system says that it has discarded.
+            zeros();
             // SAFETY: the block is this thread's.
             unsafe { heap.reclaim(thread) };
             heap.audit(thread).unwrap();
@@ -660,18 +669,18 @@ fn lives_on(os: Odd) {
 #[test]
 fn pages_of_the_system_may_be_longer_than_ours() {
     for page in [16 << 10, 64 << 10] {
-        lives_on(Odd { page, ..Odd::PLAIN });
+        lives_on(Odd { page, ..Odd::plain() });
     }
 }
 
 #[test]
 fn a_system_that_does_not_discard_what_it_says_is_found_out() {
-    lives_on(Odd { lies: true, ..Odd::PLAIN });
+    lives_on(Odd { lies: true, ..Odd::plain() });
 }
 
 #[test]
 fn mappings_may_lie_far_from_each_other() {
-    lives_on(Odd { low: true, ..Odd::PLAIN });
+    lives_on(Odd { low: true, ..Odd::plain() });
 }
 
 #[test]

@@ -165,6 +165,7 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::sync::Word;
+    use crate::sys::Unix;
     use std::sync::Arc;
 
     /// Never sleeps: what a system that refuses futexes looks like.
@@ -192,6 +193,43 @@ mod tests {
             .collect();
         threads.into_iter().for_each(|t| t.join().unwrap());
         assert_eq!(*mutex.lock(&NoFutex), 40_000);
+    }
+
+    /// Counts who sleeps.
+    struct Counting(core::sync::atomic::AtomicUsize);
+    impl Park for Counting {
+        fn wait(&self, word: &Word, expected: u32) {
+            self.0.fetch_add(1, Relaxed);
+            Unix.wait(word, expected);
+        }
+        fn wake_one(&self, word: &Word) {
+            Unix.wake_one(word);
+        }
+        fn wake_all(&self, word: &Word) {
+            Unix.wake_all(word);
+        }
+        fn nap(&self) {
+            Unix.nap();
+        }
+        fn current(&self) -> usize {
+            Unix.current()
+        }
+    }
+
+    /// Class of bug: a lock that burns the time of whoever should give it back.
+    #[test]
+    fn who_waits_for_a_lock_sleeps() {
+        let (mutex, park) = (Mutex::new(Rank::Shard, 0), Counting(0.into()));
+        let mut held = mutex.lock(&park);
+        std::thread::scope(|scope| {
+            scope.spawn(|| *mutex.lock(&park) += 1);
+            while park.0.load(Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            *held += 1;
+            drop(held);
+        });
+        assert_eq!(*mutex.lock(&park), 2);
     }
 
     #[test]

@@ -164,6 +164,26 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_bound_to_one_processor_has_one() {
+        let bound = std::thread::spawn(|| {
+            // SAFETY: a set without a processor.
+            let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+            // SAFETY: as long as is said.
+            assert_eq!(unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) }, 0);
+            // SAFETY: numbers below the length of the set.
+            let first = (0..1024).find(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).unwrap();
+            // SAFETY: as above.
+            unsafe { libc::CPU_ZERO(&mut set) };
+            // SAFETY: as above.
+            unsafe { libc::CPU_SET(first, &mut set) };
+            // SAFETY: as long as is said.
+            assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) }, 0);
+            Unix.cpus()
+        });
+        assert_eq!(bound.join().unwrap(), 1);
+    }
+
+    #[test]
     fn a_refused_call_leaves_errno_alone() {
         // SAFETY: has no precondition.
         let errno = unsafe { libc::__errno_location() };

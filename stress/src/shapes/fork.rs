@@ -50,7 +50,7 @@ extern "C" fn register() {
 
 /// Registers the first handlers when the program is loaded.
 #[used]
-#[link_section = ".init_array"]
+#[link_section = ".init_array.00101"]
 static BEFORE: extern "C" fn() = register;
 
 pub(super) fn storm(config: &Config) -> Work {
