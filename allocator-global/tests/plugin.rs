@@ -34,7 +34,8 @@ impl Plugin {
         let profile = this.parent().and_then(|deps| deps.parent()).expect("tests lie in target/PROFILE/deps");
         let path = profile.join("examples/libplugin.so");
         let path = CString::new(path.to_str().expect("a path in UTF-8")).expect("no zero in it");
-        // A plugin that carries Kmalloc must not be unloaded: threads end by a function of it.
+        // `cargo test` builds the plugin as well, unless it is told which tests to build: `cargo build --example plugin`.
+        // One that carries Kmalloc must not be unloaded: threads end by a function of it.
         // SAFETY: the path ends with a zero.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL | libc::RTLD_NODELETE) };
         if handle.is_null() {
