@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
 scratch=$(mktemp -d)
 large=
-trap 'kill $large 2>/dev/null; rm -rf "$scratch"' EXIT
+trap '[ -z "$large" ] || kill "$large" || true; rm -rf "$scratch"' EXIT
 
 arguments=(--thin 8)
 if [ "${1:-}" = --pairs ]; then
