@@ -2,8 +2,8 @@
 # The tests of the two allocator crates on a kernel that refuses madvise, mremap, membarrier, prctl, sched_getaffinity,
 # sched_yield, and mprotect but for what loading a program and starting a thread need (`minimal-kernel` has the filter).
 #
-# Left out, by name, are the tests of just these calls: that a purge gives memory back, and that areas move without
-# copying.
+# Left out, by name, are the tests of just these calls: that a purge gives memory back, that areas move without copying,
+# and that a thread's processors are counted.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -11,6 +11,7 @@ excepted=(
     heap::tests::a_heap_that_was_used_and_emptied_is_whole # counts what a purge gave back
     heap::tests::pages_that_were_purged_need_no_zeroing    # asserts that a purge succeeds
     heap::tests::areas_grow_by_moving_pages_not_bytes      # counts areas moved by mremap
+    sys::unix::tests::a_thread_bound_to_one_processor_has_one # asks for what is refused
     reclaim_gives_back_what_nobody_uses                    # measures resident memory after a purge
 )
 
