@@ -21,6 +21,7 @@ suite! {
         handlers_of_others_may_allocate_between_ours,
         a_handler_of_others_may_fork,
         a_signal_handler_may_fork_and_exit_whatever_it_interrupted,
+        a_child_of_a_signal_handler_that_allocates_is_served_or_ends,
     ],
     children: [forking_signal_handler]
 }
@@ -344,18 +345,26 @@ fn a_handler_of_others_may_fork() {
 }
 
 /// A child: a timer interrupts a program of one thread wherever it is, and forks.
-fn forking_signal_handler(_: &str) {
+fn forking_signal_handler(what: &str) {
     static HANDLED: AtomicUsize = AtomicUsize::new(0);
+    static ALLOCATES: AtomicBool = AtomicBool::new(false);
     extern "C" fn on_timer(_: i32) {
         // SAFETY: what a handler may call; the child ends at once.
         let child = unsafe { libc::fork() };
         if child == 0 {
+            if ALLOCATES.load(Relaxed) {
+                // SAFETY: what it may say before it aborts is the subject of another test.
+                unsafe { libc::close(2) };
+                Block::try_new(common::layout(64 * KIB, 8)).into_iter().for_each(Block::free);
+            }
             // SAFETY: as above.
             unsafe { libc::_exit(0) };
         }
         let mut status = 0;
         // SAFETY: as above.
-        if unsafe { libc::waitpid(child, &mut status, 0) } != child || status != 0 {
+        let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+        let ended = ALLOCATES.load(Relaxed) && libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT;
+        if waited != child || !(status == 0 || ended) {
             // SAFETY: as above.
             unsafe { libc::_exit(7) };
         }
@@ -371,6 +380,7 @@ fn forking_signal_handler(_: &str) {
     }
     // SAFETY: the handler is a function of this program.
     unsafe { libc::signal(libc::SIGALRM, on_timer as *const () as libc::sighandler_t) };
+    ALLOCATES.store(what == "allocates", Relaxed);
     QUIET.store(true, Relaxed);
     wind_up(); // in place of the alarm of this child; the loop below has an end of its own
     let started = std::time::Instant::now();
@@ -387,5 +397,10 @@ fn forking_signal_handler(_: &str) {
 }
 
 fn a_signal_handler_may_fork_and_exit_whatever_it_interrupted() {
-    assert_child_exits("forking_signal_handler", "", 0);
+    assert_child_exits("forking_signal_handler", "exits", 0);
+}
+
+/// It is served, or it aborts: it neither hangs nor gets what somebody has.
+fn a_child_of_a_signal_handler_that_allocates_is_served_or_ends() {
+    assert_child_exits("forking_signal_handler", "allocates", 0);
 }
