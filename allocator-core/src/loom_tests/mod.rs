@@ -35,6 +35,8 @@ use std::time::Instant;
 pub(crate) fn check(run: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    // A run of the whole heap is long; one without end still ends here.
+    builder.max_branches = builder.max_branches.max(10_000);
     // Loom looks at its clock once in so many runs.
     builder.checkpoint_interval = builder.checkpoint_interval.min(1000);
     let (started, runs) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
