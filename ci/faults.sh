@@ -2,7 +2,7 @@
 # Fault injection: every system call of every workload fails in turn, with arenas of the usual size and with arenas of
 # one chunk, which make more calls: ci/faults.sh [--pairs SECONDS].
 #
-# Fails unless 10 000 injections differ. Without an argument it takes about four minutes on two cores, and one call in
+# Fails unless 10 000 injections differ. Without an argument it takes about seven minutes on two cores, and one call in
 # eight also fails together with all that follow; with --pairs all do, and then two calls near each other fail, until
 # so many seconds have passed.
 set -euo pipefail
