@@ -3,8 +3,8 @@
 # one chunk, which make more calls: ci/faults.sh [--pairs SECONDS].
 #
 # Fails unless 10 000 injections differ. Without an argument it takes about seven minutes on two cores, and one call in
-# eight also fails together with all that follow; with --pairs all do, and then two calls near each other fail, until
-# so many seconds have passed.
+# eight also fails together with all that follow; with --pairs all do, and two calls near each other fail, for so many
+# seconds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}

@@ -20,7 +20,7 @@ struct Arguments {
     /// Two calls near each other fail in one run as well
     #[arg(long)]
     pairs: bool,
-    /// Ends the pairs after so long, all workloads together
+    /// For so long two calls fail, all workloads together
     #[arg(long, default_value_t = 3600)]
     seconds: u64,
     /// Fails unless so many injections differ, singles and pairs together
@@ -50,7 +50,7 @@ fn sweep(arguments: &Arguments) -> Result<Totals, Violation> {
         "workload", "calls", "singles", "pairs", "runs", "refused", "nulls", "cpu s"
     );
     let mut total = Totals::default();
-    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let mut left = Duration::from_secs(arguments.seconds);
     for (i, workload) in workloads.iter().enumerate() {
         let before = cpu();
         let mut sweep = Sweep::new(workload)?;
@@ -60,10 +60,11 @@ fn sweep(arguments: &Arguments) -> Result<Totals, Violation> {
         }
         let mut cut = "";
         if arguments.pairs {
-            let left = end.saturating_duration_since(Instant::now()) / (workloads.len() - i) as u32;
-            if !sweep.pairs(Instant::now() + left)? {
+            let began = Instant::now();
+            if !sweep.pairs(began + left / (workloads.len() - i) as u32)? {
                 cut = " cut off";
             }
+            left = left.saturating_sub(began.elapsed());
         }
         let Totals { calls, runs, refused, nulls, singles, pairs } = sweep.totals();
         let seconds = (cpu() - before).as_secs_f64();
