@@ -10,8 +10,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 every=${1:-40}
 ci/tools.sh valgrind
 
-build=$(CARGO_TERM_COLOR=never cargo test -p allocator-global --test catalogue --no-run 2>&1) || { echo "$build" >&2; exit 1; }
-binary=$(realpath "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$build")")
+# Builds the test program $1 and says where it is.
+program() {
+    local build
+    build=$(CARGO_TERM_COLOR=never cargo test -p allocator-global --test "$1" --no-run 2>&1) || { echo "$build" >&2; return 1; }
+    realpath "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$build")"
+}
+binary=$(program catalogue)
 # The last number that the catalogue has: a number beyond it panics.
 cases=$(KMALLOC_TEST_CHILD=count "$binary")
 logs=$(mktemp -d)
@@ -31,8 +36,7 @@ one() {
 }
 export -f one
 
-build=$(CARGO_TERM_COLOR=never cargo test -p allocator-global --test misuse --no-run 2>&1) || { echo "$build" >&2; exit 1; }
-correct=$(realpath "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$build")")
+correct=$(program misuse)
 echo "memcheck: a correct program"
 KMALLOC_TEST_CHILD=correct valgrind --quiet --error-exitcode=1 "$correct"
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What the two allocator crates refer to, in the objects that a user links, and what of them is inlined into the user's
-# own (examples/inlined.rs): nothing of std that allocates, locks or prints. Every symbol that they do not define themselves must be in ci/symbols.allow, which says why it may be there;
-# a line of that file that nothing needs any more is an error too.
+# own (examples/inlined.rs): nothing of std that allocates, locks or prints. Every symbol that they do not define
+# themselves must be in ci/symbols.allow, which says why it may be there; a line of that file that nothing needs any more
+# is an error too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ci/tools.sh objdump

@@ -195,6 +195,14 @@ fn a_key_may_be_far_from_the_first() {
     expect(went_well, "a key with a high number");
 }
 
+/// The function of this name that is behind the one of this program.
+fn the_c_librarys(name: &CStr) -> *mut c_void {
+    // SAFETY: the name ends with a zero.
+    let function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    expect(!function.is_null(), "the C library has no function of this name");
+    function
+}
+
 /// The C library's, and refused where the environment says so.
 #[no_mangle]
 unsafe extern "C" fn pthread_setspecific(key: libc::pthread_key_t, value: *const c_void) -> c_int {
@@ -202,11 +210,8 @@ unsafe extern "C" fn pthread_setspecific(key: libc::pthread_key_t, value: *const
     if !value.is_null() && asked_for(c"no-place") {
         return libc::ENOMEM;
     }
-    // SAFETY: the name ends with a zero.
-    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_setspecific".as_ptr()) };
-    expect(!real.is_null(), "the C library has no pthread_setspecific");
     // SAFETY: the function of that name has this type.
-    let real: Set = unsafe { std::mem::transmute(real) };
+    let real: Set = unsafe { std::mem::transmute(the_c_librarys(c"pthread_setspecific")) };
     // SAFETY: as we were called.
     unsafe { real(key, value) }
 }
@@ -232,11 +237,8 @@ unsafe extern "C" fn __register_atfork(before: Handler, parent: Handler, child: 
     if REGISTRATIONS.fetch_add(1, SeqCst) == 0 && asked_for(c"refused") {
         return libc::ENOMEM;
     }
-    // SAFETY: the name ends with a zero.
-    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"__register_atfork".as_ptr()) };
-    expect(!real.is_null(), "the C library has no __register_atfork");
     // SAFETY: the function of that name has this type.
-    let real: Register = unsafe { std::mem::transmute(real) };
+    let real: Register = unsafe { std::mem::transmute(the_c_librarys(c"__register_atfork")) };
     // SAFETY: as we were called.
     unsafe { real(before, parent, child, dso) }
 }

@@ -165,13 +165,14 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::sync::Word;
-    use crate::sys::Unix;
     use std::sync::Arc;
 
-    /// Never sleeps: what a system that refuses futexes looks like.
-    struct NoFutex;
+    /// Never sleeps: what a system that refuses futexes looks like. Counts how often it was asked to.
+    #[derive(Default)]
+    struct NoFutex(core::sync::atomic::AtomicUsize);
     impl Park for NoFutex {
         fn wait(&self, _: &Word, _: u32) {
+            self.0.fetch_add(1, Relaxed);
             std::thread::yield_now();
         }
         fn wake_one(&self, _: &Word) {}
@@ -188,38 +189,17 @@ mod tests {
         let threads: std::vec::Vec<_> = (0..4)
             .map(|_| {
                 let mutex = mutex.clone();
-                std::thread::spawn(move || (0..10_000).for_each(|_| *mutex.lock(&NoFutex) += 1))
+                std::thread::spawn(move || (0..10_000).for_each(|_| *mutex.lock(&NoFutex::default()) += 1))
             })
             .collect();
         threads.into_iter().for_each(|t| t.join().unwrap());
-        assert_eq!(*mutex.lock(&NoFutex), 40_000);
-    }
-
-    /// Counts who sleeps.
-    struct Counting(core::sync::atomic::AtomicUsize);
-    impl Park for Counting {
-        fn wait(&self, word: &Word, expected: u32) {
-            self.0.fetch_add(1, Relaxed);
-            Unix.wait(word, expected);
-        }
-        fn wake_one(&self, word: &Word) {
-            Unix.wake_one(word);
-        }
-        fn wake_all(&self, word: &Word) {
-            Unix.wake_all(word);
-        }
-        fn nap(&self) {
-            Unix.nap();
-        }
-        fn current(&self) -> usize {
-            Unix.current()
-        }
+        assert_eq!(*mutex.lock(&NoFutex::default()), 40_000);
     }
 
     /// Class of bug: a lock that burns the time of whoever should give it back.
     #[test]
     fn who_waits_for_a_lock_sleeps() {
-        let (mutex, park) = (Mutex::new(Rank::Shard, 0), Counting(0.into()));
+        let (mutex, park) = (Mutex::new(Rank::Shard, 0), NoFutex::default());
         let mut held = mutex.lock(&park);
         std::thread::scope(|scope| {
             scope.spawn(|| *mutex.lock(&park) += 1);
@@ -236,8 +216,9 @@ mod tests {
     #[should_panic(expected = "lock order")]
     fn a_lock_of_lower_rank_inside_a_higher_one_is_found() {
         let (low, high) = (Mutex::new(Rank::Shard, ()), Mutex::new(Rank::Zone, ()));
-        let _high = high.lock(&NoFutex);
-        let _low = low.lock(&NoFutex);
+        let park = NoFutex::default();
+        let _high = high.lock(&park);
+        let _low = low.lock(&park);
     }
 }
 
