@@ -1,0 +1,115 @@
+//! Runs programs and reads what they print.
+
+use anyhow::{bail, ensure, Context, Result};
+use std::path::PathBuf;
+use std::process::Command;
+use std::str::FromStr;
+
+/// One program: an allocator and the workloads.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The allocator.
+    pub(crate) name: String,
+    /// Its crate and version.
+    pub(crate) version: String,
+    path: PathBuf,
+}
+
+impl FromStr for Program {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.splitn(3, '=');
+        let mut part = || parts.next().map(str::to_owned).ok_or("NAME=VERSION=PATH is expected");
+        Ok(Self { name: part()?, version: part()?, path: part()?.into() })
+    }
+}
+
+impl Program {
+    /// What it prints with these arguments, if it ends well.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
+        let what = || format!("{} {}", self.name, arguments.join(" "));
+        let output = Command::new(&self.path).args(arguments).output().with_context(what)?;
+        if !output.status.success() {
+            bail!("{}: {}: {}", what(), output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        String::from_utf8(output.stdout).with_context(what)
+    }
+}
+
+/// A row of the comparison.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// Its name.
+    pub(crate) name: String,
+    /// What it does.
+    pub(crate) what: String,
+}
+
+/// The rows that the programs have, and whose name contains one of `only`, if there are any.
+pub(crate) fn rows(program: &Program, only: &[String]) -> Result<Vec<Row>> {
+    let text = program.run(&["rows"])?;
+    let rows: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, what)| Row { name: name.to_owned(), what: what.to_owned() })
+        .filter(|row| only.is_empty() || only.iter().any(|part| row.name.contains(part)))
+        .collect();
+    ensure!(!rows.is_empty(), "no such rows");
+    Ok(rows)
+}
+
+/// What one run of one row measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// Nanoseconds of the work.
+    pub(crate) time: f64,
+    /// Operations of the work.
+    pub(crate) operations: f64,
+    /// Peak of resident memory in KiB.
+    pub(crate) peak: f64,
+}
+
+fn sample(text: &str) -> Option<Sample> {
+    let numbers: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [time, operations, peak] = numbers[..] else { return None };
+    (time > 0.0 && operations > 0.0 && peak > 0.0).then_some(Sample { time, operations, peak })
+}
+
+/// By row and then by program: what each round measured. In each round every row runs under each allocator, one right
+/// after the other; another one begins in each round.
+pub(crate) fn rounds(programs: &[Program], rows: &[Row], rounds: usize, part: f64) -> Result<Vec<Vec<Vec<Sample>>>> {
+    let part = part.to_string();
+    let mut samples = vec![vec![Vec::with_capacity(rounds); programs.len()]; rows.len()];
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}", round + 1);
+        for (row, samples) in rows.iter().zip(&mut samples) {
+            for turn in 0..programs.len() {
+                let which = (round + turn) % programs.len();
+                let text = programs[which].run(&["row", &row.name, &part])?;
+                samples[which].push(sample(&text).with_context(|| format!("{}: {text}", row.name))?);
+            }
+        }
+    }
+    Ok(samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_named_by_three_parts() {
+        let program: Program = "name=crate 1.0=/some/path".parse().unwrap();
+        assert_eq!((program.name.as_str(), program.version.as_str()), ("name", "crate 1.0"));
+        assert!("name=crate 1.0".parse::<Program>().is_err());
+    }
+
+    #[test]
+    fn a_sample_is_three_numbers() {
+        assert_eq!(sample("5 6 7\n").unwrap().peak, 7.0);
+        for bad in ["", "5 6", "5 6 7 8", "0 6 7", "a b c"] {
+            assert!(sample(bad).is_none());
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! From samples to figures: the minimum and the spread of each row, ratios to the best rival, geometric means.
+
+use crate::measure::{Program, Row, Sample};
+
+/// A row tells allocators apart if its best and its worst rival differ by this factor; other rows stay out of the
+/// geometric means.
+const TELLING: f64 = 1.10;
+
+/// The values of one quantity over the rounds of one row under one allocator.
+#[derive(Clone, Debug)]
+pub(crate) struct Spread {
+    /// The smallest.
+    pub(crate) min: f64,
+    /// The one in the middle.
+    pub(crate) median: f64,
+    /// The largest.
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Of these values, of which there is at least one.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        Self { min: values[0], median: values[values.len() / 2], max: values[values.len() - 1] }
+    }
+}
+
+/// One quantity of one row, under each allocator.
+#[derive(Clone, Debug)]
+pub(crate) struct Quantity {
+    /// By program.
+    pub(crate) spreads: Vec<Spread>,
+}
+
+impl Quantity {
+    fn best(&self, among: impl Fn(usize) -> bool) -> f64 {
+        let values = self.spreads.iter().enumerate().filter(|(i, _)| among(*i));
+        values.map(|(_, spread)| spread.min).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The minimum of one program by the minimum of the best of the others but the first.
+    pub(crate) fn ratio(&self, program: usize) -> f64 {
+        self.ratio_without(program, None)
+    }
+
+    /// As [`Quantity::ratio`], as if one program were not there.
+    pub(crate) fn ratio_without(&self, program: usize, out: Option<usize>) -> f64 {
+        self.spreads[program].min / self.best(|i| i != 0 && i != program && Some(i) != out)
+    }
+
+    /// Whether it tells the rivals apart.
+    pub(crate) fn is_telling(&self) -> bool {
+        let worst = self.spreads[1..].iter().map(|spread| spread.min).fold(0.0, f64::max);
+        self.spreads.len() < 3 || worst >= TELLING * self.best(|i| i != 0)
+    }
+}
+
+/// The figures of one row.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    /// The row.
+    pub(crate) row: Row,
+    /// The allocators, by program.
+    pub(crate) names: Vec<String>,
+    /// Operations of one run.
+    pub(crate) operations: f64,
+    /// Nanoseconds of one run.
+    pub(crate) time: Quantity,
+    /// Peak of resident memory in KiB.
+    pub(crate) peak: Quantity,
+}
+
+/// Works the figures out.
+pub(crate) fn figures(programs: &[Program], rows: &[Row], samples: &[Vec<Vec<Sample>>]) -> Vec<Figures> {
+    let quantity = |samples: &[Vec<Sample>], value: fn(&Sample) -> f64| Quantity {
+        spreads: samples.iter().map(|samples| Spread::of(samples.iter().map(value))).collect(),
+    };
+    rows.iter()
+        .zip(samples)
+        .map(|(row, samples)| Figures {
+            row: row.clone(),
+            names: programs.iter().map(|program| program.name.clone()).collect(),
+            operations: samples[0][0].operations,
+            time: quantity(samples, |sample| sample.time),
+            peak: quantity(samples, |sample| sample.peak),
+        })
+        .collect()
+}
+
+/// The geometric mean of the ratios of one program over the rows that tell allocators apart.
+pub(crate) fn geometric_mean(
+    figures: &[Figures],
+    quantity: fn(&Figures) -> &Quantity,
+    program: usize,
+    without: Option<usize>,
+) -> f64 {
+    let telling = figures.iter().map(quantity).filter(|quantity| quantity.is_telling());
+    let logs: Vec<f64> = telling.map(|quantity| quantity.ratio_without(program, without).ln()).collect();
+    (logs.iter().sum::<f64>() / logs.len() as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quantity(minima: &[f64]) -> Quantity {
+        Quantity { spreads: minima.iter().map(|min| Spread::of([*min, 9.0 * min, 2.0 * min])).collect() }
+    }
+
+    #[test]
+    fn a_spread_is_sorted() {
+        let spread = Spread::of([3.0, 1.0, 2.0]);
+        assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.0, 3.0));
+    }
+
+    #[test]
+    fn a_ratio_is_to_the_best_other_rival() {
+        let times = quantity(&[3.0, 2.0, 4.0]);
+        assert_eq!(times.ratio(0), 1.5);
+        assert_eq!(times.ratio(1), 0.5);
+        assert_eq!(times.ratio(2), 2.0);
+        assert_eq!(times.ratio_without(0, Some(1)), 0.75);
+    }
+
+    #[test]
+    fn rivals_alike_tell_nothing() {
+        assert!(quantity(&[9.0, 2.0, 2.3]).is_telling());
+        assert!(!quantity(&[9.0, 2.0, 2.1]).is_telling());
+    }
+
+    #[test]
+    fn the_mean_of_a_half_and_a_double_is_one() {
+        let row = Row { name: String::new(), what: String::new() };
+        let figures = |minima: &[f64]| Figures {
+            row: row.clone(),
+            names: Vec::new(),
+            operations: 1.0,
+            time: quantity(minima),
+            peak: quantity(minima),
+        };
+        let all = [figures(&[1.0, 2.0, 4.0]), figures(&[4.0, 2.0, 4.0]), figures(&[99.0, 2.0, 2.0])];
+        assert!((geometric_mean(&all, |f| &f.time, 0, None) - 1.0).abs() < 1e-9);
+    }
+}
