@@ -46,12 +46,12 @@ fn main() -> Result<()> {
     let programs = &arguments.programs;
     let rows = measure::rows(&programs[0], &arguments.only)?;
     let samples = measure::rounds(programs, &rows, arguments.rounds, arguments.part)?;
-    let figures = summary::figures(programs, &rows, &samples);
+    let figures = summary::figures(programs, &rows, &samples.by_row);
     let latencies = match arguments.latency_rounds {
         0 => Vec::new(),
         rounds => latency::measure(programs, rounds, arguments.part)?,
     };
-    let page = tables::page(&arguments.machine, arguments.rounds, programs, &figures, &latencies);
+    let page = tables::page(&arguments.machine, programs, &samples, &figures, &latencies);
     print!("{page}");
     let Some(results) = arguments.results else { return Ok(()) };
     fs::create_dir_all(&results).with_context(|| format!("cannot make {}", results.display()))?;

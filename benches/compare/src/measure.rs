@@ -76,22 +76,42 @@ fn sample(text: &str) -> Option<Sample> {
     (time > 0.0 && operations > 0.0 && peak > 0.0).then_some(Sample { time, operations, peak })
 }
 
-/// By row and then by program: what each round measured. In each round every row runs under each allocator, one right
+/// Runs of a row in a round before it is given up: a rival that crashes now and then is compared by the runs that end.
+const TRIES: usize = 5;
+
+/// What the runs of all rounds measured.
+pub(crate) struct Samples {
+    /// By row, program and round.
+    pub(crate) by_row: Vec<Vec<Vec<Sample>>>,
+    /// By program: runs that did not end well.
+    pub(crate) crashes: Vec<usize>,
+}
+
+/// What each round measured. In each round every row runs under each allocator, one right
 /// after the other; another one begins in each round.
-pub(crate) fn rounds(programs: &[Program], rows: &[Row], rounds: usize, part: f64) -> Result<Vec<Vec<Vec<Sample>>>> {
+pub(crate) fn rounds(programs: &[Program], rows: &[Row], rounds: usize, part: f64) -> Result<Samples> {
     let part = part.to_string();
-    let mut samples = vec![vec![Vec::with_capacity(rounds); programs.len()]; rows.len()];
+    let mut by_row = vec![vec![Vec::with_capacity(rounds); programs.len()]; rows.len()];
+    let mut crashes = vec![0; programs.len()];
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
-        for (row, samples) in rows.iter().zip(&mut samples) {
+        for (row, samples) in rows.iter().zip(&mut by_row) {
             for turn in 0..programs.len() {
                 let which = (round + turn) % programs.len();
-                let text = programs[which].run(&["row", &row.name, &part])?;
+                let mut tries = 1..=TRIES;
+                let text = loop {
+                    match programs[which].run(&["row", &row.name, &part]) {
+                        Err(error) if tries.next() == Some(TRIES) => return Err(error),
+                        Err(error) => eprintln!("{error}"),
+                        Ok(text) => break text,
+                    }
+                    crashes[which] += 1;
+                };
                 samples[which].push(sample(&text).with_context(|| format!("{}: {text}", row.name))?);
             }
         }
     }
-    Ok(samples)
+    Ok(Samples { by_row, crashes })
 }
 
 #[cfg(test)]

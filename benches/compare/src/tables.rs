@@ -1,7 +1,7 @@
 //! The results as Markdown and as CSV.
 
 use crate::latency::Latencies;
-use crate::measure::Program;
+use crate::measure::{Program, Samples};
 use crate::summary::{geometric_mean, Figures, Quantity};
 use anyhow::Result;
 use std::fmt::Write;
@@ -51,11 +51,12 @@ fn ratios(
 /// Everything as a page.
 pub(crate) fn page(
     machine: &str,
-    rounds: usize,
     programs: &[Program],
+    samples: &Samples,
     figures: &[Figures],
     latencies: &[Latencies],
 ) -> String {
+    let rounds = samples.by_row[0][0].len();
     let mut page = String::from("# Results\n\n");
     let _ = writeln!(page, "{machine}\n\nWritten by `ci/bench.sh`. {rounds} rounds, all allocators in turn in each;");
     page.push_str(
@@ -67,6 +68,9 @@ pub(crate) fn page(
     page.push_str("apart by at least a tenth; the others have an asterisk.\n\n| allocator | version |\n|---|---|\n");
     for program in programs {
         let _ = writeln!(page, "| {} | {} |", program.name, program.version);
+    }
+    for (program, crashes) in programs.iter().zip(&samples.crashes).filter(|(_, crashes)| **crashes > 0) {
+        let _ = writeln!(page, "\n{crashes} runs of {} crashed and were made again.", program.name);
     }
     page.push_str("\n## Time\n\n![time](time.svg)\n\n");
     let mut table = String::new();
