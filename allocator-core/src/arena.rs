@@ -41,6 +41,8 @@ pub struct Arena {
     leaving: AtomicU32,
     /// All of it was mapped readable and writable.
     writable: bool,
+    /// Chunks from this one on are backed by huge pages, whatever they are for.
+    huge_from: u32,
     maps: NonNull<ChunkMap>,
     words: NonNull<Chunk>,
     regions: NonNull<Region>,
@@ -88,8 +90,15 @@ impl Drop for Leaving<'_> {
 
 impl Arena {
     /// Reserves an arena of `chunks` chunks, none of them committed yet. `None` if the system refuses any part of it.
-    /// `writable`: without the need to ask the system again when they are.
-    pub fn create(os: &'static dyn Os, kept: &Kept, chunks: u32, writable: bool) -> Option<NonNull<Arena>> {
+    /// `writable`: without the need to ask the system again when they are. `huge_from`: the first chunk that is backed by
+    /// huge pages whatever it is for.
+    pub fn create(
+        os: &'static dyn Os,
+        kept: &Kept,
+        chunks: u32,
+        writable: bool,
+        huge_from: u32,
+    ) -> Option<NonNull<Arena>> {
         let parts = Parts::of(chunks, os);
         let len = chunks as usize * CHUNK_SIZE;
         let (own, own_len) = (kept.map(os, parts.len)?, parts.len);
@@ -115,6 +124,7 @@ impl Arena {
             own_len,
             leaving: AtomicU32::new(0),
             writable,
+            huge_from,
             maps,
             words,
             regions,
@@ -205,8 +215,17 @@ impl Arena {
     }
 
     /// Takes a run of pages.
-    pub fn take(&self, n: PageCount, align: Order) -> Option<PageRun> {
-        self.buddy().take(n, align).map(|run| self.at(run))
+    ///
+    /// Chunks of which nothing is resident are backed by huge pages if all of the run is `dense`, or if they lie so high
+    /// that the part of them that is never touched is small beside all that lies below.
+    pub fn take(&self, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
+        let warm = |page: PageIndex, pages: PageCount| {
+            let whole = n.get() >= PAGES_PER_CHUNK;
+            let huge = if whole { dense } else { page.get() / PAGES_PER_CHUNK >= self.huge_from };
+            // SAFETY: pages of the buddy are pages of the range, and these are committed.
+            huge && unsafe { self.os.advise_huge(self.base().add(page.byte_offset()), pages.bytes()) }
+        };
+        self.buddy().take_warming(n, align, warm).map(|run| self.at(run))
     }
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.

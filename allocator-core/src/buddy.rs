@@ -153,12 +153,26 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// Takes `n` pages whose start is a multiple of `2^align`. More than a chunk's worth must be whole chunks, within
     /// one region. `None`: no room now. Lock-free.
     pub fn take(&self, n: PageCount, align: Order) -> Option<Run> {
+        self.take_warming(n, align, |_, _| false)
+    }
+
+    /// As `take`. Whole chunks that are known to be zero, so not resident, are shown to `warm` before anybody else can
+    /// have a page of them; it says whether the first touch will make a chunk resident as a whole.
+    pub fn take_warming(
+        &self,
+        n: PageCount,
+        align: Order,
+        warm: impl FnOnce(PageIndex, PageCount) -> bool,
+    ) -> Option<Run> {
         if n.get() >= PAGES {
             debug_assert!(n.get() % PAGES == 0 && align.get() <= Self::TOP);
             let chunk = self.take_chunks(n.get() / PAGES)?;
             let mut zero = true;
             for c in &self.chunks[chunk.get() as usize..][..(n.get() / PAGES) as usize] {
                 zero &= c.soil(Chunk::<PAGES>::ALL);
+            }
+            if zero {
+                warm(Self::first_page(chunk), n);
             }
             return Some(Run { start: Self::first_page(chunk), zero });
         }
@@ -186,9 +200,14 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
         let _transit = self.transit();
         let chunk = self.take_chunks(1)?;
-        let (zero, change) = self.chunk(chunk).open(Chunk::<PAGES>::ALL.minus(PageSet::first(n.get())));
+        let state = self.chunk(chunk);
+        // What will be resident as a whole must not be passed over by a purge.
+        let warm = state.dirty_pages().is_empty()
+            && warm(Self::first_page(chunk), PageCount::new(PAGES))
+            && state.soil(Chunk::<PAGES>::ALL);
+        let (zero, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n.get())));
         self.publish(chunk, change);
-        Some(Run { start: Self::first_page(chunk), zero })
+        Some(Run { start: Self::first_page(chunk), zero: zero || warm })
     }
 
     /// As `take`, but asks every word and trusts no hint: for whoever is about to be refused. Between the change of a

@@ -228,7 +228,7 @@ impl Caches {
         class: SizeClass,
         shard: usize,
     ) -> Result<NonNull<Slab>, AllocError> {
-        let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO)?;
+        let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO, true)?;
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
         // SAFETY: the pages were just taken.

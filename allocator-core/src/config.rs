@@ -39,6 +39,8 @@ pub const ARENA_CHUNKS_LIMIT: u32 = if cfg!(feature = "small-arenas") { 1 } else
 pub const GROWTH: u32 = 4;
 /// Arenas at most.
 pub const MAX_ARENAS: usize = or_in_a_model(1024, 3) as usize;
+/// The first chunk of the first arena that is backed by huge pages whatever it is for.
+pub const HUGE_FROM_CHUNK: u32 = 8;
 /// Chunks made writable at a time.
 pub const COMMIT_CHUNKS: u32 = or_in_a_model(8, 1);
 
@@ -57,7 +59,7 @@ pub const MAX_SLAB_PAGES: u32 = 8;
 pub const MAX_SLAB_OBJECTS: usize = PAGE_SIZE / 8;
 
 /// Requests above this many bytes are mappings of their own.
-pub const VMALLOC_THRESHOLD: usize = or_in_a_model(8 << 20, 512) as usize;
+pub const VMALLOC_THRESHOLD: usize = or_in_a_model(32 << 20, 512) as usize;
 /// Bytes in the smallest of these mappings. Two of them never begin in one chunk, which keeps the table unambiguous.
 pub const MIN_AREA: usize = CHUNK_SIZE;
 

@@ -229,10 +229,10 @@ impl Heap {
     /// The calling thread has `thread`.
     pub unsafe fn alloc(&'static self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
-        unsafe { self.obtain(thread, layout) }.map(|(ptr, _)| ptr)
+        unsafe { self.obtain(thread, layout, true) }.map(|(ptr, _)| ptr)
     }
 
-    /// Memory, and whether it is known to read as zeros. Before a refusal, what the caches could spare goes back to the
+    /// Memory, and whether it is known to read as zeros; `dense`: all of it will be used. Before a refusal, what the caches could spare goes back to the
     /// arenas, and the request is made once more; then, if an area could serve it, what arenas could spare goes back to
     /// the system.
     ///
@@ -242,6 +242,7 @@ impl Heap {
         &'static self,
         thread: Option<&Thread>,
         layout: Layout,
+        dense: bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let route = Route::of(layout);
         if let (Route::Object(class), Some(thread)) = (route, thread) {
@@ -253,20 +254,20 @@ impl Heap {
         }
         let _inside = self.enter(thread);
         // SAFETY: by contract.
-        let first = unsafe { self.alloc_once(thread, layout, route) };
+        let first = unsafe { self.alloc_once(thread, layout, route, dense) };
         if !matches!(first, Err(AllocError::OutOfMemory)) {
             return first;
         }
         // SAFETY: by contract.
         unsafe { self.shrink(thread) };
         // SAFETY: by contract.
-        let second = unsafe { self.alloc_once(thread, layout, route) };
+        let second = unsafe { self.alloc_once(thread, layout, route, dense) };
         if second.is_ok() || matches!(route, Route::Object(_)) {
             return second;
         }
         self.retire(thread);
         // SAFETY: by contract.
-        unsafe { self.alloc_once(thread, layout, route) }
+        unsafe { self.alloc_once(thread, layout, route, dense) }
     }
 
     /// # Safety
@@ -276,12 +277,13 @@ impl Heap {
         thread: Option<&Thread>,
         layout: Layout,
         route: Route,
+        dense: bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         match route {
             // SAFETY: by contract.
             Route::Object(class) => unsafe { self.alloc_object(thread, layout, class) }.map(|object| (object, false)),
-            Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align),
-            Route::Area => self.alloc_area(layout).map(|ptr| (ptr, true)),
+            Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align, dense),
+            Route::Area => self.alloc_area(layout, dense).map(|ptr| (ptr, true)),
         }
     }
 
@@ -317,7 +319,7 @@ impl Heap {
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
-        let (ptr, zero) = unsafe { self.obtain(thread, layout) }?;
+        let (ptr, zero) = unsafe { self.obtain(thread, layout, false) }?;
         if !zero {
             // SAFETY: just allocated, `layout.size()` bytes.
             unsafe { ptr.as_ptr().write_bytes(0, layout.size()) };
@@ -399,8 +401,9 @@ impl Heap {
         layout: Layout,
         pages: PageCount,
         align: Order,
+        dense: bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
-        match self.zone.alloc_pages(self.caller(thread), pages, align) {
+        match self.zone.alloc_pages(self.caller(thread), pages, align, dense) {
             Ok(run) => {
                 let map = self.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
@@ -408,13 +411,13 @@ impl Heap {
                 Ok((run.ptr, run.zero))
             }
             // An area is at least a chunk long, so what is shorter has no better chance there.
-            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(layout).map(|ptr| (ptr, true)),
+            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(layout, dense).map(|ptr| (ptr, true)),
             Err(refused) => Err(refused),
         }
     }
 
-    fn alloc_area(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.vmalloc.alloc(self.site(), layout)
+    fn alloc_area(&self, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
+        self.vmalloc.alloc(self.site(), layout, dense)
     }
 
     /// Frees. A misuse that is found ends the process.

@@ -99,8 +99,9 @@ impl Vmalloc {
         }
     }
 
-    /// Maps an area. It reads as zeros. Costs one to four system calls.
-    pub fn alloc(&self, site: Site<'_>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+    /// Maps an area. It reads as zeros; if it is `dense`, that is all of it will be used, huge pages are asked for. Costs
+    /// two to five system calls.
+    pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
         let len = Self::mapped_len(site.os, layout.size())?;
         let record = self.record(site).ok_or(AllocError::OutOfMemory)?;
         let Some((ptr, map, map_len)) = Self::map(site, len, layout.align()) else {
@@ -112,6 +113,10 @@ impl Vmalloc {
             unsafe { site.kept.unmap(site.os, map, map_len) };
             self.recycle(site.os, record);
             return Err(AllocError::OutOfMemory);
+        }
+        if dense {
+            // SAFETY: just mapped. A refusal costs time, nothing else.
+            unsafe { site.os.advise_huge(map, map_len) };
         }
         // SAFETY: the record is ours (Vm3).
         unsafe { Record::write(record, Area { ptr, layout, map, map_len, next: null_mut() }) };

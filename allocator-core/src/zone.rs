@@ -31,7 +31,7 @@
 use crate::arena::{Arena, PageRun};
 use crate::buddy::NotFound;
 use crate::config::{
-    ARENA_CHUNKS_LIMIT, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, MAX_ARENAS, PAGES_PER_CHUNK,
+    ARENA_CHUNKS_LIMIT, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK, MAX_ARENAS, PAGES_PER_CHUNK,
 };
 use crate::error::{AllocError, Misuse};
 use crate::page::{AddressTable, ChunkMap, Owner};
@@ -100,14 +100,21 @@ impl Zone {
 
     /// Takes `n` pages whose start is a multiple of `2^align` pages. Above a chunk, `n` is a multiple of it.
     /// Call it with no lock of this heap held.
-    pub fn alloc_pages(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
+    /// `dense`: all of them will be used.
+    pub fn alloc_pages(
+        &self,
+        caller: Caller<'_>,
+        n: PageCount,
+        align: Order,
+        dense: bool,
+    ) -> Result<PageRun, AllocError> {
         let chunks = n.get().div_ceil(PAGES_PER_CHUNK);
         if chunks > ARENA_CHUNKS_LIMIT {
             return Err(AllocError::TooLarge);
         }
         loop {
             let generation = self.generation.load(Acquire);
-            if let Some(run) = self.search(caller, n, align) {
+            if let Some(run) = self.search(caller, n, align, dense) {
                 return Ok(run);
             }
             if !self.grow(caller.os, generation, chunks) {
@@ -190,11 +197,11 @@ impl Zone {
             && arena.buddy().extend(start, n, more).is_some()
     }
 
-    fn search(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Option<PageRun> {
-        let mut found = self.first()?.take(n, align);
+    fn search(&self, caller: Caller<'_>, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
+        let mut found = self.first()?.take(n, align, dense);
         if found.is_none() {
             self.each_later_arena(caller, &mut |arena| {
-                found = arena.take(n, align);
+                found = arena.take(n, align, dense);
                 found.is_none()
             });
         }
@@ -302,7 +309,9 @@ impl Zone {
         let due = (share.min(ARENA_CHUNKS_LIMIT as usize) as u32).max(FIRST_ARENA_CHUNKS).max(chunks);
         let mut size = if growth.bound == 0 { due } else { growth.bound.min(due).max(chunks) };
         loop {
-            let arena = Arena::create(os, &self.kept, size, writable);
+            // Beside a whole arena, what is never touched of a chunk is little.
+            let huge_from = if growth.reserved == 0 { HUGE_FROM_CHUNK } else { 0 };
+            let arena = Arena::create(os, &self.kept, size, writable, huge_from);
             if arena.is_some() {
                 growth.bound = if size == due { 0 } else { 2 * size };
                 return arena;

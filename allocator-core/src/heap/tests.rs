@@ -338,7 +338,7 @@ fn pages_that_were_purged_need_no_zeroing() {
     let thread = heap.attach();
     let big = layout(CHUNK_SIZE, 8);
     let zero_known = || {
-        let run = heap.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO).unwrap();
+        let run = heap.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO, true).unwrap();
         let Owner::Chunk(map) = heap.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
         poison::unpoison(run.ptr, CHUNK_SIZE);
         // SAFETY: ours.
@@ -608,6 +608,12 @@ unsafe impl Os for Odd {
         self.mapped.fetch_sub(if done { len } else { 0 }, core::sync::atomic::Ordering::Relaxed);
         done
     }
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.whole(ptr, len);
+        // SAFETY: by contract.
+        unsafe { Unix.advise_huge(ptr, len) }
+    }
+
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         self.whole(ptr, len);
         // SAFETY: by contract.

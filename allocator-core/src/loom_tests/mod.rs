@@ -198,6 +198,10 @@ unsafe impl Os for Memory {
         mappings.retain(|m| m.start != address);
         true
     }
+    unsafe fn advise_huge(&self, _: NonNull<u8>, _: usize) -> bool {
+        false
+    }
+
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: by contract nobody needs the content.
         unsafe { ptr.as_ptr().write_bytes(0, len) };

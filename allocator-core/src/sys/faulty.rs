@@ -22,6 +22,8 @@ pub enum Call {
     Unmap,
     /// [`Os::discard`]
     Discard,
+    /// [`Os::advise_huge`]
+    AdviseHuge,
     /// [`Os::resize`]
     Resize,
     /// [`Os::relocate`]
@@ -30,8 +32,16 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Call; 7] =
-        [Call::Map, Call::Reserve, Call::Commit, Call::Unmap, Call::Discard, Call::Resize, Call::Relocate];
+    pub const ALL: [Call; 8] = [
+        Call::Map,
+        Call::Reserve,
+        Call::Commit,
+        Call::Unmap,
+        Call::Discard,
+        Call::AdviseHuge,
+        Call::Resize,
+        Call::Relocate,
+    ];
 }
 
 /// Which calls fail. Calls are counted from 1, over all kinds together.
@@ -250,6 +260,11 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: the caller's contract is the callee's.
         !self.fails(Call::Discard) && unsafe { self.inner.discard(ptr, len) }
+    }
+
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        !self.fails(Call::AdviseHuge) && unsafe { self.inner.advise_huge(ptr, len) }
     }
 
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {

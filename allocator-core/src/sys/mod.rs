@@ -61,6 +61,13 @@ pub unsafe trait Os: Park + Sync {
     /// The range is whole pages of a readable and writable mapping of ours whose content nobody needs.
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool;
 
+    /// Asks the system to back a range by huge pages as it is touched, where its huge pages are as long as a chunk. True
+    /// if it will try to; what is in the range does not change.
+    ///
+    /// # Safety
+    /// The range is whole pages of a readable and writable mapping of ours.
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool;
+
     /// Changes the length of a mapping where it lies.
     ///
     /// # Safety

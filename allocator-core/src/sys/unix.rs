@@ -2,6 +2,7 @@
 //! without access, part of a mapping, `mremap`, futexes).
 
 use super::Os;
+use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
 use core::ptr::{null_mut, NonNull};
 
@@ -108,6 +109,14 @@ unsafe impl Os for Unix {
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: by contract a range of our own whose content nobody needs.
         quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_DONTNEED) }) == 0
+    }
+
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // A huge page is as many pages as a page has entries of 8 bytes.
+        let page = self.page_size();
+        // SAFETY: by contract a range of our own.
+        page * (page / 8) == CHUNK_SIZE
+            && quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_HUGEPAGE) }) == 0
     }
 
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
