@@ -216,12 +216,12 @@ impl Arena {
 
     /// Takes a run of pages.
     ///
-    /// Chunks of which nothing is resident are backed by huge pages if all of the run is `dense`, or if they lie so high
-    /// that the part of them that is never touched is small beside all that lies below.
+    /// Chunks of which nothing is resident are backed by huge pages if they are all of a longer run that is `dense`, or if
+    /// they lie so high that the part of them that is never touched is small beside all that lies below.
     pub fn take(&self, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
         let warm = |page: PageIndex, pages: PageCount| {
-            let whole = n.get() >= PAGES_PER_CHUNK;
-            let huge = if whole { dense } else { page.get() / PAGES_PER_CHUNK >= self.huge_from };
+            let long = n.get() > PAGES_PER_CHUNK;
+            let huge = if long { dense } else { page.get() / PAGES_PER_CHUNK >= self.huge_from };
             // SAFETY: pages of the buddy are pages of the range, and these are committed.
             huge && unsafe { self.os.advise_huge(self.base().add(page.byte_offset()), pages.bytes()) }
         };

@@ -28,6 +28,11 @@ use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::ptr::{null_mut, NonNull};
 
+/// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
+const POPULATE_FROM: usize = 2;
+/// But for longer slabs, of which too much might stay unused.
+const POPULATE_PAGES: u32 = 2;
+
 /// The partial lists of one shard, and what they add up to.
 struct Partial {
     dense: List,
@@ -198,11 +203,14 @@ impl Caches {
         shard: usize,
         out: &mut [*mut u8],
     ) -> Result<usize, AllocError> {
-        let taken = self.shard(class, shard).lock(caller.os).take(out);
+        let (taken, slabs) = {
+            let mut partial = self.shard(class, shard).lock(caller.os);
+            (partial.take(out), partial.slabs)
+        };
         if taken > 0 {
             return Ok(taken);
         }
-        let mut slab = match self.create_slab(zone, caller, class, shard) {
+        let mut slab = match self.create_slab(zone, caller, class, shard, slabs >= POPULATE_FROM) {
             Ok(slab) => slab,
             Err(refused) => {
                 let mut others = (0..MAX_SHARDS).map(|shard| self.shard(class, shard).lock(caller.os).take(out));
@@ -227,10 +235,15 @@ impl Caches {
         caller: Caller<'_>,
         class: SizeClass,
         shard: usize,
+        populate: bool,
     ) -> Result<NonNull<Slab>, AllocError> {
         let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO, true)?;
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
+        if populate && run.zero && class.slab_pages() <= POPULATE_PAGES {
+            // SAFETY: pages that were just taken. A refusal costs time, nothing else.
+            unsafe { caller.os.populate(run.ptr, PageCount::new(class.slab_pages()).bytes()) };
+        }
         // SAFETY: the pages were just taken.
         Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })
     }

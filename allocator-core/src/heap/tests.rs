@@ -614,6 +614,12 @@ unsafe impl Os for Odd {
         unsafe { Unix.advise_huge(ptr, len) }
     }
 
+    unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.whole(ptr, len);
+        // SAFETY: by contract.
+        unsafe { Unix.populate(ptr, len) }
+    }
+
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         self.whole(ptr, len);
         // SAFETY: by contract.

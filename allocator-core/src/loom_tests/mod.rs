@@ -202,6 +202,10 @@ unsafe impl Os for Memory {
         false
     }
 
+    unsafe fn populate(&self, _: NonNull<u8>, _: usize) -> bool {
+        true
+    }
+
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: by contract nobody needs the content.
         unsafe { ptr.as_ptr().write_bytes(0, len) };

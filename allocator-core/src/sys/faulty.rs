@@ -24,6 +24,8 @@ pub enum Call {
     Discard,
     /// [`Os::advise_huge`]
     AdviseHuge,
+    /// [`Os::populate`]
+    Populate,
     /// [`Os::resize`]
     Resize,
     /// [`Os::relocate`]
@@ -32,13 +34,14 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Call; 8] = [
+    pub const ALL: [Call; 9] = [
         Call::Map,
         Call::Reserve,
         Call::Commit,
         Call::Unmap,
         Call::Discard,
         Call::AdviseHuge,
+        Call::Populate,
         Call::Resize,
         Call::Relocate,
     ];
@@ -265,6 +268,11 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: the caller's contract is the callee's.
         !self.fails(Call::AdviseHuge) && unsafe { self.inner.advise_huge(ptr, len) }
+    }
+
+    unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        !self.fails(Call::Populate) && unsafe { self.inner.populate(ptr, len) }
     }
 
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {

@@ -68,6 +68,12 @@ pub unsafe trait Os: Park + Sync {
     /// The range is whole pages of a readable and writable mapping of ours.
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool;
 
+    /// Makes a range resident by one call, which costs a fraction of a fault for each page.
+    ///
+    /// # Safety
+    /// The range is whole pages of a readable and writable mapping of ours.
+    unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool;
+
     /// Changes the length of a mapping where it lies.
     ///
     /// # Safety

@@ -119,6 +119,11 @@ unsafe impl Os for Unix {
             && quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_HUGEPAGE) }) == 0
     }
 
+    unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: by contract a range of our own.
+        quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) }) == 0
+    }
+
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
         // SAFETY: by contract a mapping of our own; without MAYMOVE it stays where it is or the call fails.
         quietly(|| unsafe { libc::mremap(ptr.as_ptr().cast(), len, new_len, 0) }) != libc::MAP_FAILED
