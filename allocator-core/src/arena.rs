@@ -13,7 +13,7 @@
 //! - Ar2: `committed` changes under the lock of the arena's zone only. To others it is a bound (Relaxed): what lies
 //!   below it they reach through the buddy's words or the address table, which publish it.
 
-use crate::buddy::{Buddy, NotFound, Region, Run, Summary};
+use crate::buddy::{Buddy, NotFound, Region, Run, Summary, Warm};
 use crate::chunk::Chunk;
 use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
@@ -216,16 +216,32 @@ impl Arena {
 
     /// Takes a run of pages.
     ///
-    /// Chunks of which nothing is resident are backed by huge pages if they are all of a longer run that is `dense`, or if
-    /// they lie so high that the part of them that is never touched is small beside all that lies below.
-    pub fn take(&self, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
-        let warm = |page: PageIndex, pages: PageCount| {
-            let long = n.get() > PAGES_PER_CHUNK;
-            let huge = if long { dense } else { page.get() / PAGES_PER_CHUNK >= self.huge_from };
-            // SAFETY: pages of the buddy are pages of the range, and these are committed.
-            huge && unsafe { self.os.advise_huge(self.base().add(page.byte_offset()), pages.bytes()) }
-        };
-        self.buddy().take_warming(n, align, warm).map(|run| self.at(run))
+    /// Chunks of which nothing is resident are backed by huge pages if the most of them belongs to a run that is longer
+    /// than a chunk, or if they lie so high that the part of them that is never touched is small beside all that lies
+    /// below.
+    pub fn take(&self, n: PageCount, align: Order) -> Option<PageRun> {
+        self.buddy().take_warming(n, align, self.warm(n)).map(|run| self.at(run))
+    }
+
+    /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
+    fn warm(&self, n: PageCount) -> impl Warm + '_ {
+        move |page, pages, wanted| {
+            let used = n.get() > PAGES_PER_CHUNK && wanted.get() >= pages.get() / 4 * 3;
+            if !used && page.get() / PAGES_PER_CHUNK < self.huge_from {
+                return false;
+            }
+            // SAFETY: pages of the buddy are pages of the range.
+            let ptr = unsafe { self.base().add(page.byte_offset()) };
+            // SAFETY: whole chunks, and committed.
+            unsafe { self.os.advise_huge(ptr, pages.bytes()) }
+        }
+    }
+
+    /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns.
+    pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> bool {
+        let start = self.page_at(address);
+        (start + n + more).get() <= self.committed() * PAGES_PER_CHUNK
+            && self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get()))).is_some()
     }
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.

@@ -109,6 +109,10 @@ pub struct Run {
     pub zero: bool,
 }
 
+/// What `Buddy::take_warming` shows chunks to.
+pub trait Warm: Fn(PageIndex, PageCount, PageCount) -> bool {}
+impl<F: Fn(PageIndex, PageCount, PageCount) -> bool> Warm for F {}
+
 /// Why a look at all words found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotFound {
@@ -150,31 +154,19 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align`. More than a chunk's worth must be whole chunks, within
+    /// Takes `n` pages whose start is a multiple of `2^align`; a chunk's worth or more begins with a chunk and lies within
     /// one region. `None`: no room now. Lock-free.
     pub fn take(&self, n: PageCount, align: Order) -> Option<Run> {
-        self.take_warming(n, align, |_, _| false)
+        self.take_warming(n, align, |_, _, _| false)
     }
 
     /// As `take`. Whole chunks that are known to be zero, so not resident, are shown to `warm` before anybody else can
-    /// have a page of them; it says whether the first touch will make a chunk resident as a whole.
-    pub fn take_warming(
-        &self,
-        n: PageCount,
-        align: Order,
-        warm: impl FnOnce(PageIndex, PageCount) -> bool,
-    ) -> Option<Run> {
+    /// have a page of them: the first page, how many, and how many of those are asked for. It says whether the first
+    /// touch will make a chunk resident as a whole.
+    pub fn take_warming(&self, n: PageCount, align: Order, warm: impl Warm) -> Option<Run> {
         if n.get() >= PAGES {
-            debug_assert!(n.get() % PAGES == 0 && align.get() <= Self::TOP);
-            let chunk = self.take_chunks(n.get() / PAGES)?;
-            let mut zero = true;
-            for c in &self.chunks[chunk.get() as usize..][..(n.get() / PAGES) as usize] {
-                zero &= c.soil(Chunk::<PAGES>::ALL);
-            }
-            if zero {
-                warm(Self::first_page(chunk), n);
-            }
-            return Some(Run { start: Self::first_page(chunk), zero });
+            debug_assert!(align.get() <= Self::TOP);
+            return self.take_long(n, warm);
         }
         let order = n.order().get().max(align.get());
         for bin in order..Self::BINS {
@@ -200,14 +192,56 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
         let _transit = self.transit();
         let chunk = self.take_chunks(1)?;
+        Some(Run { start: Self::first_page(chunk), zero: self.open(chunk, n.get(), &warm) })
+    }
+
+    /// As `take`, of a chunk's worth or more: whole chunks in a row, the last of which is opened if not all of it is
+    /// asked for.
+    fn take_long(&self, n: PageCount, warm: impl Warm) -> Option<Run> {
+        if self.summary.whole.load(Relaxed) == 0 {
+            return None; // as above
+        }
+        let (whole, rest) = (n.get() / PAGES, n.get() % PAGES);
+        let _transit = (rest > 0).then(|| self.transit());
+        let first = self.take_chunks(n.get().div_ceil(PAGES))?;
+        let mut zero = self.warm_chunks(first, whole, &warm);
+        if rest > 0 {
+            zero &= self.open(ChunkIndex::new(first.get() + whole), rest, &warm);
+        }
+        Some(Run { start: Self::first_page(first), zero })
+    }
+
+    /// Marks whole chunks that the caller owns as dirty, and shows each stretch of those that were not to `warm`. True if
+    /// all were known to be zero.
+    fn warm_chunks(&self, first: ChunkIndex, n: u32, warm: &impl Warm) -> bool {
+        let (end, mut cold, mut zero) = (first.get() + n, 0, true);
+        for c in first.get()..=end {
+            if c < end && self.chunk(ChunkIndex::new(c)).soil(Chunk::<PAGES>::ALL) {
+                cold += 1;
+                continue;
+            }
+            zero &= c == end;
+            if cold > 0 {
+                let pages = PageCount::new(cold * PAGES);
+                warm(Self::first_page(ChunkIndex::new(c - cold)), pages, pages);
+                cold = 0;
+            }
+        }
+        zero
+    }
+
+    /// Opens a chunk that the caller owns as a whole, keeps its first `n` pages and frees the others; true if those kept
+    /// are known to be zero. The caller is in transit.
+    fn open(&self, chunk: ChunkIndex, n: u32, warm: &impl Warm) -> bool {
         let state = self.chunk(chunk);
+        let all = PageCount::new(PAGES);
         // What will be resident as a whole must not be passed over by a purge.
         let warm = state.dirty_pages().is_empty()
-            && warm(Self::first_page(chunk), PageCount::new(PAGES))
+            && warm(Self::first_page(chunk), all, PageCount::new(n))
             && state.soil(Chunk::<PAGES>::ALL);
-        let (zero, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n.get())));
+        let (zero, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n)));
         self.publish(chunk, change);
-        Some(Run { start: Self::first_page(chunk), zero: zero || warm })
+        zero || warm
     }
 
     /// As `take`, but asks every word and trusts no hint: for whoever is about to be refused. Between the change of a
@@ -286,30 +320,61 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         Ok(())
     }
 
-    /// Claims the `more` pages right behind the run of `n` pages at `start`. The flag says that they are known to be
-    /// zero. Within a chunk, or by whole chunks; never a mixture.
-    pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount) -> Option<bool> {
+    /// Claims the `more` pages right behind the run of `n` pages at `start`, if all of them are free. The flag says that
+    /// they are known to be zero. `warm` as for `take_warming`.
+    pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount, warm: impl Warm) -> Option<bool> {
         let from = start + n;
-        let (chunk, first) = (ChunkIndex::new(from.get() / PAGES), from.get() % PAGES);
-        if first != 0 && first + more.get() <= PAGES {
-            let (zero, change) = self.chunk(chunk).claim(PageSet::run(first, more.get()))?;
+        let end = (from + more).get();
+        if end as usize > self.chunks.len() * PAGES as usize {
+            return None;
+        }
+        // A look at all of them first, so that little is claimed in vain.
+        let mut page = from.get();
+        while page < end {
+            let (chunk, pages) = Self::piece(page, end);
+            if !self.free_in(chunk).contains(pages) {
+                return None;
+            }
+            page += pages.len();
+        }
+        let _transit = (from.get() / PAGES != (end - 1) / PAGES).then(|| self.transit());
+        let mut zero = true;
+        page = from.get();
+        while page < end {
+            let (chunk, pages) = Self::piece(page, end);
+            let Some(clean) = self.claim(chunk, pages, &warm) else {
+                self.give_back(from, PageCount::new(page - from.get())).ok();
+                return None;
+            };
+            zero &= clean;
+            page += pages.len();
+        }
+        Some(zero)
+    }
+
+    /// The chunk of `page`, and the pages of it that lie from there to `end`.
+    fn piece(page: u32, end: u32) -> (ChunkIndex, PageSet) {
+        let first = page % PAGES;
+        (ChunkIndex::new(page / PAGES), PageSet::run(first, (PAGES - first).min(end - page)))
+    }
+
+    /// Claims pages of one chunk that were free a moment ago: all of them, the first ones, or, if the chunk is not
+    /// parked, any.
+    fn claim(&self, chunk: ChunkIndex, pages: PageSet, warm: &impl Warm) -> Option<bool> {
+        if !self.is_whole(chunk) {
+            let (zero, change) = self.chunk(chunk).claim(pages)?;
             self.publish(chunk, change);
             return Some(zero);
         }
-        if first != 0 || more.get() % PAGES != 0 {
+        let all = pages == Chunk::<PAGES>::ALL;
+        if !all && !pages.contains(PageSet::first(1)) {
+            return None; // somebody has parked it since: it was the neighbours of the run's own pages that were free
+        }
+        let _transit = (!all).then(|| self.transit());
+        if !self.claim_chunks(chunk, 1) {
             return None;
         }
-        let chunks = more.get() / PAGES;
-        let same_region =
-            start.get() / (PAGES * CHUNKS_PER_REGION) == (from.get() + more.get() - 1) / (PAGES * CHUNKS_PER_REGION);
-        if !same_region || (chunk.get() + chunks) as usize > self.chunks.len() || !self.claim_chunks(chunk, chunks) {
-            return None;
-        }
-        let mut zero = true;
-        for c in &self.chunks[chunk.get() as usize..][..chunks as usize] {
-            zero &= c.soil(Chunk::<PAGES>::ALL);
-        }
-        Some(zero)
+        Some(if all { self.warm_chunks(chunk, 1, warm) } else { self.open(chunk, pages.len(), warm) })
     }
 
     /// Takes free pages that may be resident, lets `discard` free the memory behind each run of them, and gives them

@@ -30,8 +30,6 @@ use core::ptr::{null_mut, NonNull};
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
-/// But for longer slabs, of which too much might stay unused.
-const POPULATE_PAGES: u32 = 2;
 
 /// The partial lists of one shard, and what they add up to.
 struct Partial {
@@ -237,10 +235,10 @@ impl Caches {
         shard: usize,
         populate: bool,
     ) -> Result<NonNull<Slab>, AllocError> {
-        let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO, true)?;
+        let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO)?;
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
-        if populate && run.zero && class.slab_pages() <= POPULATE_PAGES {
+        if populate && run.zero {
             // SAFETY: pages that were just taken. A refusal costs time, nothing else.
             unsafe { caller.os.populate(run.ptr, PageCount::new(class.slab_pages()).bytes()) };
         }

@@ -403,7 +403,7 @@ impl Heap {
         align: Order,
         dense: bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
-        match self.zone.alloc_pages(self.caller(thread), pages, align, dense) {
+        match self.zone.alloc_pages(self.caller(thread), pages, align) {
             Ok(run) => {
                 let map = self.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));

@@ -4,7 +4,7 @@
 //! it; beyond that, vmalloc. The answer is a pure function of the layout, so `dealloc` needs no memory access to know
 //! where to look; what it then finds in the descriptors must agree.
 
-use crate::config::{CHUNK_SIZE, PAGES_PER_CHUNK, VMALLOC_THRESHOLD};
+use crate::config::{CHUNK_SIZE, VMALLOC_THRESHOLD};
 use crate::size_class::SizeClass;
 use crate::units::{Order, PageCount};
 use core::alloc::Layout;
@@ -38,11 +38,7 @@ impl Route {
             return Route::Area;
         }
         match PageCount::holding(layout.size()) {
-            Some(pages) if pages.get() <= PAGES_PER_CHUNK => Route::Run(pages, Order::of_alignment(layout.align())),
-            Some(pages) => {
-                let chunks = pages.get().div_ceil(PAGES_PER_CHUNK);
-                Route::Run(PageCount::new(chunks * PAGES_PER_CHUNK), Order::of_alignment(layout.align()))
-            }
+            Some(pages) => Route::Run(pages, Order::of_alignment(layout.align())),
             None => Route::Area,
         }
     }
@@ -75,8 +71,8 @@ mod tests {
         assert_eq!(route(MAX_OBJECT + 1, 1), Route::Run(PageCount::new(2), Order::ZERO));
         assert_eq!(route(1, 2 * PAGE_SIZE), Route::Run(PageCount::new(1), Order::new(1)));
         assert_eq!(route(CHUNK_SIZE, CHUNK_SIZE), Route::Run(PageCount::new(64), Order::new(6)));
-        assert_eq!(route(CHUNK_SIZE + 1, 1), Route::Run(PageCount::new(128), Order::ZERO));
-        assert_eq!(route(VMALLOC_THRESHOLD, 1), Route::Run(PageCount::new(256), Order::ZERO));
+        assert_eq!(route(CHUNK_SIZE + 1, 1), Route::Run(PageCount::new(65), Order::ZERO));
+        assert_eq!(route(VMALLOC_THRESHOLD, 1), Route::Run(PageCount::new(1024), Order::ZERO));
         assert_eq!(route(VMALLOC_THRESHOLD + 1, 1), Route::Area);
         assert_eq!(route(1, 2 * CHUNK_SIZE), Route::Area);
         assert_eq!(route(0, 1 << (usize::BITS - 1)), Route::Area);

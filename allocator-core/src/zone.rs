@@ -31,7 +31,8 @@
 use crate::arena::{Arena, PageRun};
 use crate::buddy::NotFound;
 use crate::config::{
-    ARENA_CHUNKS_LIMIT, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK, MAX_ARENAS, PAGES_PER_CHUNK,
+    ARENA_CHUNKS_LIMIT, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK, MAX_ARENAS,
+    PAGES_PER_CHUNK,
 };
 use crate::error::{AllocError, Misuse};
 use crate::page::{AddressTable, ChunkMap, Owner};
@@ -98,23 +99,16 @@ impl Zone {
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align` pages. Above a chunk, `n` is a multiple of it.
+    /// Takes `n` pages whose start is a multiple of `2^align` pages.
     /// Call it with no lock of this heap held.
-    /// `dense`: all of them will be used.
-    pub fn alloc_pages(
-        &self,
-        caller: Caller<'_>,
-        n: PageCount,
-        align: Order,
-        dense: bool,
-    ) -> Result<PageRun, AllocError> {
+    pub fn alloc_pages(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
         let chunks = n.get().div_ceil(PAGES_PER_CHUNK);
         if chunks > ARENA_CHUNKS_LIMIT {
             return Err(AllocError::TooLarge);
         }
         loop {
             let generation = self.generation.load(Acquire);
-            if let Some(run) = self.search(caller, n, align, dense) {
+            if let Some(run) = self.search(caller, n, align) {
                 return Ok(run);
             }
             if !self.grow(caller.os, generation, chunks) {
@@ -192,16 +186,14 @@ impl Zone {
     pub fn extend_pages(&self, map: &ChunkMap, address: usize, n: PageCount, more: PageCount) -> bool {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
-        let start = arena.page_at(address);
-        (start + n + more).get() <= arena.committed() * PAGES_PER_CHUNK
-            && arena.buddy().extend(start, n, more).is_some()
+        arena.extend(address, n, more)
     }
 
-    fn search(&self, caller: Caller<'_>, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
-        let mut found = self.first()?.take(n, align, dense);
+    fn search(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Option<PageRun> {
+        let mut found = self.first()?.take(n, align);
         if found.is_none() {
             self.each_later_arena(caller, &mut |arena| {
-                found = arena.take(n, align, dense);
+                found = arena.take(n, align);
                 found.is_none()
             });
         }

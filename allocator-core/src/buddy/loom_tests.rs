@@ -114,7 +114,9 @@ impl Storage {
     }
 
     fn extend(&self, start: PageIndex, n: u32, more: u32) -> i32 {
-        let Some(zero) = self.buddy().extend(start, PageCount::new(n), PageCount::new(more)) else { return 0 };
+        let Some(zero) = self.buddy().extend(start, PageCount::new(n), PageCount::new(more), |_, _, _| false) else {
+            return 0;
+        };
         self.touch(start + PageCount::new(n), more, zero);
         more as i32
     }
@@ -380,6 +382,24 @@ fn extending_a_run_by_a_chunk_and_opening_that_chunk_share_nothing() {
         || all_out(2),
         [|s, all| s.give_back(all[4], PAGES), |s, _| s.try_take(1), |s, all| s.extend(all[0], PAGES, PAGES)],
     );
+}
+
+/// Two chunks, all out but the first one's last page and all of the second.
+fn room_behind_a_run() -> (Storage, Vec<PageIndex>) {
+    let (storage, all) = all_out(2);
+    storage.give_back(all[3], 1);
+    storage.give_back(all[4], PAGES);
+    (storage, all)
+}
+
+#[test]
+fn extending_a_run_into_the_next_chunk_and_taking_share_nothing() {
+    model(room_behind_a_run, [|s, _| s.try_take(1), |s, _| s.try_take(3), |s, all| s.extend(all[0], 3, 3)]);
+}
+
+#[test]
+fn an_extension_that_fails_halfway_gives_back_what_it_had() {
+    model(room_behind_a_run, [|s, _| s.take_and_give_back(PAGES), |s, all| s.extend(all[0], 3, 1 + PAGES)]);
 }
 
 #[test]

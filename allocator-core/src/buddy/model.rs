@@ -83,7 +83,7 @@ impl<const P: u32> Checked<P> {
     /// lowest first, and in it the smallest block, dirty if it can be, lowest first; else the first whole chunk.
     pub(super) fn policy(&self, n: u32, align: u32) -> Option<usize> {
         if n >= P {
-            let n = (n / P) as usize;
+            let n = n.div_ceil(P) as usize;
             return (0..self.chunks.len().saturating_sub(n - 1))
                 .find(|c| c / 64 == (c + n - 1) / 64 && (*c..c + n).all(|c| self.is_whole(c)))
                 .map(|c| c * Self::PAGES);
@@ -168,17 +168,11 @@ impl<const P: u32> Checked<P> {
 
     pub(super) fn extend(&mut self, start: usize, n: usize, more: usize) {
         let from = start + n;
-        let in_chunk = from % Self::PAGES != 0 && from % Self::PAGES + more <= Self::PAGES;
-        let region = 64 * Self::PAGES;
-        let in_chunks =
-            from % Self::PAGES == 0 && more % Self::PAGES == 0 && start / region == (from + more - 1) / region;
         let room = self.model.get(from..from + more).filter(|pages| pages.iter().all(|p| p.is_free()));
-        let expected = match room {
-            Some(pages) if in_chunk || in_chunks => Some(pages.iter().all(|p| *p == Page::Zero)),
-            _ => None,
-        };
+        let expected = room.map(|pages| pages.iter().all(|p| *p == Page::Zero));
         let [start, n, more] = [start, n, more].map(|x| x as u32);
-        let claimed = self.buddy().extend(PageIndex::new(start), PageCount::new(n), PageCount::new(more));
+        let claimed =
+            self.buddy().extend(PageIndex::new(start), PageCount::new(n), PageCount::new(more), |_, _, _| false);
         assert_eq!(claimed, expected, "extend {n} pages at {start} by {more}");
         if claimed.is_some() {
             self.own(from, more as usize);
@@ -291,11 +285,13 @@ impl Step {
             50..=99 => Step::Take(u32::from(n % 8) + 1, align % 4),
             100..=109 => Step::TakeByWords(u32::from(n % 63) + 1, align),
             110..=134 => Step::Take(64 * (u32::from(n % 4) + 1), align),
-            135..=141 => Step::Take(64 * (u32::from(n % 60) + 5), 0),
+            135..=138 => Step::Take(64 * (u32::from(n % 60) + 5), 0),
+            139..=141 => Step::Take(65 + u32::from(n % 256), align),
             142..=209 => Step::GiveBack { run: many, from: usize::from(n), n: few },
             210..=212 => Step::DoubleFree { page: many, n: few },
             213..=235 => Step::Extend { run: many, at: usize::from(n), more: usize::from(d % 64) + 1 },
-            236..=242 => Step::Extend { run: many, at: usize::MAX, more: 64 * (usize::from(d % 4) + 1) },
+            236..=239 => Step::Extend { run: many, at: usize::MAX, more: 64 * (usize::from(d % 4) + 1) },
+            240..=242 => Step::Extend { run: many, at: usize::MAX, more: usize::from(d) + 1 },
             243..=249 => Step::Purge(align % 4, u64::from_le_bytes([a, b, c, d, a, b, c, d])),
             _ => Step::TakeAll,
         }

@@ -338,7 +338,7 @@ fn pages_that_were_purged_need_no_zeroing() {
     let thread = heap.attach();
     let big = layout(CHUNK_SIZE, 8);
     let zero_known = || {
-        let run = heap.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO, true).unwrap();
+        let run = heap.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO).unwrap();
         let Owner::Chunk(map) = heap.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
         poison::unpoison(run.ptr, CHUNK_SIZE);
         // SAFETY: ours.
