@@ -7,9 +7,10 @@
 //! One summary word per bin says which regions have a bit set. Bins and summaries are *hints*: they may name a chunk
 //! that has nothing, or longer runs by now (it is then retired from the bin), but when all is quiet they miss none.
 //!
-//! A request goes to the lowest bin that fits and there to the lowest address; a whole chunk is opened only when no
-//! partly free one fits. That leaves whole chunks for the system and for huge pages, the first key of Temeraire's
-//! filler (Hunter et al., OSDI 2021).
+//! A request goes to the lowest bin that fits and there to the lowest address. If none does, pages in a row across the
+//! edges of blocks will do; most requests are no power of two. A whole chunk is opened only when no partly free one has
+//! any. That leaves whole chunks for the system and for huge pages, the first key of Temeraire's filler (Hunter et al.,
+//! OSDI 2021).
 //!
 //! A purge takes the pages that it purges, so nobody else needs to know of it. Pages on their way between two words are
 //! *in transit*; a word counts how many threads have some, and how many had some before, so that whoever is about to be
@@ -44,7 +45,7 @@
 //! and the word of transits differs; or it had not ended, and somebody was in transit; or it had ended, and then B was
 //! seen.
 
-use crate::chunk::{Change, Chunk, PageSet};
+use crate::chunk::{Change, Chunk, PageSet, Taken};
 use crate::config::{BINS, CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
 use crate::error::Misuse;
 use crate::sync::atomic::{
@@ -72,6 +73,9 @@ pub struct Summary {
 const BEGUN: u64 = 1;
 /// One time in the upper half.
 const ENDED: u64 = 1 << 32;
+
+/// Chunks in which a run across the edges of blocks is looked for before a whole one is opened.
+const ACROSS_TRIES: u32 = 8;
 
 impl Region {
     const_unless_loom! {
@@ -187,12 +191,41 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                 self.retire(chunk, bin as usize);
             }
         }
+        if let Some(run) = self.take_across_blocks(n, align) {
+            return Some(run);
+        }
         if self.summary.whole.load(Relaxed) == 0 {
             return None; // a transit for nothing would make a look less sure
         }
         let _transit = self.transit();
         let chunk = self.take_chunks(1)?;
         Some(Run { start: Self::first_page(chunk), zero: self.open(chunk, n.get(), &warm) })
+    }
+
+    /// Takes `n` pages in a row that are no part of one block, from one of the first few chunks whose largest block is
+    /// half of what would hold them. A chunk that is opened instead would be new memory more often than not.
+    fn take_across_blocks(&self, n: PageCount, align: Order) -> Option<Run> {
+        let bin = (n.order().get() as usize).checked_sub(1)?;
+        let mut tries = ACROSS_TRIES;
+        let mut regions = self.sum(Kind::Bin(bin)).load(Relaxed);
+        while regions != 0 && n.get() > 2 && align == Order::ZERO {
+            let region = regions.trailing_zeros();
+            regions &= regions - 1;
+            let mut chunks = self.regions[region as usize].bins[bin].load(Relaxed);
+            while chunks != 0 {
+                let chunk = ChunkIndex::new(region * CHUNKS_PER_REGION + chunks.trailing_zeros());
+                chunks &= chunks - 1;
+                if Self::bin_of(self.chunk(chunk).free_pages()) != Some(bin) {
+                    continue; // the hint is stale
+                }
+                tries -= 1;
+                let run = self.taken_in(chunk, self.chunk(chunk).take_across(n.get()));
+                if run.is_some() || tries == 0 {
+                    return run;
+                }
+            }
+        }
+        None
     }
 
     /// As `take`, of a chunk's worth or more: whole chunks in a row, the last of which is opened if not all of it is
@@ -263,7 +296,10 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     fn search_words(&self, n: PageCount, align: Order) -> Option<Run> {
         if n.get() < PAGES && align.get() < Self::TOP {
             for chunk in 0..self.chunks.len() as u32 {
-                if let Some(run) = self.take_in(ChunkIndex::new(chunk), n, align) {
+                let chunk = ChunkIndex::new(chunk);
+                let across = || self.taken_in(chunk, self.chunk(chunk).take_across(n.get()));
+                let run = self.take_in(chunk, n, align);
+                if let Some(run) = if align == Order::ZERO { run.or_else(across) } else { run } {
                     return Some(run);
                 }
             }
@@ -277,7 +313,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     }
 
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
-        let taken = self.chunk(chunk).take(n.get(), align)?;
+        self.taken_in(chunk, self.chunk(chunk).take(n.get(), align))
+    }
+
+    fn taken_in(&self, chunk: ChunkIndex, taken: Option<Taken>) -> Option<Run> {
+        let taken = taken?;
         self.publish(chunk, taken.change);
         Some(Run { start: Self::first_page(chunk) + PageCount::new(taken.start), zero: taken.zero })
     }
@@ -551,7 +591,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             regions &= regions - 1;
             let word = &self.regions[r as usize].whole;
             let mut whole = word.load(Relaxed);
-            while let Some(start) = first_run_of(whole, n) {
+            while let Some(start) = PageSet::from_bits(whole).first_run_of(n) {
                 let chunks = PageSet::run(start, n).bits();
                 // Acquire meets `give_back_chunks`: the last owners' writes come before ours.
                 match word.compare_exchange_weak(whole, whole & !chunks, Acquire, Relaxed) {
@@ -657,22 +697,6 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     const fn first_page(chunk: ChunkIndex) -> PageIndex {
         PageIndex::new(chunk.get() * PAGES)
-    }
-}
-
-/// Start of the first `n` set bits in a row.
-const fn first_run_of(bits: u64, n: u32) -> Option<u32> {
-    // After the loop a bit stands for `n` set bits from there on; each step doubles what a bit stands for.
-    let (mut runs, mut have) = (bits, 1);
-    while have < n && runs != 0 {
-        let step = if have < n - have { have } else { n - have };
-        runs &= runs >> step;
-        have += step;
-    }
-    if runs == 0 {
-        None
-    } else {
-        Some(runs.trailing_zeros())
     }
 }
 

@@ -206,6 +206,22 @@ impl PageSet {
         }
         None
     }
+
+    /// Start of the first `n` pages in a row, wherever that is.
+    pub const fn first_run_of(self, n: u32) -> Option<u32> {
+        // After the loop a bit stands for `n` set bits from there on; each step doubles what a bit stands for.
+        let (mut runs, mut have) = (self.0, 1);
+        while have < n && runs != 0 {
+            let step = if have < n - have { have } else { n - have };
+            runs &= runs >> step;
+            have += step;
+        }
+        if runs == 0 {
+            None
+        } else {
+            Some(runs.trailing_zeros())
+        }
+    }
 }
 
 /// What an operation did to the word of free pages: `Buddy` keeps its hints by it.
@@ -281,11 +297,21 @@ impl<const PAGES: u32> Chunk<PAGES> {
         PageSet(self.dirty.load(Relaxed))
     }
 
-    /// Takes `n` pages aligned to `align`. `None` means that the hint that led here was stale. Lock-free.
+    /// Takes `n` pages aligned to `align` from a block that holds them. `None` means that the hint that led here was
+    /// stale. Lock-free.
     pub fn take(&self, n: u32, align: Order) -> Option<Taken> {
+        self.take_at(n, |free| free.best_fit(n, align.get(), self.dirty_pages(), Self::TOP))
+    }
+
+    /// Takes the first `n` pages in a row, across the edges of blocks. Lock-free.
+    pub fn take_across(&self, n: u32) -> Option<Taken> {
+        self.take_at(n, |free| free.first_run_of(n))
+    }
+
+    fn take_at(&self, n: u32, place: impl Fn(PageSet) -> Option<u32>) -> Option<Taken> {
         let mut before = self.free_pages();
         loop {
-            let start = before.best_fit(n, align.get(), self.dirty_pages(), Self::TOP)?;
+            let start = place(before)?;
             let pages = PageSet::run(start, n);
             let after = before.minus(pages);
             // Acquire meets `give_back`'s Release: the last owner's writes come before ours.

@@ -3,7 +3,8 @@
 //! The tests beside it use it, and the fuzz target includes this file: it names nothing but the public API.
 
 use super::{
-    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageIndex, Region, Summary, CHUNKS_PER_REGION,
+    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageIndex, Region, Summary, ACROSS_TRIES,
+    CHUNKS_PER_REGION,
 };
 use std::collections::HashSet;
 use std::{vec, vec::Vec};
@@ -101,10 +102,27 @@ impl<const P: u32> Checked<P> {
             let bin = list.iter().map(|(_, k)| *k).max().unwrap();
             fits.push((bin, chunk, block.unwrap().0));
         }
+        let across = || {
+            let half = |chunk: &usize| {
+                let mut list = Vec::new();
+                blocks(self.chunk_pages(*chunk), 0, &mut list);
+                !self.is_whole(*chunk) && list.iter().map(|(_, k)| *k + 1).max() == Some(order)
+            };
+            let found = (0..self.chunks.len())
+                .filter(half)
+                .take(ACROSS_TRIES as usize)
+                .find_map(|chunk| Some(chunk * Self::PAGES + self.in_a_row(chunk, n as usize)?));
+            found.filter(|_| align == 0 && n > 2)
+        };
         match fits.into_iter().min() {
             Some((_, chunk, page)) => Some(chunk * Self::PAGES + page),
-            None => (0..self.chunks.len()).find(|c| self.is_whole(*c)).map(|c| c * Self::PAGES),
+            None => across().or_else(|| (0..self.chunks.len()).find(|c| self.is_whole(*c)).map(|c| c * Self::PAGES)),
         }
+    }
+
+    /// The first `n` free pages in a row of a chunk.
+    fn in_a_row(&self, chunk: usize, n: usize) -> Option<usize> {
+        self.chunk_pages(chunk).windows(n).position(|pages| pages.iter().all(|p| p.is_free()))
     }
 
     pub(super) fn own(&mut self, start: usize, n: usize) {
@@ -126,9 +144,11 @@ impl<const P: u32> Checked<P> {
         Some(start)
     }
 
-    /// Takes pages without the hints: as many as `take` would get, but from the first chunk with room.
+    /// Takes pages without the hints: from the first chunk with room, and there is one where `take` would find one, or
+    /// any chunk with so many pages in a row.
     pub(super) fn take_by_words(&mut self, n: u32, align: u32) {
-        let expected = self.policy(n, align);
+        let row = || (0..self.chunks.len()).find(|chunk| align == 0 && self.in_a_row(*chunk, n as usize).is_some());
+        let expected = self.policy(n, align).or_else(|| row().filter(|_| n < P));
         let run = self.buddy().take_by_words(PageCount::new(n), Order::new(align as u8));
         assert_eq!(run.map(|_| ()), expected.map(|_| ()).ok_or(NotFound::Sure));
         let Ok(run) = run else { return };
