@@ -4,7 +4,9 @@
 //! Sizes are 8, then 16-byte steps to 256, then eight per doubling to 1 KiB and four per doubling to 32 KiB. With
 //! `x = (size - 1) | (align - 1)` one expression serves every alignment: `x + 1` is `size` rounded up to `align` or a
 //! little more, and the smallest class that holds it is a multiple of `align` (asserted for every pair in the tests).
-//! Up to 1 KiB a byte table answers; above, the two bits below the leading one do.
+//! One table of bytes answers all of them. Up to 1 KiB each `x` has an entry: a coarser table would be shorter, but one
+//! more instruction away, and a program touches no more of it than the sizes that it uses. Above, where classes are
+//! further apart, a block of `x` has one, and the way there is out of line.
 //!
 //! A size of zero wraps to the largest `x` and so leaves the fast path; `kmalloc` treats it as one byte.
 
@@ -15,10 +17,12 @@ use core::fmt;
 /// Number of size classes.
 pub const CLASSES: usize = if cfg!(loom) { 3 } else { 1 + 16 + 16 + 20 };
 
-/// Largest `x` that the table answers.
-const TABLE_MAX: usize = if cfg!(loom) { MAX_OBJECT - 1 } else { 1023 };
-/// First class above the table.
-const FIRST_ABOVE: usize = 1 + 16 + 16;
+/// The `x` below this have an entry of the table each.
+const SMALL: usize = if cfg!(loom) { MAX_OBJECT } else { 1024 };
+/// Base-2 logarithm of how many share an entry above: no class ends within such a block.
+const BLOCK_SHIFT: u32 = 8;
+/// Blocks up to the largest object; the first few are below `SMALL` and not asked for.
+const BLOCKS: usize = if cfg!(loom) { 0 } else { MAX_OBJECT >> BLOCK_SHIFT };
 
 /// A size class: its number is below [`CLASSES`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -44,16 +48,22 @@ const SIZES: [u32; CLASSES] = {
     sizes
 };
 
-const TABLE: [u8; TABLE_MAX / 8 + 1] = {
-    let mut table = [0; TABLE_MAX / 8 + 1];
+/// The class of each `x` below `SMALL`, then that of each block.
+const TABLE: [u8; SMALL + BLOCKS] = {
+    let mut table = [0; SMALL + BLOCKS];
     let mut class = 0;
-    let mut i = 0;
-    while i < table.len() {
-        if SIZES[class] < (i as u32 + 1) * 8 {
+    let mut x = 0;
+    while x < MAX_OBJECT {
+        if SIZES[class] as usize <= x {
             class += 1;
         }
-        table[i] = class as u8;
-        i += 1;
+        if x < SMALL {
+            table[x] = class as u8;
+        }
+        if x >> BLOCK_SHIFT < BLOCKS {
+            table[SMALL + (x >> BLOCK_SHIFT)] = class as u8;
+        }
+        x += 1;
     }
     table
 };
@@ -85,19 +95,25 @@ const RECIPROCALS: [u64; CLASSES] = {
     r
 };
 
+/// Whoever calls it is on a way that few requests take: the compiler moves the code around such a call out of line.
+#[cold]
+const fn out_of_line() {}
+
 impl SizeClass {
     /// The class that serves `layout`, if one does. Zero bytes are not answered here.
     #[inline(always)]
     pub const fn of(layout: Layout) -> Option<Self> {
         let x = layout.size().wrapping_sub(1) | (layout.align() - 1);
-        if x <= TABLE_MAX {
-            Some(Self(TABLE[x >> 3] as usize))
-        } else if x < MAX_OBJECT {
-            let top = usize::BITS - 1 - x.leading_zeros();
-            Some(Self(FIRST_ABOVE + 4 * (top as usize - 10) + ((x >> (top - 2)) & 3)))
+        let entry = if x < SMALL {
+            x
         } else {
-            None
-        }
+            out_of_line();
+            if x >= MAX_OBJECT {
+                return None;
+            }
+            SMALL + (x >> BLOCK_SHIFT)
+        };
+        Some(Self(TABLE[entry] as usize))
     }
 
     /// The class with number `n`, if there is one.
@@ -175,6 +191,7 @@ impl fmt::Display for SizeClass {
 
 const _: () = {
     assert!(SIZES[CLASSES - 1] as usize == MAX_OBJECT);
+    assert!(CLASSES <= u8::MAX as usize); // an entry of the table
     let mut class = 0;
     while class < CLASSES {
         let c = SizeClass(class);
@@ -186,6 +203,7 @@ const _: () = {
                 <= c.slab_pages() as usize * PAGE_SIZE
         );
         assert!(class == 0 || SIZES[class] <= 64 || (SIZES[class] - SIZES[class - 1] - 1) * 5 <= SIZES[class]);
+        assert!(c.size() <= SMALL || c.size() % (1 << BLOCK_SHIFT) == 0);
         class += 1;
     }
 };
