@@ -7,16 +7,19 @@
 //! full at once: every call on it takes the slow path. That is the state of a thread that is new, and of one that has
 //! ended, without a test for either. (Linux has sheaves per CPU since 6.18.)
 //!
+//! The tops of all sheaves lie side by side, and so do their ends: a class number times the size of a word, which is how
+//! x86 addresses memory anyway, is the way to both. `docs/fastpath.md` has the instructions.
+//!
 //! # Invariants
 //! - Sh1: `array ≤ top ≤ end < array + SHEAF_SLOTS`, or both are null; the slots below `top` hold objects that are
 //!   free, of this class, and in no other sheaf or slab.
 //! - Sh2: only the owning thread changes a sheaf. Others may look at its pointers for statistics; hence atomics, with
-//!   Relaxed loads and stores, which are plain moves.
+//!   Relaxed loads and stores, which are plain moves, or plain loads by the owner (`sync::read_own`).
 
 use crate::config::SHEAF_SLOTS;
 use crate::size_class::{SizeClass, CLASSES};
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
-use crate::sync::{array_of, const_unless_loom, UnwatchedUnsafeCell};
+use crate::sync::{array_of, const_unless_loom, read_own, UnwatchedUnsafeCell};
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
 use static_assertions::{assert_eq_size, const_assert};
@@ -41,24 +44,21 @@ impl Array {
     }
 }
 
-/// Free objects of one class.
-#[repr(C)]
-pub struct Sheaf {
-    top: AtomicPtr<Slot>,
-    end: AtomicPtr<Slot>,
-}
-
 /// The sheaves of all classes of one thread; what a thread-local pointer leads to.
 #[repr(C, align(64))]
-pub struct Sheaves([Sheaf; CLASSES]);
+pub struct Sheaves {
+    tops: [AtomicPtr<Slot>; CLASSES],
+    ends: [AtomicPtr<Slot>; CLASSES],
+}
 
-impl Sheaf {
-    const_unless_loom! {
-        fn new() -> Self {
-            Self { top: AtomicPtr::new(null_mut()), end: AtomicPtr::new(null_mut()) }
-        }
-    }
+/// Free objects of one class: its two words in [`Sheaves`].
+#[derive(Clone, Copy)]
+pub struct Sheaf<'a> {
+    top: &'a AtomicPtr<Slot>,
+    end: &'a AtomicPtr<Slot>,
+}
 
+impl Sheaf<'_> {
     /// Takes the newest object.
     ///
     /// # Safety
@@ -70,10 +70,10 @@ impl Sheaf {
             return None;
         }
         // SAFETY: not aligned, so above the start of the array (Sh1).
-        let top = unsafe { top.sub(1) };
-        self.top.store(top, Relaxed);
-        // SAFETY: a slot below the old top holds an object (Sh1).
-        let object = unsafe { *top };
+        let newest = unsafe { top.sub(1) };
+        // SAFETY: a slot below the top holds an object (Sh1).
+        let object = unsafe { *newest };
+        self.move_top(-1);
         // SAFETY: objects have addresses.
         Some(unsafe { NonNull::new_unchecked(object) })
     }
@@ -85,14 +85,20 @@ impl Sheaf {
     #[inline(always)]
     pub unsafe fn push(&self, object: NonNull<u8>) -> bool {
         let top = self.top.load(Relaxed);
-        if top == self.end.load(Relaxed) {
+        // SAFETY: only the owning thread changes it, and nobody does if there is no array (Sh2).
+        if top == unsafe { read_own(self.end) } {
             return false;
         }
         // SAFETY: below the end, so inside the array (Sh1).
         unsafe { *top = object.as_ptr() };
-        // SAFETY: one step leads at most to the end (Sh1).
-        self.top.store(unsafe { top.add(1) }, Relaxed);
+        self.move_top(1);
         true
+    }
+
+    /// Moves the top by a slot. It is read again for that, so that one instruction does it, an addition to memory.
+    #[inline(always)]
+    fn move_top(&self, slots: isize) {
+        self.top.store(self.top.load(Relaxed).wrapping_offset(slots), Relaxed);
     }
 
     /// Objects in it, at about this moment.
@@ -158,16 +164,22 @@ impl Sheaves {
     const_unless_loom! {
         /// Sheaves without arrays: forever empty and full, until somebody attaches arrays.
         pub fn new() -> Self {
-            Self(array_of!(CLASSES, Sheaf, Sheaf::new()))
+            Self {
+                tops: array_of!(CLASSES, AtomicPtr<Slot>, AtomicPtr::new(null_mut())),
+                ends: array_of!(CLASSES, AtomicPtr<Slot>, AtomicPtr::new(null_mut())),
+            }
         }
     }
 
     /// The sheaf of a class.
     #[inline(always)]
-    pub fn of(&self, class: SizeClass) -> &Sheaf {
+    pub fn of(&self, class: SizeClass) -> Sheaf<'_> {
         debug_assert!(class.index() < CLASSES);
         // SAFETY: a `SizeClass` is below `CLASSES` by construction.
-        unsafe { self.0.get_unchecked(class.index()) }
+        let top = unsafe { self.tops.get_unchecked(class.index()) };
+        // SAFETY: as above.
+        let end = unsafe { self.ends.get_unchecked(class.index()) };
+        Sheaf { top, end }
     }
 }
 
@@ -179,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_sheaf_without_array_is_empty_and_full() {
-        let sheaf = Sheaf::new();
+        let sheaves = Sheaves::new();
+        let sheaf = sheaves.of(SizeClass::new(0).unwrap());
         // SAFETY: no other thread knows it.
         assert!(unsafe { sheaf.pop() }.is_none());
         // SAFETY: as above; a dangling object is never used.
@@ -189,7 +202,8 @@ mod tests {
 
     #[test]
     fn objects_come_back_newest_first_up_to_the_capacity() {
-        let sheaf = Sheaf::new();
+        let sheaves = Sheaves::new();
+        let sheaf = sheaves.of(SizeClass::new(0).unwrap());
         let array = Box::new(Array::new());
         for capacity in [1, 2, SHEAF_SLOTS - 1] {
             sheaf.attach(&array, capacity);

@@ -53,6 +53,20 @@ pub(crate) fn recheck(_name: &str, holds: bool) -> bool {
     holds
 }
 
+/// Reads a pointer that no other thread changes, as a plain variable: the compiler makes such a load a part of the
+/// instruction that needs the value, which it does not do with an atomic one. Others may read it meanwhile.
+///
+/// # Safety
+/// No other thread changes it.
+#[inline(always)]
+pub(crate) unsafe fn read_own<T>(word: &atomic::AtomicPtr<T>) -> *mut T {
+    #[cfg(not(loom))]
+    // SAFETY: a valid pointer; a read races with no read, and by contract nobody else writes.
+    return unsafe { *word.as_ptr() };
+    #[cfg(loom)]
+    return word.load(atomic::Ordering::Relaxed);
+}
+
 mod cell {
     /// `core`'s cell behind loom's closures, so that one spelling serves both.
     #[repr(transparent)]
