@@ -123,7 +123,8 @@ unsafe impl GlobalAlloc for Kmalloc {
                 return object.as_ptr();
             }
         }
-        alloc_slow(layout)
+        // SAFETY: of a layout.
+        unsafe { alloc_slow(layout.size(), layout.align()) }
     }
 
     #[inline]
@@ -138,7 +139,7 @@ unsafe impl GlobalAlloc for Kmalloc {
             }
         }
         // SAFETY: by contract.
-        unsafe { dealloc_slow(ptr, layout) }
+        unsafe { dealloc_slow(ptr, layout.size(), layout.align()) }
     }
 
     #[inline]
@@ -152,7 +153,8 @@ unsafe impl GlobalAlloc for Kmalloc {
                 return object.as_ptr();
             }
         }
-        zeroed_slow(layout)
+        // SAFETY: of a layout.
+        unsafe { zeroed_slow(layout.size(), layout.align()) }
     }
 
     #[inline]
@@ -166,13 +168,20 @@ unsafe impl GlobalAlloc for Kmalloc {
             return ptr.as_ptr();
         }
         // SAFETY: by contract.
-        unsafe { realloc_slow(ptr, layout, new_size) }
+        unsafe { realloc_slow(ptr, layout.size(), layout.align(), new_size) }
     }
 }
 
+// The slow paths take the words of a layout one by one, as rustc's shim has them, and not a `Layout`, which is passed the
+// other way round. So they are reached by a jump and cost the fast path nothing: no register is saved for them.
+
+/// # Safety
+/// `size` and `align` are those of a layout.
 #[cold]
 #[inline(never)]
-fn alloc_slow(layout: Layout) -> *mut u8 {
+unsafe fn alloc_slow(size: usize, align: usize) -> *mut u8 {
+    // SAFETY: by contract.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
         return HEAP.library_alloc(layout).map_or(null_mut(), NonNull::as_ptr);
     }
@@ -180,17 +189,22 @@ fn alloc_slow(layout: Layout) -> *mut u8 {
     or_null(lifecycle::with(|thread| unsafe { HEAP.alloc(thread, layout) }))
 }
 
+/// # Safety
+/// As for `alloc_slow`.
 #[cold]
 #[inline(never)]
-fn zeroed_slow(layout: Layout) -> *mut u8 {
+unsafe fn zeroed_slow(size: usize, align: usize) -> *mut u8 {
     if lifecycle::in_library() {
-        let ptr = alloc_slow(layout);
+        // SAFETY: by contract.
+        let ptr = unsafe { alloc_slow(size, align) };
         if !ptr.is_null() {
-            // SAFETY: just allocated, `layout.size()` bytes.
-            unsafe { ptr.write_bytes(0, layout.size()) };
+            // SAFETY: just allocated, `size` bytes.
+            unsafe { ptr.write_bytes(0, size) };
         }
         return ptr;
     }
+    // SAFETY: by contract.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: the block is the calling thread's.
     or_null(lifecycle::with(|thread| unsafe { HEAP.alloc_zeroed(thread, layout) }))
 }
@@ -199,7 +213,9 @@ fn zeroed_slow(layout: Layout) -> *mut u8 {
 /// As for `GlobalAlloc::dealloc`.
 #[cold]
 #[inline(never)]
-unsafe fn dealloc_slow(ptr: NonNull<u8>, layout: Layout) {
+unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
+    // SAFETY: by contract.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
         // SAFETY: the library frees what it allocated, and does both between `enter_library` and `leave_library`.
         unsafe { HEAP.library_free(ptr) };
@@ -213,10 +229,12 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, layout: Layout) {
 /// As for `GlobalAlloc::realloc`.
 #[cold]
 #[inline(never)]
-unsafe fn realloc_slow(ptr: NonNull<u8>, layout: Layout, new_size: usize) -> *mut u8 {
+unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: usize) -> *mut u8 {
     if lifecycle::in_library() {
         return null_mut(); // crossbeam-epoch never does; a null is a refusal
     }
+    // SAFETY: by contract.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: the block is the calling thread's; the rest by contract.
     or_null(lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
 }
