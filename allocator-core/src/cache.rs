@@ -8,8 +8,10 @@
 //! came from, whoever frees it.
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
 //! lock; then each shard is locked once, bits are set, and a slab's list membership is put right when the batch moves
-//! on to another slab. Slabs that become empty leave the cache, but for a few that each shard keeps
-//! (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go back when the lock is dropped.
+//! on to another slab. What was allocated together is mostly freed together, so an object is looked for first in the
+//! slab of the one before it; the way through the address table is for the first of a *stretch* of one slab. Slabs that
+//! become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their
+//! pages go back when the lock is dropped.
 //!
 //! Nothing about a slab is lock-free, and one lock is taken per batch.
 //!
@@ -26,7 +28,8 @@ use crate::slab::{List, Listed, Slab};
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank};
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
-use core::ptr::{null_mut, NonNull};
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
@@ -132,50 +135,81 @@ impl Partial {
         taken
     }
 
-    /// Unlinks empty slabs until `keep` are left, and adds them to a chain.
-    fn trim(&mut self, keep: usize, chain: &mut Chain, objects: usize) {
+    /// Unlinks empty slabs until `keep` are left, and adds them to a list of slabs that are nobody's.
+    fn trim(&mut self, keep: usize, chain: &mut List, objects: usize) {
         while self.empty.len() > keep {
             let Some(slab) = self.empty.first() else { return };
             // SAFETY: on that list.
             unsafe { self.empty.remove(slab) };
             self.slabs -= 1;
             self.free -= objects;
-            chain.push(slab);
+            // SAFETY: on none now.
+            unsafe { chain.push(slab, Listed::Full) };
         }
     }
 }
 
-/// Slabs that left their shard and are nobody's yet. At most one batch's worth, or drained in rounds of it.
-struct Chain {
-    slabs: [*mut Slab; SHEAF_SLOTS],
-    len: usize,
+/// Gives the pages of slabs that left their shard back. No lock is held.
+fn give_back(mut chain: List, zone: &Zone, class: SizeClass) -> Result<(), Found> {
+    let pages = PageCount::new(class.slab_pages());
+    while let Some(slab) = chain.first() {
+        // SAFETY: on that list, which is ours alone as its slabs are: they are empty, and no shard has them.
+        unsafe { chain.remove(slab) };
+        // SAFETY: as above.
+        let slab = unsafe { slab.as_ref() };
+        let base = slab.base();
+        let map = zone.map_of(base);
+        slab.destroy(map);
+        zone.free_pages(map, base as usize, pages).map_err(|misuse| Found { at: base, said: class, misuse })?;
+    }
+    Ok(())
 }
 
-impl Chain {
+/// Objects of one slab that follow each other in a batch.
+struct Stretch {
+    slab: NonNull<Slab>,
+    shard: u8,
+    /// The place of the first one in the batch.
+    begin: u8,
+    /// True when they are back.
+    done: bool,
+}
+
+/// Where the objects of a batch come from.
+struct Origins {
+    /// The number of each object in its slab.
+    objects: [u16; SHEAF_SLOTS],
+    /// As many as the batch consists of; the rest was never written.
+    stretches: [MaybeUninit<Stretch>; SHEAF_SLOTS],
+}
+
+impl Origins {
     const fn new() -> Self {
-        Self { slabs: [null_mut(); SHEAF_SLOTS], len: 0 }
+        Self { objects: [0; SHEAF_SLOTS], stretches: [const { MaybeUninit::uninit() }; SHEAF_SLOTS] }
     }
 
-    fn push(&mut self, slab: NonNull<Slab>) {
-        self.slabs[self.len] = slab.as_ptr();
-        self.len += 1;
-    }
-
-    /// Gives the pages of the slabs back. No lock is held.
-    fn give_back(self, zone: &Zone, class: SizeClass) -> Result<(), Found> {
-        for slab in &self.slabs[..self.len] {
-            // SAFETY: unlinked and empty, so ours alone.
-            let slab = unsafe { &**slab };
-            let base = slab.base();
-            let map = zone.map_of(base);
-            slab.destroy(map);
-            zone.free_pages(map, base as usize, PageCount::new(class.slab_pages())).map_err(|misuse| Found {
-                at: base,
-                said: class,
-                misuse,
-            })?;
+    /// Finds them for a batch: the numbers of its objects, and the stretches that it consists of.
+    #[inline(never)] // has registers enough, which makes up for the call
+    fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<(&[u16], &mut [Stretch]), Found> {
+        let cut = class.cut();
+        let mut stretches = 0;
+        // Of the slab of the object before. The first one is in no such slab, wherever it is: it lies just below.
+        let mut base = batch.first().map_or(0, |first| (*first as usize).wrapping_add(1));
+        for (i, (object, number)) in batch.iter().zip(&mut self.objects).enumerate() {
+            let mut offset = (*object as usize).wrapping_sub(base);
+            if offset >= cut.used() {
+                let (slab, first_byte, shard) = home(zone, *object, class)?;
+                base = first_byte;
+                offset = *object as usize - base;
+                let stretch = Stretch { slab, shard: shard as u8, begin: i as u8, done: false };
+                self.stretches[stretches].write(stretch);
+                stretches += 1;
+            }
+            *number = cut.object_at(offset).ok_or_else(|| no_start(*object, class))? as u16;
         }
-        Ok(())
+        let first = self.stretches.as_mut_ptr().cast::<Stretch>();
+        // SAFETY: so many were written above.
+        Ok((&self.objects[..batch.len()], unsafe { core::slice::from_raw_parts_mut(first, stretches) }))
     }
 }
 
@@ -249,50 +283,33 @@ impl Caches {
     /// Takes a batch of objects of one class back: at most `SHEAF_SLOTS`. An object that is none, or that is free
     /// already, is reported; then some of the others may not have been taken. Call it with no lock held.
     pub fn flush(&self, zone: &Zone, caller: Caller<'_>, class: SizeClass, batch: &[*mut u8]) -> Result<(), Found> {
-        let mut slabs = [null_mut::<Slab>(); SHEAF_SLOTS];
-        let mut objects = [0u16; SHEAF_SLOTS];
-        let mut shards = [0u8; SHEAF_SLOTS];
-        for (i, object) in batch.iter().enumerate() {
-            let (slab, index, shard) = locate(zone, *object, class)?;
-            slabs[i] = slab.as_ptr();
-            objects[i] = index as u16;
-            shards[i] = shard as u8;
-        }
-        let mut pending = if batch.len() >= 64 { u64::MAX } else { (1 << batch.len()) - 1 };
-        while pending != 0 {
-            let shard = shards[pending.trailing_zeros() as usize];
-            let mut chain = Chain::new();
+        debug_assert!(batch.len() <= SHEAF_SLOTS);
+        let mut origins = Origins::new();
+        let (objects, stretches) = origins.find(zone, class, batch)?;
+        while let Some(&Stretch { shard, .. }) = stretches.iter().find(|stretch| !stretch.done) {
+            let mut chain = List::new();
             {
                 let mut partial = self.shard(class, shard as usize).lock(caller.os);
-                let mut rest = pending;
-                let mut last: *mut Slab = null_mut();
-                while rest != 0 {
-                    let i = rest.trailing_zeros() as usize;
-                    rest &= rest - 1;
-                    if shards[i] != shard {
+                let mut end = batch.len();
+                for stretch in stretches.iter_mut().rev() {
+                    let (begin, behind) = (stretch.begin as usize, end);
+                    end = begin;
+                    if stretch.shard != shard {
                         continue;
                     }
-                    pending &= !(1 << i);
-                    if slabs[i] != last {
-                        if let Some(done) = NonNull::new(last) {
-                            // SAFETY: of this shard.
-                            unsafe { partial.relist(done) };
-                        }
-                        last = slabs[i];
+                    stretch.done = true;
+                    // SAFETY: of this shard, whose lock we have (Sl3); the reference ends here.
+                    let taken = unsafe { stretch.slab.as_mut() }.put(&objects[begin..behind]);
+                    partial.free += taken;
+                    if taken < behind - begin {
+                        return Err(Found { at: batch[begin + taken], said: class, misuse: Misuse::DoubleFree });
                     }
-                    // SAFETY: of this shard, whose lock we have (Sl3).
-                    if !unsafe { &mut *last }.put(objects[i] as usize) {
-                        return Err(Found { at: batch[i], said: class, misuse: Misuse::DoubleFree });
-                    }
-                    partial.free += 1;
-                }
-                if let Some(done) = NonNull::new(last) {
                     // SAFETY: of this shard.
-                    unsafe { partial.relist(done) };
+                    unsafe { partial.relist(stretch.slab) };
                 }
                 partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
             }
-            chain.give_back(zone, class)?;
+            give_back(chain, zone, class)?;
         }
         Ok(())
     }
@@ -319,10 +336,10 @@ impl Caches {
         let mut pages = 0;
         for class in SizeClass::all() {
             for shard in 0..MAX_SHARDS {
-                let mut chain = Chain::new();
+                let mut chain = List::new();
                 self.shard(class, shard).lock(caller.os).trim(0, &mut chain, class.slab_objects());
-                pages += chain.len * class.slab_pages() as usize;
-                chain.give_back(zone, class)?;
+                pages += chain.len() * class.slab_pages() as usize;
+                give_back(chain, zone, class)?;
             }
         }
         Ok(pages)
@@ -376,6 +393,14 @@ impl Caches {
 
 /// The slab, the number in it and the shard of an object.
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
+    let (slab, base, shard) = home(zone, object, class)?;
+    let number = class.cut().object_at(object as usize - base).ok_or_else(|| no_start(object, class))?;
+    Ok((slab, number, shard))
+}
+
+/// The slab among whose objects an address is, its first byte, and its shard.
+#[inline]
+fn home(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
     let misuse = match zone.table.owner(object as usize) {
         Owner::Chunk(map) => match Slab::find(map, object as usize, class) {
             Some(found) => return Ok(found),
@@ -388,6 +413,11 @@ pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(
 }
 
 #[cold]
+fn no_start(object: *mut u8, class: SizeClass) -> Found {
+    Found { at: object, said: class, misuse: Misuse::NotAStart }
+}
+
+#[cold]
 fn why_not(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Misuse {
     match map.tag(map.page_of(object as usize)).kind() {
         Kind::Slab { class: has, .. } if has != class.index() => Misuse::WrongLayout,
@@ -397,3 +427,4 @@ fn why_not(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Misuse {
 }
 
 static_assertions::const_assert!(MAX_SLAB_PAGES <= 255);
+static_assertions::const_assert!(SHEAF_SLOTS <= 255);

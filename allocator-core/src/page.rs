@@ -74,6 +74,16 @@ impl Tag {
         Self(RUN | pages.get() << 2)
     }
 
+    /// If it is of a slab of this class: the shard, and the pages back to the slab's first one.
+    #[inline]
+    pub const fn of_slab(self, class: usize) -> Option<(usize, usize)> {
+        if self.0 & 0xffff == Self::slab(class, 0, 0).0 {
+            Some(((self.0 >> 24) as usize, (self.0 >> 16 & 0xff) as usize))
+        } else {
+            None
+        }
+    }
+
     /// What it says.
     #[inline]
     pub const fn kind(self) -> Kind {
@@ -398,10 +408,13 @@ mod tests {
     #[test]
     fn tags_say_what_was_put_into_them() {
         for (class, shard, back) in [(0, 0, 0), (52, 15, 7), (255, 255, 255)] {
-            assert_eq!(Tag::slab(class, shard, back).kind(), Kind::Slab { class, shard, back });
+            let tag = Tag::slab(class, shard, back);
+            assert_eq!(tag.kind(), Kind::Slab { class, shard, back });
+            assert_eq!((tag.of_slab(class), tag.of_slab(class ^ 1)), (Some((shard, back)), None));
         }
         for pages in [1, 64, 256, (1 << 30) - 1] {
-            assert_eq!(Tag::run(PageCount::new(pages)).kind(), Kind::Run(PageCount::new(pages)));
+            let tag = Tag::run(PageCount::new(pages));
+            assert_eq!((tag.kind(), tag.of_slab(0)), (Kind::Run(PageCount::new(pages)), None));
         }
         assert_eq!(Tag::NONE.kind(), Kind::None);
     }

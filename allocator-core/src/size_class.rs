@@ -68,31 +68,34 @@ const TABLE: [u8; SMALL + BLOCKS] = {
     table
 };
 
-/// Pages per slab of each class: the fewest that waste at most an eighth and hold at least eight objects.
-const PAGES: [u8; CLASSES] = {
-    let mut pages = [0; CLASSES];
+/// How a slab of a class is cut into objects.
+pub struct Cut {
+    size: u32,
+    objects: u32,
+    /// Bytes that the objects take up: all but what is left over at the end.
+    used: u32,
+    pages: u32,
+    /// `ceil(2^32 / size)`: an object's number is its offset times this, shifted.
+    reciprocal: u32,
+}
+
+const CUTS: [Cut; CLASSES] = {
+    let mut cuts = [const { Cut { size: 0, objects: 0, used: 0, pages: 0, reciprocal: 0 } }; CLASSES];
     let mut class = 0;
     while class < CLASSES {
         let size = SIZES[class] as usize;
+        // The fewest pages that waste at most an eighth and hold at least eight objects.
         let mut n = 1;
         while n * PAGE_SIZE / size < 8 || (n * PAGE_SIZE % size) * 8 > n * PAGE_SIZE {
             n += 1;
         }
-        pages[class] = n as u8;
+        let objects = (n * PAGE_SIZE / size) as u32;
+        let reciprocal = (1u64 << 32).div_ceil(size as u64) as u32;
+        let size = SIZES[class];
+        cuts[class] = Cut { size, objects, used: objects * size, pages: n as u32, reciprocal };
         class += 1;
     }
-    pages
-};
-
-/// `ceil(2^32 / size)`: an object's number is its offset times this, shifted.
-const RECIPROCALS: [u64; CLASSES] = {
-    let mut r = [0; CLASSES];
-    let mut class = 0;
-    while class < CLASSES {
-        r[class] = (1u64 << 32).div_ceil(SIZES[class] as u64);
-        class += 1;
-    }
-    r
+    cuts
 };
 
 /// Whoever calls it is on a way that few requests take: the compiler moves the code around such a call out of line.
@@ -136,33 +139,28 @@ impl SizeClass {
         self.0
     }
 
+    /// How its slabs are cut.
+    #[inline]
+    pub const fn cut(self) -> &'static Cut {
+        &CUTS[self.0]
+    }
+
     /// Bytes in one of its objects.
     #[inline]
     pub const fn size(self) -> usize {
-        SIZES[self.0] as usize
+        self.cut().size()
     }
 
     /// Pages in one of its slabs.
     #[inline]
     pub const fn slab_pages(self) -> u32 {
-        PAGES[self.0] as u32
+        self.cut().pages
     }
 
     /// Objects in one of its slabs.
     #[inline]
     pub const fn slab_objects(self) -> usize {
-        self.slab_pages() as usize * PAGE_SIZE / self.size()
-    }
-
-    /// The number of the object that starts `offset` bytes into a slab, if one does.
-    #[inline]
-    pub const fn object_at(self, offset: usize) -> Option<usize> {
-        let index = ((offset as u64 * RECIPROCALS[self.0]) >> 32) as usize;
-        if index * self.size() == offset && index < self.slab_objects() {
-            Some(index)
-        } else {
-            None
-        }
+        self.cut().objects()
     }
 
     /// Objects that a thread keeps at most in its sheaf of this class, as the kernel's sheaves: fewer of larger ones.
@@ -174,6 +172,43 @@ impl SizeClass {
             1024..=4095 => 16,
             4096..=16383 => 8,
             _ => 4,
+        }
+    }
+}
+
+impl Cut {
+    /// Bytes in an object.
+    #[inline]
+    pub const fn size(&self) -> usize {
+        self.size as usize
+    }
+
+    /// Objects in a slab.
+    #[inline]
+    pub const fn objects(&self) -> usize {
+        self.objects as usize
+    }
+
+    /// Bytes of a slab that its objects take up.
+    #[inline]
+    pub const fn used(&self) -> usize {
+        self.used as usize
+    }
+
+    /// Pages in a slab.
+    #[inline]
+    pub const fn pages(&self) -> usize {
+        self.pages as usize
+    }
+
+    /// The number of the object that starts `offset` bytes into a slab, if one does. The offset is below `used`.
+    #[inline]
+    pub const fn object_at(&self, offset: usize) -> Option<usize> {
+        let number = ((offset as u64 * self.reciprocal as u64) >> 32) as usize;
+        if number * self.size() == offset {
+            Some(number)
+        } else {
+            None
         }
     }
 }
@@ -239,9 +274,9 @@ mod tests {
     #[test]
     fn object_numbers_are_exact_for_every_offset() {
         for class in SizeClass::all() {
-            for offset in 0..class.slab_pages() as usize * PAGE_SIZE {
-                let exact = offset % class.size() == 0 && offset / class.size() < class.slab_objects();
-                assert_eq!(class.object_at(offset), exact.then_some(offset / class.size()));
+            for offset in 0..class.cut().used() {
+                let exact = (offset % class.size() == 0).then_some(offset / class.size());
+                assert_eq!(class.cut().object_at(offset), exact);
             }
         }
     }

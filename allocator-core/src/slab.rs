@@ -15,8 +15,8 @@
 //! - Sl4: a slab is on the list that `list` names.
 
 use crate::config::{MAX_SLAB_OBJECTS, PAGE_SIZE};
-use crate::page::{ChunkMap, Kind, Room, Tag};
-use crate::size_class::SizeClass;
+use crate::page::{ChunkMap, Room, Tag};
+use crate::size_class::{Cut, SizeClass};
 use crate::sync::atomic::AtomicU64;
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
@@ -44,8 +44,8 @@ pub struct Slab {
     next: *mut Slab,
     prev: *mut Slab,
     base: *mut u8,
+    cut: &'static Cut,
     free: u16,
-    class: SizeClass,
     shard: u8,
     list: Listed,
     first: u8,
@@ -71,8 +71,8 @@ impl Slab {
             next: null_mut(),
             prev: null_mut(),
             base,
+            cut: class.cut(),
             free: objects as u16,
-            class,
             shard: shard as u8,
             list: Listed::Full,
             first: 0,
@@ -99,26 +99,24 @@ impl Slab {
     /// Clears the tags of the pages of a slab that nobody uses any more.
     pub fn destroy(&self, map: &ChunkMap) {
         let page = map.page_of(self.base as usize);
-        for back in 0..self.class.slab_pages() as usize {
+        for back in 0..self.cut.pages() {
             map.set_tag(page + back, Tag::NONE);
         }
     }
 
-    /// The slab and the object's number in it, for the address of an object of `class`. `None`: it is none.
+    /// The slab of `class` that has `address` among its objects: its header, its first byte, its shard.
+    #[inline]
     pub fn find(map: &ChunkMap, address: usize, class: SizeClass) -> Option<(NonNull<Slab>, usize, usize)> {
         let page = map.page_of(address);
-        let Kind::Slab { class: has, shard, back } = map.tag(page).kind() else { return None };
-        if has != class.index() || back > page {
-            return None;
-        }
-        let offset = back * PAGE_SIZE + address % PAGE_SIZE;
-        let object = class.object_at(offset)?;
-        Some((NonNull::new(map.room(page - back).get().cast())?, object, shard))
+        let (shard, back) = map.tag(page).of_slab(class.index()).filter(|(_, back)| *back <= page)?;
+        let base = address - address % PAGE_SIZE - back * PAGE_SIZE;
+        let used = address - base < class.cut().used();
+        used.then_some((NonNull::new(map.room(page - back).get().cast())?, base, shard))
     }
 
     /// Takes up to `out.len()` objects, lowest address first, into `out` from its end. Returns how many.
     pub fn take(&mut self, out: &mut [*mut u8]) -> usize {
-        let (size, words) = (self.class.size(), self.class.slab_objects().div_ceil(64));
+        let (size, words) = (self.cut.size(), self.cut.objects().div_ceil(64));
         let mut at = out.len();
         let mut w = self.first as usize;
         while w < words && at > 0 {
@@ -141,18 +139,23 @@ impl Slab {
         taken
     }
 
-    /// Takes an object back. False if it is free already.
-    #[inline]
+    /// Takes objects back, up to one that is free already. Returns how many.
     #[must_use]
-    pub fn put(&mut self, object: usize) -> bool {
-        let (w, bit) = (object / 64, 1u64 << (object % 64));
-        if self.bits[w] & bit != 0 {
-            return false;
+    #[inline]
+    pub fn put(&mut self, objects: &[u16]) -> usize {
+        let (mut taken, mut first) = (0, usize::from(self.first));
+        for object in objects {
+            let (w, bit) = (usize::from(object / 64), 1u64 << (object % 64));
+            if self.bits[w] & bit != 0 {
+                break;
+            }
+            self.bits[w] |= bit;
+            first = first.min(w);
+            taken += 1;
         }
-        self.bits[w] |= bit;
-        self.first = self.first.min(w as u8);
-        self.free += 1;
-        true
+        self.first = first as u8;
+        self.free += taken as u16;
+        taken
     }
 
     /// True if an object is free in it.
@@ -183,12 +186,12 @@ impl Slab {
 
     /// The words that say which objects are free in it.
     pub fn free_bits(&self) -> &[u64] {
-        &self.bits[..self.class.slab_objects().div_ceil(64)]
+        &self.bits[..self.cut.objects().div_ceil(64)]
     }
 
     /// The list that it belongs on.
     pub fn belongs(&self) -> Listed {
-        let (free, objects) = (self.free as usize, self.class.slab_objects());
+        let (free, objects) = (self.free as usize, self.cut.objects());
         if free == 0 {
             Listed::Full
         } else if free == objects {
@@ -217,7 +220,7 @@ impl Slab {
 
     /// Checks every invariant that one slab can tell; the holder of the shard's lock asks.
     pub fn validate(&self) -> Result<(), &'static str> {
-        let objects = self.class.slab_objects();
+        let objects = self.cut.objects();
         let words = self.free_bits();
         if words.iter().map(|w| w.count_ones() as usize).sum::<usize>() != self.free as usize {
             return Err("slab: the count of free objects is not that of its bits (Sl1)");

@@ -2,12 +2,12 @@
 
 extern crate std;
 use super::*;
-use crate::config::{CHUNK_SIZE, VMALLOC_THRESHOLD};
+use crate::config::{CHUNK_SIZE, SHEAF_SLOTS, VMALLOC_THRESHOLD};
 use crate::reclaim::Epoch;
 use crate::sys::{Call, FaultyOs, Plan};
 use std::boxed::Box;
-use std::format;
 use std::vec::Vec;
+use std::{format, vec};
 
 struct Setup {
     os: &'static FaultyOs<Unix>,
@@ -453,6 +453,53 @@ fn validate_finds_what_is_wrong() {
     // SAFETY: our own block; the object is put where it must not be, and nobody uses it.
     assert!(unsafe { thread.unwrap().sheaves().of(class).push(object.ptr) });
     assert!(heap.validate(thread).is_err(), "free twice, shard {shard}");
+}
+
+/// Class of bug: an object that is looked for only where the one before it was.
+#[test]
+fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it() {
+    let Setup { heap, .. } = setup(false);
+    let class = SizeClass::of(layout(5000, 1)).unwrap();
+    let caller = heap.caller(None);
+    let flush = |batch: &[*mut u8]| heap.caches.flush(&heap.zone, caller, class, batch);
+    let refill = |shard: usize| {
+        let mut out = vec![null_mut(); class.slab_objects()];
+        assert_eq!(heap.caches.refill(&heap.zone, caller, class, shard, &mut out), Ok(out.len()));
+        out.reverse(); // now the lowest one is the first
+        out
+    };
+    let slabs = [refill(0), refill(3), refill(3), refill(0)];
+    let objects = slabs.concat();
+    assert!(class.slab_pages() > 1 && objects.len() < SHEAF_SLOTS && objects.len() % 7 != 0);
+    let shuffled: Vec<_> = (0..objects.len()).map(|i| objects[i * 7 % objects.len()]).collect();
+
+    let other = Block::new(heap, None, layout(48, 8), 1).unwrap();
+    let wrong = [
+        (8 as *mut u8, Misuse::Foreign),
+        (usize::MAX as *mut u8, Misuse::Foreign),
+        (objects[3].wrapping_add(8), Misuse::NotAStart),
+        (slabs[1][0].wrapping_add(class.slab_objects() * class.size()), Misuse::NotAStart), // what is left of a slab
+        (slabs[2][0].wrapping_add(PAGE_SIZE - 1), Misuse::NotAStart),
+        (other.ptr.as_ptr(), Misuse::WrongLayout),
+    ];
+    for (at, misuse) in wrong {
+        for place in 0..objects.len() {
+            let mut batch = objects.clone();
+            batch[place] = at;
+            let found = flush(&batch).unwrap_err();
+            assert_eq!((found.at, found.misuse), (at, misuse), "at {place}");
+        }
+    }
+    flush(&[]).unwrap();
+    assert_eq!(heap.caches.usage(caller, class).out, objects.len(), "none of those was taken");
+    flush(&shuffled).unwrap();
+    assert_eq!(heap.caches.usage(caller, class).out, 0);
+    other.free(heap, None);
+    heap.validate(None).unwrap();
+
+    let slab = refill(0);
+    let found = flush(&[slab[0], slab[2], slab[1], slab[2]]).unwrap_err();
+    assert_eq!((found.at, found.misuse), (slab[2], Misuse::DoubleFree));
 }
 
 #[test]
