@@ -117,24 +117,27 @@ impl Slab {
     /// Takes up to `out.len()` objects, lowest address first, into `out` from its end. Returns how many.
     pub fn take(&mut self, out: &mut [*mut u8]) -> usize {
         let (size, words) = (self.cut.size(), self.cut.objects().div_ceil(64));
-        let mut at = out.len();
+        let mut slots = out.iter_mut().rev();
         let mut w = self.first as usize;
-        while w < words && at > 0 {
+        while w < words {
+            // SAFETY: inside the slab, since a bit of this word is that of an object (Sl1).
+            let origin = unsafe { self.base.add(w * 64 * size) };
             let mut bits = self.bits[w];
-            while bits != 0 && at > 0 {
-                at -= 1;
-                let object = w * 64 + bits.trailing_zeros() as usize;
+            while bits != 0 {
+                let Some(slot) = slots.next() else { break };
                 // SAFETY: the bit of an object is set, so the object is inside the slab (Sl1).
-                out[at] = unsafe { self.base.add(object * size) };
+                *slot = unsafe { origin.add(bits.trailing_zeros() as usize * size) };
                 bits &= bits - 1;
             }
             self.bits[w] = bits;
-            if bits == 0 {
-                w += 1;
+            if bits != 0 {
+                break;
             }
+            w += 1;
         }
+        let left = slots.len();
+        let taken = out.len() - left;
         self.first = w as u8;
-        let taken = out.len() - at;
         self.free -= taken as u16;
         taken
     }

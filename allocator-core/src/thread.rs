@@ -138,7 +138,9 @@ impl Thread {
         let slots = unsafe { sheaf.slots() };
         let taken = caches.refill(zone, caller, class, self.shard(), slots)?;
         let n = slots.len();
-        slots.copy_within(n - taken..n, 0);
+        if taken < n {
+            slots.copy_within(n - taken..n, 0);
+        }
         sheaf.set_len(taken);
         // SAFETY: by contract.
         unsafe { sheaf.pop() }.ok_or(AllocError::OutOfMemory)
