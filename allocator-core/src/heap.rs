@@ -464,7 +464,7 @@ impl Heap {
     fn claim(&self, ptr: NonNull<u8>, layout: Layout) -> Result<Claimed<'_>, Misuse> {
         match self.zone.table.owner(ptr.as_ptr() as usize) {
             Owner::Chunk(map) => {
-                let (page, pages) = run_of(map, ptr, layout)?;
+                let (page, pages) = run_of(map, ptr, Route::of(layout))?;
                 if !map.replace_tag(page, Tag::run(pages), Tag::NONE) {
                     return Err(Misuse::DoubleFree);
                 }
@@ -561,30 +561,36 @@ impl Heap {
         }
         let _inside = self.enter(thread);
         match wanted {
-            Route::Object(_) => self.check_large(ptr, layout).map(|()| None),
+            Route::Object(_) => self.check_large(ptr, layout, is).map(|()| None),
             // SAFETY: by contract.
-            Route::Run(..) | Route::Area => unsafe { self.resize(ptr, layout, new) },
+            Route::Run(..) | Route::Area => unsafe { self.resize(ptr, (layout, is), (new, wanted)) },
         }
     }
 
-    /// That a run or an area begins at `ptr` and has this layout.
-    fn check_large(&self, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
+    /// That a run or an area begins at `ptr` and has this layout, which goes that way.
+    fn check_large(&self, ptr: NonNull<u8>, layout: Layout, route: Route) -> Result<(), Misuse> {
         match self.zone.table.owner(ptr.as_ptr() as usize) {
-            Owner::Chunk(map) => run_of(map, ptr, layout).map(|_| ()),
+            Owner::Chunk(map) => run_of(map, ptr, route).map(|_| ()),
             Owner::Area(record) => self.vmalloc.check(record, ptr, layout),
             Owner::Nobody => Err(Misuse::Foreign),
         }
     }
 
-    /// Changes the length of a run or an area without copying, if it can be done and the route stays the same.
+    /// Changes the length of a run or an area without copying, if it can be done and the route stays the same. Both
+    /// layouts come with their routes.
     ///
     /// # Safety
     /// As for [`Heap::realloc`].
-    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, new: Layout) -> Result<Option<NonNull<u8>>, Misuse> {
+    unsafe fn resize(
+        &self,
+        ptr: NonNull<u8>,
+        (layout, is): (Layout, Route),
+        (new, wanted): (Layout, Route),
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
         match self.zone.table.owner(ptr.as_ptr() as usize) {
             Owner::Chunk(map) => {
-                let (page, has) = run_of(map, ptr, layout)?;
-                let Route::Run(wants, _) = Route::of(new) else { return Ok(None) };
+                let (page, has) = run_of(map, ptr, is)?;
+                let Route::Run(wants, _) = wanted else { return Ok(None) };
                 if wants > has && !self.zone.extend_pages(map, ptr.as_ptr() as usize, has, wants - has) {
                     return Ok(None);
                 }
@@ -600,7 +606,7 @@ impl Heap {
                 Ok(Some(ptr))
             }
             // A run that no arena could hold is an area too; it stays one as long as it is too long for a chunk.
-            Owner::Area(record) => match Route::of(new) {
+            Owner::Area(record) => match wanted {
                 // SAFETY: by contract.
                 Route::Area => unsafe { self.vmalloc.resize(self.site(), record, ptr, layout, new) },
                 _ => self.vmalloc.check(record, ptr, layout).map(|()| None),
@@ -871,12 +877,12 @@ enum Claimed<'a> {
     Area(NonNull<u8>),
 }
 
-/// The page and length of the run that begins at `ptr`, if `layout` says the same.
-fn run_of(map: &ChunkMap, ptr: NonNull<u8>, layout: Layout) -> Result<(usize, PageCount), Misuse> {
+/// The page and length of the run that begins at `ptr`, if it is what it is said to be.
+fn run_of(map: &ChunkMap, ptr: NonNull<u8>, said: Route) -> Result<(usize, PageCount), Misuse> {
     let page = map.page_of(ptr.as_ptr() as usize);
     match map.tag(page).kind() {
         Kind::Run(_) if ptr.as_ptr() as usize % PAGE_SIZE != 0 => Err(Misuse::NotAStart),
-        Kind::Run(pages) => match Route::of(layout) {
+        Kind::Run(pages) => match said {
             Route::Run(says, _) if says == pages => Ok((page, pages)),
             _ => Err(Misuse::WrongLayout),
         },
