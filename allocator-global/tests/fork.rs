@@ -3,12 +3,14 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{assert_child_exits, assert_valid, join_raw, on_threads, spawn_raw, Block, CHUNK, KIB, LONGEST_RUN, MIB};
+use common::{
+    assert_child_exits, assert_valid, beside, join_raw, on_threads, spawn_raw, Block, CHUNK, KIB, LONGEST_RUN, MIB,
+};
 use std::os::raw::c_void;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::Barrier;
-use std::{ptr, thread};
 
 suite! {
     tests: [
@@ -87,33 +89,30 @@ fn inheritance() -> Vec<Block> {
 fn children_of_a_busy_process_have_a_whole_heap() {
     const FORKS: usize = 40;
     let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for t in 0..8u64 {
-            let done = &done;
-            scope.spawn(move || {
-                let mut held = Vec::new();
-                let mut n = t;
-                while !done.load(Relaxed) {
-                    n = n.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                    let size = match n >> 60 {
-                        0 => (n >> 30) as usize % (3 * MIB) + 1,
-                        1..=3 => (n >> 30) as usize % (200 * KIB) + 1,
-                        _ => (n >> 30) as usize % 500 + 1,
-                    };
-                    held.push((size.min(64), n, Block::new(size, 8)));
-                    if let Some((_, id, block)) = held.last_mut() {
-                        block.fill_from(*id, block.size() - block.size().min(64));
-                    }
-                    if held.len() > 200 {
-                        held.drain(..100).for_each(|(.., block)| block.free());
-                    }
-                    if n >> 40 & 0x3ff == 0 {
-                        Kmalloc::reclaim();
-                    }
-                }
-                held.into_iter().for_each(|(.., block)| block.free());
-            });
+    let busy = |t: usize| {
+        let mut held = Vec::new();
+        let mut n = t as u64;
+        while !done.load(Relaxed) {
+            n = n.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let size = match n >> 60 {
+                0 => (n >> 30) as usize % (3 * MIB) + 1,
+                1..=3 => (n >> 30) as usize % (200 * KIB) + 1,
+                _ => (n >> 30) as usize % 500 + 1,
+            };
+            held.push((size.min(64), n, Block::new(size, 8)));
+            if let Some((_, id, block)) = held.last_mut() {
+                block.fill_from(*id, block.size() - block.size().min(64));
+            }
+            if held.len() > 200 {
+                held.drain(..100).for_each(|(.., block)| block.free());
+            }
+            if n >> 40 & 0x3ff == 0 {
+                Kmalloc::reclaim();
+            }
         }
+        held.into_iter().for_each(|(.., block)| block.free());
+    };
+    beside(8, busy, || {
         let _stops = Stops(&done);
         for _ in 0..FORKS {
             let inherited = inheritance();
@@ -132,15 +131,13 @@ fn inherited_in_child(parents: &[Block]) -> Vec<Block> {
 fn what_the_threads_of_the_parent_cached_is_given_back_in_the_child() {
     const THREADS: usize = 6;
     let (cached, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
-    thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                let blocks: Vec<_> = (0..500).map(|n| Block::new(n % 300 + 1, 8)).collect();
-                blocks.into_iter().for_each(Block::free);
-                cached.wait();
-                end.wait();
-            });
-        }
+    let caches = |_| {
+        let blocks: Vec<_> = (0..500).map(|n| Block::new(n % 300 + 1, 8)).collect();
+        blocks.into_iter().for_each(Block::free);
+        cached.wait();
+        end.wait();
+    };
+    beside(THREADS, caches, || {
         cached.wait();
         in_child(|| {
             assert!(Kmalloc::stats().cached_objects > THREADS * 50);
@@ -206,14 +203,12 @@ static EARLY: extern "C" fn() = early;
 fn handlers_of_others_may_allocate_between_ours() {
     register_handlers();
     let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !stop.load(Relaxed) {
-                    handler_like();
-                }
-            });
+    let busy = |_| {
+        while !stop.load(Relaxed) {
+            handler_like();
         }
+    };
+    beside(4, busy, || {
         let _stops = Stops(&stop);
         for _ in 0..20 {
             let before = HANDLED.load(Relaxed);
@@ -327,14 +322,12 @@ fn register_forking_handler() {
 
 fn a_handler_of_others_may_fork() {
     let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !stop.load(Relaxed) {
-                    handler_like();
-                }
-            });
+    let busy = |_| {
+        while !stop.load(Relaxed) {
+            handler_like();
         }
+    };
+    beside(4, busy, || {
         let _stops = Stops(&stop);
         for _ in 0..20 {
             FORKS.store(true, Relaxed);

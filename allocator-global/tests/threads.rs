@@ -796,8 +796,9 @@ fn idle_and_real_time(_: &str) {
         unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
     };
     let (done, real_time) = (AtomicBool::new(false), AtomicBool::new(false));
+    // Joined, for the end of a scope comes before the destructors of a thread.
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let idle = scope.spawn(|| {
             become_a(libc::SCHED_IDLE, 0);
             let mut n = 0;
             while !done.load(SeqCst) {
@@ -807,7 +808,7 @@ fn idle_and_real_time(_: &str) {
                 n += 1;
             }
         });
-        scope.spawn(|| {
+        let busy = scope.spawn(|| {
             // Without the right to it, as an ordinary thread: it still must not wait for the idle one for ever.
             real_time.store(become_a(libc::SCHED_FIFO, 10), SeqCst);
             for n in 0..2000 {
@@ -821,6 +822,9 @@ fn idle_and_real_time(_: &str) {
             }
             done.store(true, SeqCst);
         });
+        for thread in [idle, busy] {
+            thread.join().expect("a thread panicked");
+        }
     });
     common::assert_valid();
 }

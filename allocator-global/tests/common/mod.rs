@@ -233,6 +233,17 @@ pub(crate) fn on_threads<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync
     })
 }
 
+/// Runs `here` while `count` threads run `work`, and waits until they have ended for good. They end by themselves, or when
+/// `here` has told them to.
+pub(crate) fn beside(count: usize, work: impl Fn(usize) + Sync, here: impl FnOnce()) {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|index| scope.spawn(move || work(index))).collect();
+        here();
+        threads.into_iter().for_each(|thread| thread.join().expect("a thread panicked"));
+    });
+}
+
 pub(crate) type ThreadBody = extern "C" fn(*mut c_void) -> *mut c_void;
 
 /// Starts a thread of libc's: nothing of Rust's runs in it before `body`, so its first allocation is `body`'s.
