@@ -388,7 +388,9 @@ impl Heap {
         }
     }
 
-    fn check_object(&self, object: NonNull<u8>, class: SizeClass) {
+    /// Checks what is about to be copied to an object of another class: what is not what it is said to be must not be. A
+    /// misuse that is found ends the process.
+    pub fn check_object(&self, object: NonNull<u8>, class: SizeClass) {
         if let Err(found) = live::check(&self.zone, object.as_ptr(), class) {
             self.found(found);
         }

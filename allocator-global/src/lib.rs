@@ -230,11 +230,26 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
 #[cold]
 #[inline(never)]
 unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: usize) -> *mut u8 {
+    // SAFETY: by contract.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    // SAFETY: by contract.
+    let new = unsafe { Layout::from_size_align_unchecked(new_size, align) };
+    // From class to class, as a vector does that grows, by way of the sheaves alone.
+    if let (Some(from), Some(to)) = (SizeClass::of(layout), SizeClass::of(new)) {
+        // SAFETY: the sheaves are the calling thread's.
+        if let Some(object) = unsafe { tls::sheaves().of(to).pop() } {
+            HEAP.check_object(ptr, from);
+            HEAP.hand_out(object, to, new_size);
+            // SAFETY: both are at least so long; one is the program's, the other was free.
+            unsafe { object.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), size.min(new_size)) };
+            // SAFETY: by contract.
+            unsafe { Kmalloc::new().dealloc(ptr.as_ptr(), layout) };
+            return object.as_ptr();
+        }
+    }
     if lifecycle::in_library() {
         return null_mut(); // crossbeam-epoch never does; a null is a refusal
     }
-    // SAFETY: by contract.
-    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: the block is the calling thread's; the rest by contract.
     or_null(lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
 }
