@@ -392,6 +392,16 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         Some(zero)
     }
 
+    /// Marks pages that the caller owns as known to be zero.
+    pub fn cleanse(&self, start: PageIndex, n: PageCount) {
+        let (mut page, end) = (start.get(), (start + n).get());
+        while page < end {
+            let (chunk, pages) = Self::piece(page, end);
+            self.chunk(chunk).cleanse(pages);
+            page += pages.len();
+        }
+    }
+
     /// The chunk of `page`, and the pages of it that lie from there to `end`.
     fn piece(page: u32, end: u32) -> (ChunkIndex, PageSet) {
         let first = page % PAGES;

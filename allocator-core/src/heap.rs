@@ -532,6 +532,10 @@ impl Heap {
         let _inside = self.enter(thread);
         let moved = self.claim(ptr, layout).and_then(|large| {
             copy();
+            if let (Claimed::Run(map, run, pages), Route::Area) = (&large, Route::of(new)) {
+                // It has outgrown the arenas for good, and nobody else needs so much so soon.
+                self.zone.discard_pages(self.os(), map, *run, *pages);
+            }
             // SAFETY: by contract; its content has been copied.
             unsafe { self.release(large) }
         });

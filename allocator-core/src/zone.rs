@@ -182,6 +182,18 @@ impl Zone {
         arena.give_back(address, n)
     }
 
+    /// Frees the memory behind pages that the caller owns, in the chunk of `map`.
+    pub fn discard_pages(&self, os: &dyn Os, map: &ChunkMap, ptr: NonNull<u8>, n: PageCount) {
+        // SAFETY: as in `free_pages`.
+        let arena = unsafe { &*map.arena().cast::<Arena>() };
+        // With pages of the system longer than ours, they might hold others' too.
+        let alone = (ptr.as_ptr() as usize | n.bytes()) % os.page_size() == 0;
+        // SAFETY: by contract the caller's own.
+        if alone && unsafe { self.kept.discard(os, ptr, n.bytes()) } {
+            arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize), n);
+        }
+    }
+
     /// Claims the `more` pages behind the `n` pages at `address`, in the chunk of `map`, which the caller owns.
     pub fn extend_pages(&self, map: &ChunkMap, address: usize, n: PageCount, more: PageCount) -> bool {
         // SAFETY: as in `free_pages`.

@@ -42,7 +42,7 @@ static HEAP: Heap = Heap::with(None, Some(&EPOCH));
 ///
 /// Thread-safe; serves every `Layout`, refusing with null what the system refuses. A pair of `alloc` and `dealloc` from
 /// the thread's sheaf costs 41 instructions up to 1 KiB and 57 up to 32 KiB; above, it costs five to seven atomic
-/// operations and about a thousand instructions; above 8 MiB, system calls.
+/// operations and about a thousand instructions; above 32 MiB, system calls.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Kmalloc(());
 
@@ -61,7 +61,7 @@ impl Kmalloc {
     }
 
     /// True for a pointer that came from this heap: the way to see that a binary really uses it. Two or three loads.
-    /// A pointer into the middle is known up to 8 MiB; of a larger block only the start is.
+    /// A pointer into the middle is known up to 32 MiB; of a larger block only the start is.
     pub fn owns<T: ?Sized>(ptr: *const T) -> bool {
         HEAP.owns(ptr.cast::<u8>() as usize)
     }

@@ -9,7 +9,8 @@ mod common;
 
 use allocator_global::Kmalloc;
 use common::{
-    child, class_sizes, join_raw, layout, on_threads, spawn_raw, Block, CHUNK, KIB, KMALLOC, LONGEST_RUN, MIB, PAGE,
+    child, class_sizes, join_raw, layout, on_threads, spawn_raw, Block, AREA, CHUNK, KIB, KMALLOC, LONGEST_RUN, MIB,
+    PAGE,
 };
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeMap;
@@ -127,7 +128,7 @@ fn bands() -> Vec<Layout> {
         (3 * MIB, 8),
         (LONGEST_RUN, 8),
         (LONGEST_RUN + 1, 8),
-        (16 * MIB, 8),
+        (AREA, 8),
         (64 * KIB, 2 * CHUNK),
     ];
     bands.map(|(size, align)| layout(size, align)).to_vec()
@@ -136,7 +137,7 @@ fn bands() -> Vec<Layout> {
 /// One layout of each level that is served otherwise than `is`.
 fn said_instead(is: Layout) -> [Layout; 3] {
     let other = |one, two| layout(if class_of(layout(one, 8)) == class_of(is) { two } else { one }, 8);
-    [other(640, 250), other(64 * KIB, MIB), other(16 * MIB, 32 * MIB)]
+    [other(640, 250), other(64 * KIB, MIB), other(AREA, 2 * AREA)]
 }
 
 /// What a layout comes down to: the size of a class, or of a run or an area.

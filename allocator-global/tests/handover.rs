@@ -30,7 +30,7 @@ fn mixed_size(n: u64) -> usize {
         _ => 1 + bits as usize % KIB,
     }
 }
-const LARGE: usize = 9 * MIB;
+const LARGE: usize = 33 * MIB;
 
 /// The figures, and what is resident, without free pages: how many of them there are depends on the scheduler.
 fn settled() -> (allocator_global::Stats, usize) {

@@ -300,7 +300,7 @@ fn churn(seed: u64, stop: &AtomicBool, blocks: &mut Vec<(Block, u64)>) -> (usize
         (state >> 33) as usize % n
     };
     while !stop.load(Relaxed) {
-        let most = [KIB, KIB, 32 * KIB, 20 * PAGE, MIB, 12 * MIB][below(6)];
+        let most = if below(40) == 0 { 48 * MIB } else { [KIB, KIB, 32 * KIB, 20 * PAGE, MIB][below(5)] };
         let size = 1 + below(most);
         match below(4) {
             0 | 1 if blocks.len() < blocks.capacity() => match Block::try_new(layout(size, 8 << below(4))) {

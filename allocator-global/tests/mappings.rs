@@ -26,7 +26,7 @@ fn a_gibibyte_in_few_mappings(_: &str) {
         let ours = mappings().saturating_sub(before);
         assert!(ours <= 64 + live / (2 * MIB), "{ours} mappings for {} MiB {when}", live / MIB);
     };
-    let sizes = [12 * MIB, 3 * PAGE, 30 * KIB, MIB, PAGE + 1, 9 * MIB, 5 * MIB, 2 * MIB, 700 * KIB, 40 * MIB];
+    let sizes = [36 * MIB, 3 * PAGE, 30 * KIB, MIB, PAGE + 1, 33 * MIB, 5 * MIB, 2 * MIB, 700 * KIB, 44 * MIB];
     let mut live = 0;
     for (round, size) in sizes.iter().copied().cycle().enumerate() {
         blocks.push(Block::new(size, [8, 4096, 2 * MIB][round % 3].min(size.next_power_of_two())));
@@ -142,7 +142,7 @@ fn nearly_no_mapping_left(spare: &str) {
         }
         // Areas lie side by side and are one mapping to the system; to unmap one between two others needs another. A
         // system that must refuse that is not the end of it: the area is kept.
-        let served = serve(&mut areas, 9 * MIB, 30);
+        let served = serve(&mut areas, 33 * MIB, 30);
         assert!(served == 30 || spare < 100, "{served} areas with {spare} mappings left");
         let (odd, even): (Vec<_>, Vec<_>) = (0..).zip(areas.drain(..)).partition(|(id, _)| id % 2 == 1);
         odd.into_iter().for_each(|(id, block)| block.check_and_free(id));
@@ -164,7 +164,7 @@ fn nearly_no_mapping_left(spare: &str) {
     }
     filler.spare(200);
     common::assert_valid();
-    assert_eq!(serve(&mut blocks, 9 * MIB, 10), 10, "mappings are there again");
+    assert_eq!(serve(&mut blocks, 33 * MIB, 10), 10, "mappings are there again");
     for (id, block) in (0..).zip(blocks.drain(..)) {
         block.check_and_free(id);
     }

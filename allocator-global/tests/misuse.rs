@@ -4,7 +4,7 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{assert_child_exits, child, layout, on_threads, Block, CHUNK, KIB, KMALLOC, LONGEST_RUN, MIB, PAGE};
+use common::{assert_child_exits, child, layout, on_threads, Block, AREA, CHUNK, KIB, KMALLOC, LONGEST_RUN, MIB, PAGE};
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 use std::os::unix::process::ExitStatusExt;
@@ -94,7 +94,7 @@ fn a_page_run_freed_twice_aborts() {
 }
 
 fn an_area_freed_twice_aborts() {
-    for size in [LONGEST_RUN + 1, 16 * MIB] {
+    for size in [LONGEST_RUN + 1, AREA] {
         assert_aborts("double_free", size);
     }
 }
@@ -114,7 +114,7 @@ fn double_free_after_reclaim(argument: &str) {
 }
 
 fn a_run_freed_twice_aborts_after_reclaim() {
-    for size in [64 * KIB, MIB, CHUNK, 16 * MIB] {
+    for size in [64 * KIB, MIB, CHUNK, AREA] {
         assert_aborts("double_free_after_reclaim", size);
     }
 }
@@ -177,7 +177,7 @@ fn foreign(argument: &str) {
 
 fn a_foreign_pointer_aborts() {
     for place in ["stack", "static", "small-C-block", "large-C-block", "nowhere"] {
-        for size in [64, 4 * KIB, 64 * KIB, MIB, 16 * MIB] {
+        for size in [64, 4 * KIB, 64 * KIB, MIB, AREA] {
             assert_aborts("foreign", format!("{place} {size}"));
         }
     }
@@ -193,7 +193,7 @@ fn middle_of_a_run(argument: &str) {
 }
 
 fn middle_of_an_area(argument: &str) {
-    let area = Block::new(16 * MIB, 8);
+    let area = Block::new(AREA, 8);
     let ptr = area.as_ptr().wrapping_add(size(argument));
     announce(ptr);
     free(ptr, area.layout());
@@ -238,15 +238,15 @@ fn a_layout_of_another_length_aborts() {
         (MIB, 64 * KIB),
         (64 * KIB, 48),
         (64 * KIB, PAGE),
-        (MIB, 16 * MIB),
+        (MIB, AREA),
         // An area that is said to be a run, an object, another area.
-        (16 * MIB, MIB),
-        (16 * MIB, 48),
-        (16 * MIB, 32 * MIB),
+        (AREA, MIB),
+        (AREA, 48),
+        (AREA, 2 * AREA),
         // An object that is said to be a run, an area, one of another class.
         (48, 64 * KIB),
         (PAGE, 64 * KIB),
-        (KIB, 16 * MIB),
+        (KIB, AREA),
         (64, 640),
     ];
     for (true_size, said) in cases {
@@ -265,15 +265,9 @@ fn resize_freed(argument: &str) {
 }
 
 fn a_freed_run_that_is_resized_aborts() {
-    for (from, to) in [
-        (64 * KIB, 128 * KIB),
-        (MIB, 64 * KIB),
-        (MIB, 2 * MIB),
-        (MIB, 100),
-        (16 * MIB, 32 * MIB),
-        (16 * MIB, MIB),
-        (16 * MIB, 100),
-    ] {
+    for (from, to) in
+        [(64 * KIB, 128 * KIB), (MIB, 64 * KIB), (MIB, 2 * MIB), (MIB, 100), (AREA, 2 * AREA), (AREA, MIB), (AREA, 100)]
+    {
         assert_aborts("resize_freed", format!("{from} {to}"));
     }
 }
@@ -287,14 +281,14 @@ fn resize_nothing(argument: &str) {
 }
 
 fn a_foreign_pointer_that_is_resized_is_not_read() {
-    for (from, to) in [(KIB, MIB), (PAGE, 16 * MIB), (MIB, 100), (MIB, 2 * MIB), (16 * MIB, 100), (16 * MIB, MIB)] {
+    for (from, to) in [(KIB, MIB), (PAGE, AREA), (MIB, 100), (MIB, 2 * MIB), (AREA, 100), (AREA, MIB)] {
         assert_aborts("resize_nothing", format!("{from} {to}"));
     }
 }
 
 /// A child: all that the cases above do, done right.
 fn correct(_: &str) {
-    for size in [8, 48, 1000, PAGE, 64 * KIB, MIB, CHUNK, LONGEST_RUN, 16 * MIB] {
+    for size in [8, 48, 1000, PAGE, 64 * KIB, MIB, CHUNK, LONGEST_RUN, AREA] {
         let mut blocks: Vec<Block> = (0..4).map(|id| Block::filled(size, 8, id)).collect();
         blocks[0].resize(2 * size);
         blocks[0].check_prefix(0, size);

@@ -71,7 +71,7 @@ impl Plugin {
     }
 }
 
-const SIZES: [usize; 4] = [100, 5 * KIB, 3 * PAGE, 9 * MIB];
+const SIZES: [usize; 4] = [100, 5 * KIB, 3 * PAGE, 33 * MIB];
 
 /// Bytes of static thread-local storage that the plugin takes, its own and those of the standard library in it: the
 /// loader has about 1.6 KiB for all that are loaded later.

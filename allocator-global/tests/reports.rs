@@ -3,7 +3,7 @@
 mod common;
 
 use allocator_global::{Kmalloc, Stats};
-use common::{class_sizes, on_threads, Block, KIB, MIB, PAGE};
+use common::{class_sizes, on_threads, Block, AREA, KIB, LONGEST_RUN, MIB, PAGE};
 use std::alloc::{GlobalAlloc, Layout};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -321,14 +321,14 @@ fn figures_follow_each_kind_of_block() {
     let after = Kmalloc::stats();
     assert_eq!((after.runs, after.run_bytes), (before.runs, before.run_bytes));
 
-    blocks.extend((0..3).map(|_| Block::new(16 * MIB, 8)));
+    blocks.extend((0..3).map(|_| Block::new(AREA, 8)));
     let areas = Kmalloc::stats();
     assert_eq!(areas.areas, before.areas + 3);
-    assert!(areas.area_bytes >= before.area_bytes + 48 * MIB, "{areas:?}");
-    blocks[0].resize(40 * MIB);
+    assert!(areas.area_bytes >= before.area_bytes + 3 * AREA, "{areas:?}");
+    blocks[0].resize(2 * AREA);
     let grown = Kmalloc::stats();
     assert_eq!(grown.areas, before.areas + 3);
-    assert!(grown.area_bytes >= before.area_bytes + 72 * MIB, "{grown:?}");
+    assert!(grown.area_bytes >= before.area_bytes + 4 * AREA, "{grown:?}");
     blocks[0].resize(100);
     let moved = Kmalloc::stats();
     assert_eq!((moved.areas, moved.slab_objects), (before.areas + 2, before.slab_objects + 1));
@@ -370,10 +370,10 @@ fn reclaim_gives_back_what_nobody_uses() {
 }
 
 fn owns_tells_our_memory_from_that_of_others() {
-    for size in [1, 100, PAGE, 3 * PAGE, MIB, 16 * MIB] {
+    for size in [1, 100, PAGE, 3 * PAGE, MIB, AREA] {
         let block = Block::filled(size, 8, 1);
         // Of a mapping of its own only the start is known.
-        let offsets = if size > 8 * MIB { &[0][..] } else { &[0, size / 2, size - 1] };
+        let offsets = if size > LONGEST_RUN { &[0][..] } else { &[0, size / 2, size - 1] };
         for &offset in offsets {
             assert!(Kmalloc::owns(block.as_ptr().wrapping_add(offset)), "offset {offset} of {size} bytes");
         }

@@ -3,7 +3,9 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{assert_child_exits, join_raw, on_threads, resident_bytes, spawn_raw, Block, ThreadBody, KIB, MIB, PAGE};
+use common::{
+    assert_child_exits, join_raw, on_threads, resident_bytes, spawn_raw, Block, ThreadBody, AREA, KIB, MIB, PAGE,
+};
 use std::cell::RefCell;
 use std::os::raw::c_void;
 use std::ptr;
@@ -323,7 +325,7 @@ fn atexit(_: &str) {
     // SAFETY: the handler is a function of this binary.
     assert_eq!(unsafe { libc::atexit(handler) }, 0);
     KEEPER.with(|keeper| assert_eq!(keeper.numbers.len(), 1000)); // dropped on the main thread before the handler runs
-    let sizes = [8, 100, 5000, PAGE, 3 * PAGE, 16 * MIB];
+    let sizes = [8, 100, 5000, PAGE, 3 * PAGE, AREA];
     KEPT_FOR_EXIT.lock().expect("no panic").extend(sizes.map(|size| Block::filled(size, 8, 9)));
 }
 
@@ -373,7 +375,7 @@ fn one_short_life(index: usize) {
         Block::filled(2 * PAGE, 8, 0).check_and_free(0);
     }
     if index % 256 == 0 {
-        Block::zeroed(16 * MIB, 8).free();
+        Block::zeroed(AREA, 8).free();
     }
     for (id, block) in (0..).zip(blocks) {
         block.check_and_free(id);
@@ -494,7 +496,7 @@ extern "C" fn make_first_call(first: *mut c_void) -> *mut c_void {
         ("alloc", _) => served(Block::try_new(common::layout(48, 8))),
         ("alloc_zeroed", _) => served(Block::try_zeroed(common::layout(48, 8))),
         ("page run", _) => served(Block::try_new(common::layout(2 * PAGE, 8))),
-        ("area", _) => served(Block::try_new(common::layout(16 * MIB, 8))),
+        ("area", _) => served(Block::try_new(common::layout(AREA, 8))),
         ("refused", _) => Block::try_new(common::layout(isize::MAX as usize - PAGE, 8)).is_none(),
         (call, Some(mut block)) if call.starts_with("realloc") => {
             let size = block.size();
@@ -528,7 +530,7 @@ fn smallest_stack(call: &str) {
         let foreign = match call {
             _ if call.ends_with("object") => Some(Block::filled(48, 8, 1)),
             _ if call.ends_with("run") && call != "page run" => Some(Block::filled(2 * PAGE, 8, 1)),
-            _ if call.ends_with("foreign area") => Some(Block::filled(16 * MIB, 8, 1)),
+            _ if call.ends_with("foreign area") => Some(Block::filled(AREA, 8, 1)),
             _ => None,
         };
         FirstCall::run(call, foreign);

@@ -192,8 +192,8 @@ fn empty_batch(mut job: Job) -> Job {
 #[bench::s40000_r2000(40_000, 2000)]
 #[bench::s1048576_r1000(1 << 20, 1000)]
 #[bench::s1048576_r2000(1 << 20, 2000)]
-#[bench::s16777216_r1000(16 << 20, 1000)]
-#[bench::s16777216_r2000(16 << 20, 2000)]
+#[bench::s41943040_r1000(40 << 20, 1000)]
+#[bench::s41943040_r2000(40 << 20, 2000)]
 fn pair(job: Job) -> Job {
     pairs(job.layout(), job.rounds);
     job
@@ -216,8 +216,8 @@ fn zeroed_pair(job: Job) -> Job {
 #[bench::s48_r2000(48, 2000)]
 #[bench::s40000_r1000(40_000, 1000)]
 #[bench::s40000_r2000(40_000, 2000)]
-#[bench::s16777216_r1000(16 << 20, 1000)]
-#[bench::s16777216_r2000(16 << 20, 2000)]
+#[bench::s41943040_r1000(40 << 20, 1000)]
+#[bench::s41943040_r2000(40 << 20, 2000)]
 fn realloc_in_place(job: Job) -> Job {
     assert_eq!(reallocs(job.layout(), job.rounds, job.object), job.object);
     job

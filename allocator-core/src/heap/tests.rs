@@ -2,7 +2,7 @@
 
 extern crate std;
 use super::*;
-use crate::config::{CHUNK_SIZE, SHEAF_SLOTS, VMALLOC_THRESHOLD};
+use crate::config::{CHUNK_SIZE, MAX_OBJECT, SHEAF_SLOTS, VMALLOC_THRESHOLD};
 use crate::reclaim::Epoch;
 use crate::sys::{Call, FaultyOs, Plan};
 use std::boxed::Box;
@@ -358,6 +358,26 @@ fn pages_that_were_purged_need_no_zeroing() {
     // SAFETY: our own block.
     assert_eq!(unsafe { heap.reclaim(thread) }, CHUNK_SIZE);
     assert!(zero_known(), "purged");
+}
+
+#[test]
+fn a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_memory_behind() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let mut vector = Block::new(heap, thread, layout(8, 8), 3).unwrap();
+    let (mut size, mut copied) = (8, 0);
+    while size < 8 * VMALLOC_THRESHOLD {
+        let (was, moved) = (vector.ptr, os.calls_of(Call::Relocate));
+        assert!(vector.resize(heap, thread, 2 * size));
+        if vector.ptr != was && os.calls_of(Call::Relocate) == moved {
+            copied += size;
+        }
+        size *= 2;
+    }
+    assert!((MAX_OBJECT..=3 * VMALLOC_THRESHOLD).contains(&copied), "{copied} bytes copied");
+    let stats = heap.stats(thread);
+    assert!(stats.free_dirty_pages * PAGE_SIZE < VMALLOC_THRESHOLD, "{stats:?}");
+    vector.free(heap, thread);
 }
 
 #[test]

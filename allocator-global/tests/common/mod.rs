@@ -24,7 +24,10 @@ pub(crate) const PAGE: usize = 32 << 10;
 /// One chunk.
 pub(crate) const CHUNK: usize = 2 << 20;
 /// The longest page run; anything longer has a mapping of its own.
-pub(crate) const LONGEST_RUN: usize = 8 << 20;
+pub(crate) const LONGEST_RUN: usize = 32 << 20;
+/// Bytes of a block that is a mapping of its own.
+#[allow(dead_code)]
+pub(crate) const AREA: usize = 40 << 20;
 pub(crate) const KIB: usize = 1 << 10;
 pub(crate) const MIB: usize = 1 << 20;
 pub(crate) const GIB: usize = 1 << 30;
