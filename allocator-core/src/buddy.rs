@@ -75,7 +75,7 @@ const BEGUN: u64 = 1;
 const ENDED: u64 = 1 << 32;
 
 /// Chunks in which a run across the edges of blocks is looked for before a whole one is opened.
-const ACROSS_TRIES: u32 = 8;
+pub const ACROSS_TRIES: u32 = 8;
 
 impl Region {
     const_unless_loom! {

@@ -394,7 +394,7 @@ impl Caches {
 /// The slab, the number in it and the shard of an object.
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
     let (slab, base, shard) = home(zone, object, class)?;
-    let number = class.cut().object_at(object as usize - base).ok_or_else(|| no_start(object, class))?;
+    let number = class.object_at(object as usize - base).ok_or_else(|| no_start(object, class))?;
     Ok((slab, number, shard))
 }
 

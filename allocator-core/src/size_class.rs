@@ -6,7 +6,7 @@
 //! little more, and the smallest class that holds it is a multiple of `align` (asserted for every pair in the tests).
 //! One table of bytes answers all of them. Up to 1 KiB each `x` has an entry: a coarser table would be shorter, but one
 //! more instruction away, and a program touches no more of it than the sizes that it uses. Above, where classes are
-//! further apart, a block of `x` has one, and the way there is out of line.
+//! further apart, a block of `x` has one.
 //!
 //! A size of zero wraps to the largest `x` and so leaves the fast path; `kmalloc` treats it as one byte.
 
@@ -57,12 +57,7 @@ const TABLE: [u8; SMALL + BLOCKS] = {
         if SIZES[class] as usize <= x {
             class += 1;
         }
-        if x < SMALL {
-            table[x] = class as u8;
-        }
-        if x >> BLOCK_SHIFT < BLOCKS {
-            table[SMALL + (x >> BLOCK_SHIFT)] = class as u8;
-        }
+        table[if x < SMALL { x } else { SMALL + (x >> BLOCK_SHIFT) }] = class as u8;
         x += 1;
     }
     table
@@ -98,10 +93,6 @@ const CUTS: [Cut; CLASSES] = {
     cuts
 };
 
-/// Whoever calls it is on a way that few requests take: the compiler moves the code around such a call out of line.
-#[cold]
-const fn out_of_line() {}
-
 impl SizeClass {
     /// The class that serves `layout`, if one does. Zero bytes are not answered here.
     #[inline(always)]
@@ -109,12 +100,10 @@ impl SizeClass {
         let x = layout.size().wrapping_sub(1) | (layout.align() - 1);
         let entry = if x < SMALL {
             x
-        } else {
-            out_of_line();
-            if x >= MAX_OBJECT {
-                return None;
-            }
+        } else if x < MAX_OBJECT {
             SMALL + (x >> BLOCK_SHIFT)
+        } else {
+            return None;
         };
         Some(Self(TABLE[entry] as usize))
     }
@@ -161,6 +150,16 @@ impl SizeClass {
     #[inline]
     pub const fn slab_objects(self) -> usize {
         self.cut().objects()
+    }
+
+    /// The number of the object that starts `offset` bytes into a slab, if one does.
+    #[inline]
+    pub const fn object_at(self, offset: usize) -> Option<usize> {
+        if offset < self.cut().used() {
+            self.cut().object_at(offset)
+        } else {
+            None
+        }
     }
 
     /// Objects that a thread keeps at most in its sheaf of this class, as the kernel's sheaves: fewer of larger ones.
@@ -274,9 +273,9 @@ mod tests {
     #[test]
     fn object_numbers_are_exact_for_every_offset() {
         for class in SizeClass::all() {
-            for offset in 0..class.cut().used() {
-                let exact = (offset % class.size() == 0).then_some(offset / class.size());
-                assert_eq!(class.cut().object_at(offset), exact);
+            for offset in 0..class.slab_pages() as usize * PAGE_SIZE {
+                let exact = offset % class.size() == 0 && offset / class.size() < class.slab_objects();
+                assert_eq!(class.object_at(offset), exact.then_some(offset / class.size()));
             }
         }
     }

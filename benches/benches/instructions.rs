@@ -1,12 +1,20 @@
 //! Every operation as a user's binary performs it: through `std::alloc`, without LTO, and with a size and an
 //! alignment that the compiler cannot see.
 //!
+//! | function           | what it does, a round                                                                 |
+//! |--------------------|---------------------------------------------------------------------------------------|
+//! | `alloc`, `dealloc` | one of these, within what the sheaf holds; a page run or an area where there is none  |
+//! | `pair`             | one after the other; `zeroed_pair` with `alloc_zeroed`                                |
+//! | `realloc_in_place` | a byte less and back again                                                            |
+//! | `refill`, `flush`  | one of a thousand or more in a row, so that all come from slabs, and go there         |
+//! | `remote_free`      | as `flush`, of objects that another thread has allocated                              |
+//!
 //! Each case runs for a smaller and a larger number of rounds, and so does an empty loop of the same shape. The name
 //! of the function and the identifier, `s<size>_r<rounds>`, are read by `benches::table`.
 
 #![allow(missing_docs)] // the macros of iai-callgrind generate public items without any
 
-use std::alloc::{alloc, alloc_zeroed, dealloc, realloc, Layout};
+use std::alloc::{realloc, Layout};
 use std::hint::black_box;
 
 use allocator_global::Kmalloc;
@@ -14,9 +22,6 @@ use iai_callgrind::{library_benchmark, library_benchmark_group, main, Callgrind,
 
 #[global_allocator]
 static GLOBAL: Kmalloc = Kmalloc::new();
-
-/// Objects of a batch: more than any sheaf holds, so that both refill and flush are part of it.
-const BATCH: usize = 1000;
 
 /// Rounds before the count begins, so that sheaves, slabs and pages are there.
 const WARM_UP: usize = 50;
@@ -27,15 +32,13 @@ struct Job {
     size: usize,
     /// How often the operation is done.
     rounds: usize,
-    /// Where a batch keeps its objects.
-    batch: Vec<*mut u8>,
-    /// The object that a `realloc` case works on; null elsewhere.
-    object: *mut u8,
+    /// A place for the object of each round.
+    objects: Vec<*mut u8>,
 }
 
 impl Job {
     fn new(size: usize, rounds: usize) -> Self {
-        Job { size, rounds, batch: vec![std::ptr::null_mut(); BATCH], object: std::ptr::null_mut() }
+        Self { size, rounds, objects: vec![std::ptr::null_mut(); rounds] }
     }
 
     fn layout(&self) -> Layout {
@@ -58,9 +61,9 @@ fn pairs(layout: Layout, rounds: usize) {
     for _ in 0..rounds {
         let layout = opaque(layout);
         // SAFETY: no case has the size 0.
-        let object = black_box(unsafe { alloc(layout) });
+        let object = black_box(unsafe { std::alloc::alloc(layout) });
         // SAFETY: just allocated, with this layout.
-        unsafe { dealloc(object, layout) };
+        unsafe { std::alloc::dealloc(object, layout) };
     }
 }
 
@@ -69,25 +72,27 @@ fn zeroed_pairs(layout: Layout, rounds: usize) {
     for _ in 0..rounds {
         let layout = opaque(layout);
         // SAFETY: no case has the size 0.
-        let object = black_box(unsafe { alloc_zeroed(layout) });
+        let object = black_box(unsafe { std::alloc::alloc_zeroed(layout) });
         // SAFETY: just allocated, with this layout.
-        unsafe { dealloc(object, layout) };
+        unsafe { std::alloc::dealloc(object, layout) };
     }
 }
 
 #[inline(always)]
-fn batches(layout: Layout, rounds: usize, batch: &mut [*mut u8]) {
-    for _ in 0..rounds {
-        for slot in batch.iter_mut() {
-            let layout = opaque(layout);
-            // SAFETY: no case has the size 0.
-            *slot = black_box(unsafe { alloc(layout) });
-        }
-        for slot in batch.iter_mut() {
-            let layout = opaque(layout);
-            // SAFETY: allocated by the loop above, with this layout.
-            unsafe { dealloc(*slot, layout) };
-        }
+fn fill(layout: Layout, objects: &mut [*mut u8]) {
+    for object in objects {
+        let layout = opaque(layout);
+        // SAFETY: no case has the size 0.
+        *object = black_box(unsafe { std::alloc::alloc(layout) });
+    }
+}
+
+#[inline(always)]
+fn drain(layout: Layout, objects: &[*mut u8]) {
+    for object in objects {
+        let layout = opaque(layout);
+        // SAFETY: allocated by `fill` with this layout.
+        unsafe { std::alloc::dealloc(*object, layout) };
     }
 }
 
@@ -117,18 +122,39 @@ fn warm_zeroed(size: usize, rounds: usize) -> Job {
     job
 }
 
-fn warm_batches(size: usize, rounds: usize) -> Job {
-    let mut job = Job::new(size, rounds);
-    batches(job.layout(), WARM_UP, &mut job.batch);
+/// Objects have been there and are gone again: some in the sheaf, those beyond it in slabs.
+fn gone(size: usize, rounds: usize) -> Job {
+    let mut job = there(size, rounds);
+    drain(job.layout(), &job.objects);
+    job.objects.fill(std::ptr::null_mut());
     job
+}
+
+/// Objects are there. For a few rounds, the sheaf has room for them.
+fn there(size: usize, rounds: usize) -> Job {
+    let mut job = Job::new(size, rounds);
+    for _ in 0..WARM_UP {
+        fill(job.layout(), &mut job.objects);
+        drain(job.layout(), &job.objects);
+    }
+    fill(job.layout(), &mut job.objects);
+    job
+}
+
+/// Another thread has allocated the objects. This one has freed some before.
+fn from_elsewhere(size: usize, rounds: usize) -> Job {
+    gone(size, rounds);
+    let objects = std::thread::spawn(move || there(size, rounds).objects.into_iter().map(|p| p as usize).collect());
+    let objects: Vec<usize> = objects.join().unwrap();
+    Job { size, rounds, objects: objects.into_iter().map(|address| address as *mut u8).collect() }
 }
 
 fn warm_reallocs(size: usize, rounds: usize) -> Job {
     let mut job = Job::new(size, rounds);
     // SAFETY: no case has the size 0.
-    job.object = unsafe { alloc(job.layout()) };
-    let moved = reallocs(job.layout(), WARM_UP, job.object);
-    assert_eq!(moved, job.object, "a size within the same class, run or area must not move the object");
+    job.objects[0] = unsafe { std::alloc::alloc(job.layout()) };
+    let moved = reallocs(job.layout(), WARM_UP, job.objects[0]);
+    assert_eq!(moved, job.objects[0], "a size within the same class, run or area must not move the object");
     job
 }
 
@@ -160,24 +186,136 @@ fn empty_realloc(job: Job) -> Job {
 }
 
 #[library_benchmark]
-#[bench::s0_r10(Job::new(0, 10))]
-#[bench::s0_r20(Job::new(0, 20))]
-fn empty_batch(mut job: Job) -> Job {
+#[bench::s0_r1000(Job::new(0, 1000))]
+#[bench::s0_r2000(Job::new(0, 2000))]
+fn empty_fill(mut job: Job) -> Job {
     let layout = job.layout();
-    for _ in 0..job.rounds {
-        for slot in job.batch.iter_mut() {
-            let layout = opaque(layout);
-            *slot = black_box(layout.align() as *mut u8);
-        }
-        for slot in job.batch.iter_mut() {
-            black_box(opaque(layout));
-            black_box(*slot);
-        }
+    for object in job.objects.iter_mut() {
+        let layout = opaque(layout);
+        *object = black_box(layout.align() as *mut u8);
     }
     job
 }
 
+#[library_benchmark]
+#[bench::s0_r1000(Job::new(0, 1000))]
+#[bench::s0_r2000(Job::new(0, 2000))]
+fn empty_drain(job: Job) -> Job {
+    let layout = job.layout();
+    for object in &job.objects {
+        black_box(opaque(layout));
+        black_box(*object);
+    }
+    job
+}
+
+#[library_benchmark(setup = gone)]
+#[bench::s8_r1(8, 1)]
+#[bench::s8_r3(8, 3)]
+#[bench::s48_r1(48, 1)]
+#[bench::s48_r3(48, 3)]
+#[bench::s256_r1(256, 1)]
+#[bench::s256_r3(256, 3)]
+#[bench::s1024_r1(1024, 1)]
+#[bench::s1024_r3(1024, 3)]
+#[bench::s8192_r1(8192, 1)]
+#[bench::s8192_r3(8192, 3)]
+#[bench::s40000_r1(40000, 1)]
+#[bench::s40000_r3(40000, 3)]
+#[bench::s1048576_r1(1048576, 1)]
+#[bench::s1048576_r3(1048576, 3)]
+fn alloc(mut job: Job) -> Job {
+    fill(job.layout(), &mut job.objects);
+    job
+}
+
+#[library_benchmark(setup = there)]
+#[bench::s8_r1(8, 1)]
+#[bench::s8_r3(8, 3)]
+#[bench::s48_r1(48, 1)]
+#[bench::s48_r3(48, 3)]
+#[bench::s256_r1(256, 1)]
+#[bench::s256_r3(256, 3)]
+#[bench::s1024_r1(1024, 1)]
+#[bench::s1024_r3(1024, 3)]
+#[bench::s8192_r1(8192, 1)]
+#[bench::s8192_r3(8192, 3)]
+#[bench::s40000_r1(40000, 1)]
+#[bench::s40000_r3(40000, 3)]
+#[bench::s1048576_r1(1048576, 1)]
+#[bench::s1048576_r3(1048576, 3)]
+fn dealloc(job: Job) -> Job {
+    drain(job.layout(), &job.objects);
+    job
+}
+
 #[library_benchmark(setup = warm_pairs)]
+#[bench::s8_r100(8, 100)]
+#[bench::s8_r200(8, 200)]
+#[bench::s48_r100(48, 100)]
+#[bench::s48_r200(48, 200)]
+#[bench::s256_r100(256, 100)]
+#[bench::s256_r200(256, 200)]
+#[bench::s1024_r100(1024, 100)]
+#[bench::s1024_r200(1024, 200)]
+#[bench::s8192_r100(8192, 100)]
+#[bench::s8192_r200(8192, 200)]
+#[bench::s32768_r100(32768, 100)]
+#[bench::s32768_r200(32768, 200)]
+#[bench::s40000_r10(40000, 10)]
+#[bench::s40000_r20(40000, 20)]
+#[bench::s1048576_r10(1048576, 10)]
+#[bench::s1048576_r20(1048576, 20)]
+#[bench::s41943040_r10(41943040, 10)]
+#[bench::s41943040_r20(41943040, 20)]
+fn pair(job: Job) -> Job {
+    pairs(job.layout(), job.rounds);
+    job
+}
+
+#[library_benchmark(setup = warm_zeroed)]
+#[bench::s8_r100(8, 100)]
+#[bench::s8_r200(8, 200)]
+#[bench::s48_r100(48, 100)]
+#[bench::s48_r200(48, 200)]
+#[bench::s256_r100(256, 100)]
+#[bench::s256_r200(256, 200)]
+#[bench::s1024_r100(1024, 100)]
+#[bench::s1024_r200(1024, 200)]
+#[bench::s8192_r100(8192, 100)]
+#[bench::s8192_r200(8192, 200)]
+#[bench::s40000_r10(40000, 10)]
+#[bench::s40000_r20(40000, 20)]
+#[bench::s1048576_r10(1048576, 10)]
+#[bench::s1048576_r20(1048576, 20)]
+fn zeroed_pair(job: Job) -> Job {
+    zeroed_pairs(job.layout(), job.rounds);
+    job
+}
+
+#[library_benchmark(setup = warm_reallocs)]
+#[bench::s8_r100(8, 100)]
+#[bench::s8_r200(8, 200)]
+#[bench::s48_r100(48, 100)]
+#[bench::s48_r200(48, 200)]
+#[bench::s256_r100(256, 100)]
+#[bench::s256_r200(256, 200)]
+#[bench::s1024_r100(1024, 100)]
+#[bench::s1024_r200(1024, 200)]
+#[bench::s8192_r100(8192, 100)]
+#[bench::s8192_r200(8192, 200)]
+#[bench::s40000_r10(40000, 10)]
+#[bench::s40000_r20(40000, 20)]
+#[bench::s1048576_r10(1048576, 10)]
+#[bench::s1048576_r20(1048576, 20)]
+#[bench::s41943040_r10(41943040, 10)]
+#[bench::s41943040_r20(41943040, 20)]
+fn realloc_in_place(job: Job) -> Job {
+    assert_eq!(reallocs(job.layout(), job.rounds, job.objects[0]), job.objects[0]);
+    job
+}
+
+#[library_benchmark(setup = gone)]
 #[bench::s8_r1000(8, 1000)]
 #[bench::s8_r2000(8, 2000)]
 #[bench::s48_r1000(48, 1000)]
@@ -188,63 +326,70 @@ fn empty_batch(mut job: Job) -> Job {
 #[bench::s1024_r2000(1024, 2000)]
 #[bench::s8192_r1000(8192, 1000)]
 #[bench::s8192_r2000(8192, 2000)]
-#[bench::s40000_r1000(40_000, 1000)]
-#[bench::s40000_r2000(40_000, 2000)]
-#[bench::s1048576_r1000(1 << 20, 1000)]
-#[bench::s1048576_r2000(1 << 20, 2000)]
-#[bench::s41943040_r1000(40 << 20, 1000)]
-#[bench::s41943040_r2000(40 << 20, 2000)]
-fn pair(job: Job) -> Job {
-    pairs(job.layout(), job.rounds);
+#[bench::s40000_r100(40000, 100)]
+#[bench::s40000_r200(40000, 200)]
+fn refill(mut job: Job) -> Job {
+    fill(job.layout(), &mut job.objects);
     job
 }
 
-#[library_benchmark(setup = warm_zeroed)]
+#[library_benchmark(setup = there)]
+#[bench::s8_r1000(8, 1000)]
+#[bench::s8_r2000(8, 2000)]
 #[bench::s48_r1000(48, 1000)]
 #[bench::s48_r2000(48, 2000)]
+#[bench::s256_r1000(256, 1000)]
+#[bench::s256_r2000(256, 2000)]
 #[bench::s1024_r1000(1024, 1000)]
 #[bench::s1024_r2000(1024, 2000)]
-#[bench::s40000_r1000(40_000, 1000)]
-#[bench::s40000_r2000(40_000, 2000)]
-fn zeroed_pair(job: Job) -> Job {
-    zeroed_pairs(job.layout(), job.rounds);
+#[bench::s8192_r1000(8192, 1000)]
+#[bench::s8192_r2000(8192, 2000)]
+#[bench::s40000_r100(40000, 100)]
+#[bench::s40000_r200(40000, 200)]
+fn flush(job: Job) -> Job {
+    drain(job.layout(), &job.objects);
     job
 }
 
-#[library_benchmark(setup = warm_reallocs)]
+#[library_benchmark(setup = from_elsewhere)]
+#[bench::s8_r1000(8, 1000)]
+#[bench::s8_r2000(8, 2000)]
 #[bench::s48_r1000(48, 1000)]
 #[bench::s48_r2000(48, 2000)]
-#[bench::s40000_r1000(40_000, 1000)]
-#[bench::s40000_r2000(40_000, 2000)]
-#[bench::s41943040_r1000(40 << 20, 1000)]
-#[bench::s41943040_r2000(40 << 20, 2000)]
-fn realloc_in_place(job: Job) -> Job {
-    assert_eq!(reallocs(job.layout(), job.rounds, job.object), job.object);
-    job
-}
-
-#[library_benchmark(setup = warm_batches)]
-#[bench::s16_r10(16, 10)]
-#[bench::s16_r20(16, 20)]
-#[bench::s48_r10(48, 10)]
-#[bench::s48_r20(48, 20)]
-#[bench::s512_r10(512, 10)]
-#[bench::s512_r20(512, 20)]
-#[bench::s40000_r10(40_000, 10)]
-#[bench::s40000_r20(40_000, 20)]
-fn batch(mut job: Job) -> Job {
-    batches(job.layout(), job.rounds, &mut job.batch);
+#[bench::s256_r1000(256, 1000)]
+#[bench::s256_r2000(256, 2000)]
+#[bench::s1024_r1000(1024, 1000)]
+#[bench::s1024_r2000(1024, 2000)]
+#[bench::s8192_r1000(8192, 1000)]
+#[bench::s8192_r2000(8192, 2000)]
+#[bench::s40000_r100(40000, 100)]
+#[bench::s40000_r200(40000, 200)]
+fn remote_free(job: Job) -> Job {
+    drain(job.layout(), &job.objects);
     job
 }
 
 library_benchmark_group!(
     name = operations;
-    benchmarks = empty_pair, empty_realloc, empty_batch, pair, zeroed_pair, realloc_in_place, batch
+    benchmarks =
+        empty_pair,
+        empty_realloc,
+        empty_fill,
+        empty_drain,
+        alloc,
+        dealloc,
+        pair,
+        zeroed_pair,
+        realloc_in_place,
+        refill,
+        flush,
+        remote_free
 );
 
 main!(
-    // `--collect-bus` counts the locked instructions: the fast path has none.
+    // The simulations of caches and branches count loads, stores and branches; `--collect-bus` counts the locked
+    // instructions, of which the fast path has none.
     config = LibraryBenchmarkConfig::default()
-        .tool(Callgrind::with_args(["--cache-sim=no", "--collect-bus=yes"]));
+        .tool(Callgrind::with_args(["--cache-sim=yes", "--branch-sim=yes", "--collect-bus=yes"]));
     library_benchmark_groups = operations
 );

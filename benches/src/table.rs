@@ -16,11 +16,15 @@ const ROUNDING: f64 = 0.01;
 
 /// What a function of `benches/instructions.rs` does: its name, the empty loop of the same shape, and how many
 /// operations it does in a round.
-const SHAPES: [(&str, &str, f64); 4] = [
+const SHAPES: [(&str, &str, f64); 8] = [
+    ("alloc", "empty_fill", 1.0),
+    ("dealloc", "empty_drain", 1.0),
     ("pair", "empty_pair", 1.0),
     ("zeroed_pair", "empty_pair", 1.0),
     ("realloc_in_place", "empty_realloc", 2.0),
-    ("batch", "empty_batch", 1000.0),
+    ("refill", "empty_fill", 1.0),
+    ("flush", "empty_drain", 1.0),
+    ("remote_free", "empty_drain", 1.0),
 ];
 
 /// One line of the table: the cost of one operation on objects of one size.
@@ -32,28 +36,44 @@ pub struct Row {
     pub size: u64,
     /// Instructions per operation.
     pub instructions: f64,
-    /// Locked instructions per operation (callgrind's global bus events).
+    /// Loads among them.
+    pub loads: f64,
+    /// Stores.
+    pub stores: f64,
+    /// Branches that are taken or not, or go where a register says.
+    pub branches: f64,
+    /// Locked instructions (callgrind's global bus events).
     pub locked: f64,
+}
+
+impl Row {
+    /// Its figures, by name.
+    fn figures(&self) -> [(&'static str, f64); 5] {
+        [
+            ("instructions", self.instructions),
+            ("loads", self.loads),
+            ("stores", self.stores),
+            ("branches", self.branches),
+            ("locked", self.locked),
+        ]
+    }
 }
 
 /// Why no table could be worked out, in words for the one who ran the script.
 pub type Error = Box<dyn std::error::Error>;
 
-/// The counts of one run of one case.
+/// The counts of one run of one case, in the order of [`Row::figures`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Counts {
-    instructions: f64,
-    locked: f64,
-}
+struct Counts([f64; 5]);
 
 impl Counts {
     /// The counts per unit of something of which there are `n`.
     fn per(self, n: f64) -> Self {
-        Counts { instructions: self.instructions / n, locked: self.locked / n }
+        Counts(self.0.map(|count| count / n))
     }
 
     fn minus(self, other: Self) -> Self {
-        Counts { instructions: self.instructions - other.instructions, locked: self.locked - other.locked }
+        Counts(std::array::from_fn(|event| self.0[event] - other.0[event]))
     }
 }
 
@@ -77,8 +97,9 @@ pub fn measured(json: impl Read) -> Result<Vec<Row>, Error> {
         let shape = per_round(&cases, empty, 0)?;
         for (function, size) in cases.keys().filter(|(function, _)| function == operation) {
             let cost = per_round(&cases, function, *size)?.minus(shape).per(operations_per_round);
-            let (instructions, locked) = (hundredths(cost.instructions), hundredths(cost.locked));
-            rows.push(Row { operation: operation.to_owned(), size: *size, instructions, locked });
+            let [instructions, loads, stores, branches, locked] = cost.0.map(hundredths);
+            let operation = operation.to_owned();
+            rows.push(Row { operation, size: *size, instructions, loads, stores, branches, locked });
         }
     }
     if rows.is_empty() {
@@ -110,7 +131,8 @@ fn counts(document: &serde_json::Value) -> Option<Counts> {
         let new = metrics.get("Left").or_else(|| metrics.get("Both")?.get(0))?;
         new["Int"].as_u64().map(|count| count as f64)
     };
-    Some(Counts { instructions: figure("Ir")?, locked: figure("Ge")? })
+    let branches = figure("Bc")? + figure("Bi")?;
+    Some(Counts([figure("Ir")?, figure("Dr")?, figure("Dw")?, branches, figure("Ge")?]))
 }
 
 fn hundredths(figure: f64) -> f64 {
@@ -142,9 +164,7 @@ pub fn regressions(old: &[Row], new: &[Row]) -> Vec<String> {
             found.push(format!("{} {}: not in the committed table", row.operation, row.size));
             continue;
         };
-        for (what, before, now) in
-            [("instructions", before.instructions, row.instructions), ("locked", before.locked, row.locked)]
-        {
+        for ((what, before), (_, now)) in before.figures().into_iter().zip(row.figures()) {
             if now > before * (1.0 + TOLERANCE) + ROUNDING {
                 found.push(format!("{} {}: {what} {before} -> {now}", row.operation, row.size));
             }
@@ -166,7 +186,8 @@ pub fn has_improved(old: &[Row], new: &[Row]) -> bool {
 /// The table in Markdown, each figure beside the committed one.
 pub fn markdown(old: &[Row], new: &[Row]) -> String {
     let mut text = String::from(
-        "| operation | size | instructions | committed | locked | committed |\n|---|---:|---:|---:|---:|---:|\n",
+        "| operation | size | instructions | committed | loads | stores | branches | locked | committed |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for row in new {
         let (instructions, locked) = match find(old, row) {
@@ -174,8 +195,8 @@ pub fn markdown(old: &[Row], new: &[Row]) -> String {
             None => ("-".to_owned(), "-".to_owned()),
         };
         text += &format!(
-            "| {} | {} | {} | {instructions} | {} | {locked} |\n",
-            row.operation, row.size, row.instructions, row.locked
+            "| {} | {} | {} | {instructions} | {} | {} | {} | {} | {locked} |\n",
+            row.operation, row.size, row.instructions, row.loads, row.stores, row.branches, row.locked
         );
     }
     text
@@ -190,13 +211,15 @@ mod tests {
     use super::*;
 
     fn row(operation: &str, size: u64, instructions: f64, locked: f64) -> Row {
-        Row { operation: operation.to_owned(), size, instructions, locked }
+        Row { operation: operation.to_owned(), size, instructions, loads: 0.0, stores: 0.0, branches: 0.0, locked }
     }
 
     fn document(function: &str, id: &str, metrics: &str) -> String {
+        let seven = r#"{"metrics": {"Left": {"Int": 7}}}"#;
         format!(
             r#"{{"function_name": "{function}", "id": "{id}", "profiles": [{{"summaries": {{"total": {{"summary":
-            {{"Callgrind": {{"Ir": {{"metrics": {metrics}}}, "Ge": {{"metrics": {{"Left": {{"Int": 7}}}}}}}}}}}}}}}}]}}"#
+            {{"Callgrind": {{"Ir": {{"metrics": {metrics}}}, "Dr": {seven}, "Dw": {seven}, "Bc": {seven}, "Bi": {seven},
+            "Ge": {seven}}}}}}}}}}}]}}"#
         )
     }
 
@@ -213,7 +236,7 @@ mod tests {
                 json += &document(function, id, &left(count));
             }
         }
-        for empty in ["empty_realloc", "empty_batch"] {
+        for empty in ["empty_realloc", "empty_fill", "empty_drain"] {
             json += &document(empty, "s0_r1", &left(0));
             json += &document(empty, "s0_r2", &left(0));
         }
@@ -224,7 +247,7 @@ mod tests {
     fn a_figure_that_has_one_of_an_earlier_run_beside_it_is_the_new_one() {
         let json = document("pair", "s8_r1", r#"{"Both": [{"Int": 3}, {"Int": 4}]}"#);
         let counts = counts(&serde_json::from_str(&json).unwrap()).unwrap();
-        assert_eq!(counts, Counts { instructions: 3.0, locked: 7.0 });
+        assert_eq!(counts, Counts([3.0, 7.0, 7.0, 14.0, 7.0]));
     }
 
     #[test]
@@ -250,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_table_reads_back_as_it_was_written() {
-        let rows = [row("pair", 48, 35.5, 0.0), row("batch", 16, 70.25, 0.04)];
+        let rows = [row("pair", 48, 35.5, 0.0), row("flush", 16, 70.25, 0.04)];
         let mut csv = Vec::new();
         write(&mut csv, "what it was measured with", &rows).unwrap();
         assert_eq!(read(&csv[..]).unwrap(), rows);

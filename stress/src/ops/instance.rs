@@ -153,6 +153,16 @@ unsafe impl Os for Tracked {
         // SAFETY: by contract.
         unsafe { self.inner.discard(ptr, len) }
     }
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.mappings().expect("advise_huge", ptr, len);
+        // SAFETY: by contract.
+        unsafe { self.inner.advise_huge(ptr, len) }
+    }
+    unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.mappings().expect("populate", ptr, len);
+        // SAFETY: by contract.
+        unsafe { self.inner.populate(ptr, len) }
+    }
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
         let mut mappings = self.mappings();
         mappings.expect("resize", ptr, len);

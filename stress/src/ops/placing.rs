@@ -92,6 +92,14 @@ unsafe impl Os for Placing {
         // SAFETY: as above.
         unsafe { Unix.discard(ptr, len) }
     }
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: as above.
+        unsafe { Unix.advise_huge(ptr, len) }
+    }
+    unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: as above.
+        unsafe { Unix.populate(ptr, len) }
+    }
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
         // Whether there is room behind a mapping is the kernel's choice as well.
         let chance = *self != Placing::Kernel && new_len > len;
