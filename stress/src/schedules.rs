@@ -16,7 +16,7 @@
 
 use crate::ops::{Block, Claims, Counts, Instance, Limits, Op, Placing, Player, Profile, Subject, Visitor};
 use crate::Violation;
-use allocator_core::sync::at_windows;
+use allocator_core::sync::{at_windows, Window};
 use allocator_core::sys::Plan;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -35,8 +35,8 @@ thread_local!(static ACTIVE: Cell<bool> = const { Cell::new(false) });
 static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
 /// A place where another thread may go on.
-fn window() {
-    if ACTIVE.get() {
+fn window(what: Window) {
+    if ACTIVE.get() && matches!(what, Window::Change | Window::Look | Window::Tell) {
         WINDOWS.fetch_add(1, Relaxed);
         shuttle::thread::sleep(Duration::ZERO); // to this scheduler a step as any other
     }

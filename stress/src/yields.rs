@@ -3,7 +3,7 @@
 //! Mostly nothing; now and then the thread lets others run, and rarely it sleeps, also while it holds a lock. Windows
 //! of a few instructions become as long as a time slice.
 
-use allocator_core::sync::at_windows;
+use allocator_core::sync::{at_windows, Window};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) fn install(seed: u64) {
     at_windows(window);
 }
 
-fn window() {
+fn window(_: Window) {
     let mut x = STATE.get();
     if x == 0 {
         x = SEED.fetch_add(0x9e37_79b9_7f4a_7c16, Relaxed); // even, so that it stays odd and is never zero

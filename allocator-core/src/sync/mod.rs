@@ -16,7 +16,7 @@ pub use mutex::{Guard, Mutex, Rank};
 pub(crate) use park::loom_park;
 pub use park::Park;
 #[cfg(all(not(loom), feature = "yields"))]
-pub use yielding::at_windows;
+pub use yielding::{at_windows, Window};
 
 /// What a thread sleeps on: a word as the system sees it, in front of any hook.
 #[cfg(loom)]

@@ -81,6 +81,8 @@ impl<T> Mutex<T> {
     #[inline]
     pub fn lock<'a, P: Park + ?Sized>(&'a self, park: &'a P) -> Guard<'a, T, P> {
         ranks::enter(self.rank);
+        #[cfg(all(not(loom), feature = "yields"))]
+        super::yielding::window(super::Window::Lock);
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
             self.lock_contended(park);
         }
@@ -96,6 +98,8 @@ impl<T> Mutex<T> {
             hint::spin_loop();
         }
         while self.word.swap(AWAITED, Acquire) != FREE {
+            #[cfg(all(not(loom), feature = "yields"))]
+            super::yielding::window(super::Window::Wait);
             park.wait(&self.word, AWAITED);
         }
     }

@@ -8,30 +8,54 @@
 //! is in the door that all atomics come through, at just these operations, and the algorithms need no hooks of their
 //! own: none can be forgotten. Relaxed loads and stores go by without: they are the fast path, and hints.
 //!
+//! The hook is told which operation it is, and of locks that are taken and waited for: so it can count as well.
+//!
 //! Loom's build replaces the same door, and needs no hook: to it every operation is a point where threads may change.
 
 use core::mem::transmute;
 use core::ops::Deref;
 use core::sync::atomic::{self as machine, Ordering, Ordering::Relaxed};
 
-pub use machine::fence;
+/// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Window {
+    /// A read-modify-write.
+    Change,
+    /// An Acquire load.
+    Look,
+    /// A Release store.
+    Tell,
+    /// A fence.
+    Fence,
+    /// A lock is taken; its own operations come beside it.
+    Lock,
+    /// The thread sleeps until a lock is free.
+    Wait,
+}
 
 static HOOK: machine::AtomicPtr<()> = machine::AtomicPtr::new(core::ptr::null_mut());
 
 /// From now on `hook` runs before each operation that a race can be made of, in every thread, also while locks are
 /// held. It may let others run, and must not allocate from a heap of this crate.
-pub fn at_windows(hook: fn()) {
+pub fn at_windows(hook: fn(Window)) {
     HOOK.store(hook as *mut (), Relaxed);
 }
 
 #[inline]
-fn window() {
+pub(crate) fn window(what: Window) {
     let hook = HOOK.load(Relaxed);
     if !hook.is_null() {
         // SAFETY: not null, so stored by `at_windows` from a function of this type.
-        let hook: fn() = unsafe { transmute(hook) };
-        hook();
+        let hook: fn(Window) = unsafe { transmute(hook) };
+        hook(what);
     }
+}
+
+/// `core`'s fence, after the hook.
+#[inline]
+pub fn fence(order: Ordering) {
+    window(Window::Fence);
+    machine::fence(order);
 }
 
 /// One method of an atomic, after the hook.
@@ -39,7 +63,7 @@ macro_rules! after_the_hook {
     ($value:ty: $($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
         $(#[inline]
         pub fn $name(&self, $($argument: $type),*) -> $answer {
-            window();
+            window(Window::Change);
             self.0.$name($($argument),*)
         })*
     };
@@ -60,7 +84,7 @@ macro_rules! atomic {
             #[inline(always)]
             pub fn load(&self, order: Ordering) -> $value {
                 if order != Relaxed {
-                    window();
+                    window(Window::Look);
                 }
                 self.0.load(order)
             }
@@ -68,7 +92,7 @@ macro_rules! atomic {
             #[inline(always)]
             pub fn store(&self, value: $value, order: Ordering) {
                 if order != Relaxed {
-                    window();
+                    window(Window::Tell);
                 }
                 self.0.store(value, order);
             }

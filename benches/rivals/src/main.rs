@@ -5,7 +5,11 @@
 //! |--------------------------------|------------------------------------------------------------------------------|
 //! | `row NAME [PART [THREADS]]`    | nanoseconds, operations, peak of resident memory in KiB                      |
 //! | `latency [PART]`               | peak of resident memory in KiB, then value and count of each step, in pairs  |
+//! | `count NAME [PART [THREADS]]`  | operations, then what Kmalloc did in all: see `counts` (only with that feature) |
 //! | `rows`                         | name and description of each row, a line each                                |
+
+#[cfg(feature = "counts")]
+mod counts;
 
 use std::process::ExitCode;
 use workloads::Scale;
@@ -38,27 +42,37 @@ static GLOBAL: tcmalloc_better::TCMalloc = tcmalloc_better::TCMalloc;
 #[global_allocator]
 static GLOBAL: rusty_alloc_api::RustyAlloc = rusty_alloc_api::RustyAlloc;
 
-fn run(arguments: &[&str]) -> Option<()> {
+/// How much of its work a row does, and by how many threads.
+fn scale(arguments: &[&str]) -> Option<Scale> {
     let part = |text: &str| text.parse().ok().map(Scale::new);
     match arguments {
+        [] => Some(Scale::FULL),
+        [part_of] => part(part_of),
+        [part_of, threads] => Some(part(part_of)?.with_threads(threads.parse().ok()?)),
+        _ => None,
+    }
+}
+
+fn run(arguments: &[&str]) -> Option<()> {
+    match arguments {
         ["row", name, more @ ..] => {
-            let row = workloads::row(name)?;
-            let scale = match more {
-                [] => Scale::FULL,
-                [part_of] => part(part_of)?,
-                [part_of, threads] => part(part_of)?.with_threads(threads.parse().ok()?),
-                _ => return None,
-            };
-            let done = (row.run)(scale);
+            let done = (workloads::row(name)?.run)(scale(more)?);
             println!("{} {} {}", done.time.as_nanos(), done.operations, benches::rss::peak_kib());
         }
         ["latency", more @ ..] => {
-            let times = workloads::latencies(more.first().map_or(Some(Scale::FULL), |text| part(text))?);
+            let times = workloads::latencies(scale(more)?);
             print!("{}", benches::rss::peak_kib());
             for step in times.iter_recorded() {
                 print!(" {} {}", step.value_iterated_to(), step.count_at_value());
             }
             println!();
+        }
+        #[cfg(feature = "counts")]
+        ["count", name, more @ ..] => {
+            let (row, scale) = (workloads::row(name)?, scale(more)?);
+            counts::begin();
+            let done = (row.run)(scale);
+            println!("{} {}", done.operations, counts::so_far().map(|count| count.to_string()).join(" "));
         }
         ["rows"] => workloads::rows().for_each(|row| println!("{} {}", row.name, row.what)),
         _ => return None,
@@ -70,7 +84,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if run(&arguments).is_none() {
-        eprintln!("usage: rivals row NAME [PART [THREADS]] | latency [PART] | rows");
+        eprintln!("usage: rivals row|count NAME [PART [THREADS]] | latency [PART] | rows");
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS
