@@ -11,5 +11,5 @@ cargo test --features allocator-core/small-arenas
 echo "-- cargo test of the allocator, checked"
 cargo test -p allocator-global --features allocator-global/checked --test catalogue --test fork --test misuse \
     --test sizes
-echo "-- cargo test -p benches"
-cargo test -p benches --lib --bins
+echo "-- cargo test of what measures"
+cargo test -p benches -p compare -p workloads --lib --bins
