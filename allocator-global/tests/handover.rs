@@ -16,6 +16,7 @@ suite! {
         survivors_of_ended_threads_are_freed_by_others,
         blocks_pass_around_a_ring,
         two_threads_share_a_slab_at_its_edges,
+        who_frees_a_neighbour_first_gets_another_line,
     ],
     children: []
 }
@@ -266,4 +267,30 @@ fn two_threads_share_a_slab_at_its_edges() {
             block.check_and_free(id);
         }
     }
+}
+
+/// Two threads free a block each that lies beside one of this thread, and allocate such a block. If there is more than one
+/// shard, one of them has another than this thread, and must not be given what it has freed.
+fn who_frees_a_neighbour_first_gets_another_line() {
+    if thread::available_parallelism().map_or(1, usize::from) == 1 {
+        return;
+    }
+    let line = |block: &Block| block.address() / 64;
+    let blocks: Vec<Block> = (0..100).map(|_| Block::new(8, 8)).collect();
+    let (mut ours, mut theirs): (Vec<_>, Vec<_>) = (0..).zip(blocks).partition(|(i, _)| i % 2 == 0);
+    let given = Mutex::new([theirs.pop(), theirs.pop()]);
+    let both = Barrier::new(2);
+    let apart = on_threads(2, |index| {
+        both.wait();
+        let (_, neighbour) = given.lock().unwrap()[index].take().expect("a block for each");
+        let freed = line(&neighbour);
+        neighbour.free();
+        let got = Block::new(8, 8);
+        both.wait();
+        let apart = line(&got) != freed;
+        got.free();
+        apart
+    });
+    assert!(apart.contains(&true), "{apart:?}");
+    ours.drain(..).chain(theirs).for_each(|(_, block)| block.free());
 }
