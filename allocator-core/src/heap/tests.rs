@@ -2,7 +2,7 @@
 
 extern crate std;
 use super::*;
-use crate::config::{CHUNK_SIZE, MAX_OBJECT, SHEAF_SLOTS, VMALLOC_THRESHOLD};
+use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, SHEAF_SLOTS, VMALLOC_THRESHOLD};
 use crate::reclaim::Epoch;
 use crate::sys::{Call, FaultyOs, Plan};
 use std::boxed::Box;
@@ -358,6 +358,69 @@ fn pages_that_were_purged_need_no_zeroing() {
     // SAFETY: our own block.
     assert_eq!(unsafe { heap.reclaim(thread) }, CHUNK_SIZE);
     assert!(zero_known(), "purged");
+}
+
+#[test]
+fn huge_pages_are_asked_for_where_little_of_them_stays_unused_and_once() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let asked = || os.calls_of(Call::AdviseHuge);
+    let fill = |bytes: usize| -> Vec<Block> {
+        (0..bytes / 1024).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()).collect()
+    };
+    if FIRST_ARENA_CHUNKS > HUGE_FROM_CHUNK + 4 {
+        let small = fill(HUGE_FROM_CHUNK as usize * CHUNK_SIZE / 2);
+        assert_eq!(asked(), 0, "a heap that is small");
+        let large = fill(HUGE_FROM_CHUNK as usize * CHUNK_SIZE);
+        assert!((1..=8).contains(&asked()), "{} times for four chunks", asked());
+        let before = asked();
+        small.into_iter().chain(large).for_each(|block| block.free(heap, thread));
+        fill(HUGE_FROM_CHUNK as usize * CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, thread));
+        assert_eq!(asked(), before, "what is resident already");
+        Block::new(heap, thread, layout(2 * CHUNK_SIZE, 8), 1).unwrap().free(heap, thread);
+        assert_eq!(asked(), before, "as above");
+    }
+    let before = asked();
+    Block::new(heap, thread, layout(VMALLOC_THRESHOLD + 1, 8), 1).unwrap().free(heap, thread);
+    assert_eq!(asked(), before + 1, "an area");
+    let zeros = layout(VMALLOC_THRESHOLD + 1, 8);
+    // SAFETY: the block is the calling thread's.
+    let sparse = unsafe { heap.alloc_zeroed(thread, zeros) }.unwrap();
+    assert_eq!(asked(), before + 1, "one of zeros, most of which may never be touched");
+    // SAFETY: just allocated.
+    unsafe { heap.free(thread, sparse, zeros) };
+}
+
+#[test]
+fn a_long_run_is_backed_by_huge_pages_wherever_it_lies() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let mut run = Block::new(heap, thread, layout(CHUNK_SIZE, 8), 1).unwrap();
+    if FIRST_ARENA_CHUNKS > 4 {
+        assert_eq!(os.calls_of(Call::AdviseHuge), 0, "a chunk of a heap that is small");
+        assert!(run.resize(heap, thread, 3 * CHUNK_SIZE));
+        assert_eq!(os.calls_of(Call::AdviseHuge), 2, "each chunk that has come");
+    }
+    run.free(heap, thread);
+}
+
+#[test]
+fn pages_of_the_third_slab_of_a_class_are_faulted_in_together() {
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let objects = PAGE_SIZE / 1024;
+    let mut blocks = Vec::new();
+    for slabs in 1..6 {
+        blocks.extend((0..objects).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()));
+        let populated = os.calls_of(Call::Populate);
+        assert!(populated <= slabs, "{populated} times for {slabs} slabs");
+        assert_eq!(populated > 0, slabs > 2, "{slabs} slabs");
+    }
+    // Refusals cost time and nothing else.
+    os.plan(Plan::Kind(Call::Populate));
+    blocks.extend((0..4 * objects).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()));
+    assert!(os.refused() > 0);
+    blocks.into_iter().for_each(|block| block.free(heap, thread));
 }
 
 #[test]
