@@ -226,14 +226,24 @@ impl Arena {
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
     fn warm(&self, n: PageCount) -> impl Warm + '_ {
         move |page, pages, wanted| {
+            let first = page.get() / PAGES_PER_CHUNK;
+            let chunks = || (first..first + pages.get() / PAGES_PER_CHUNK).map(|c| self.map(c));
+            // The advice outlives a purge.
+            if chunks().all(ChunkMap::is_huge) {
+                return true;
+            }
             let used = n.get() > PAGES_PER_CHUNK && wanted.get() >= pages.get() / 4 * 3;
-            if !used && page.get() / PAGES_PER_CHUNK < self.huge_from {
+            if !used && first < self.huge_from {
                 return false;
             }
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(page.byte_offset()) };
             // SAFETY: whole chunks, and committed.
-            unsafe { self.os.advise_huge(ptr, pages.bytes()) }
+            let huge = unsafe { self.os.advise_huge(ptr, pages.bytes()) };
+            if huge {
+                chunks().for_each(ChunkMap::set_huge);
+            }
+            huge
         }
     }
 
@@ -246,7 +256,7 @@ impl Arena {
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.
     pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<PageRun, NotFound> {
-        self.buddy().take_by_words(n, align).map(|run| self.at(run))
+        self.buddy().take_by_words(n, align, self.warm(n)).map(|run| self.at(run))
     }
 
     fn at(&self, Run { start, zero }: Run) -> PageRun {

@@ -159,7 +159,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     }
 
     /// Takes `n` pages whose start is a multiple of `2^align`; a chunk's worth or more begins with a chunk and lies within
-    /// one region. `None`: no room now. Lock-free.
+    /// one region. `None`: no room now. Lock-free, but for what `warm` does.
     pub fn take(&self, n: PageCount, align: Order) -> Option<Run> {
         self.take_warming(n, align, |_, _, _| false)
     }
@@ -168,9 +168,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// have a page of them: the first page, how many, and how many of those are asked for. It says whether the first
     /// touch will make a chunk resident as a whole.
     pub fn take_warming(&self, n: PageCount, align: Order, warm: impl Warm) -> Option<Run> {
+        debug_assert!(align.get() <= Self::TOP);
         if n.get() >= PAGES {
-            debug_assert!(align.get() <= Self::TOP);
-            return self.take_long(n, warm);
+            return self.take_whole(n, self.summary.whole.load(Relaxed), &warm);
         }
         let order = n.order().get().max(align.get());
         for bin in order..Self::BINS {
@@ -194,12 +194,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if let Some(run) = self.take_across_blocks(n, align) {
             return Some(run);
         }
-        if self.summary.whole.load(Relaxed) == 0 {
-            return None; // a transit for nothing would make a look less sure
-        }
-        let _transit = self.transit();
-        let chunk = self.take_chunks(1)?;
-        Some(Run { start: Self::first_page(chunk), zero: self.open(chunk, n.get(), &warm) })
+        self.take_whole(n, self.summary.whole.load(Relaxed), &warm)
     }
 
     /// Takes `n` pages in a row that are no part of one block, from one of the first few chunks whose largest block is
@@ -215,10 +210,14 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             while chunks != 0 {
                 let chunk = ChunkIndex::new(region * CHUNKS_PER_REGION + chunks.trailing_zeros());
                 chunks &= chunks - 1;
-                if Self::bin_of(self.chunk(chunk).free_pages()) != Some(bin) {
-                    continue; // the hint is stale
+                match Self::bin_of(self.chunk(chunk).free_pages()) {
+                    Some(is) if is == bin => tries -= 1,
+                    Some(is) if is > bin => continue, // whoever made it so will say so
+                    _ => {
+                        self.retire(chunk, bin);
+                        continue;
+                    }
                 }
-                tries -= 1;
                 let run = self.taken_in(chunk, self.chunk(chunk).take_across(n.get()));
                 if run.is_some() || tries == 0 {
                     return run;
@@ -228,18 +227,20 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         None
     }
 
-    /// As `take`, of a chunk's worth or more: whole chunks in a row, the last of which is opened if not all of it is
-    /// asked for.
-    fn take_long(&self, n: PageCount, warm: impl Warm) -> Option<Run> {
-        if self.summary.whole.load(Relaxed) == 0 {
-            return None; // as above
-        }
+    /// Takes `n` pages of whole chunks in a row, in one of these regions; the last chunk is opened if not all of it is asked
+    /// for.
+    fn take_whole(&self, n: PageCount, regions: u64, warm: &impl Warm) -> Option<Run> {
         let (whole, rest) = (n.get() / PAGES, n.get() % PAGES);
+        let chunks = n.get().div_ceil(PAGES);
+        let has_row = |r: usize| PageSet::from_bits(self.regions[r].whole.load(Relaxed)).first_run_of(chunks).is_some();
+        if !PageSet::from_bits(regions).iter().any(|r| has_row(r as usize)) {
+            return None; // a transit for nothing would make a look less sure
+        }
         let _transit = (rest > 0).then(|| self.transit());
-        let first = self.take_chunks(n.get().div_ceil(PAGES))?;
-        let mut zero = self.warm_chunks(first, whole, &warm);
+        let first = self.take_chunks(chunks, regions)?;
+        let mut zero = self.warm_chunks(first, whole, warm);
         if rest > 0 {
-            zero &= self.open(ChunkIndex::new(first.get() + whole), rest, &warm);
+            zero &= self.open(ChunkIndex::new(first.get() + whole), rest, warm);
         }
         Some(Run { start: Self::first_page(first), zero })
     }
@@ -280,11 +281,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// As `take`, but asks every word and trusts no hint: for whoever is about to be refused. Between the change of a
     /// word and that of its hints, or between the two steps of clearing a hint in vain, `take` can miss pages of which
     /// nothing is in transit; the words never lie. But a chunk may go from one word to another behind our back: the
-    /// error says whether one did. Slow: it looks at every chunk.
-    pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<Run, NotFound> {
+    /// error says whether one did. Slow: it looks at every chunk. `warm` as for `take_warming`.
+    pub fn take_by_words(&self, n: PageCount, align: Order, warm: impl Warm) -> Result<Run, NotFound> {
         // Acquire meets the Release of a transit's end: its pages are back where the search sees them.
         let before = self.summary.transit.load(Acquire);
-        if let Some(run) = self.search_words(n, align) {
+        if let Some(run) = self.search_words(n, align, &warm) {
             return Ok(run);
         }
         // The fence meets that of `transit`: who has read a word without the pages sees that they went.
@@ -293,7 +294,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         Err(if recheck("what is missing may be in transit", moved) { NotFound::InTransit } else { NotFound::Sure })
     }
 
-    fn search_words(&self, n: PageCount, align: Order) -> Option<Run> {
+    fn search_words(&self, n: PageCount, align: Order, warm: &impl Warm) -> Option<Run> {
         if n.get() < PAGES && align.get() < Self::TOP {
             for chunk in 0..self.chunks.len() as u32 {
                 let chunk = ChunkIndex::new(chunk);
@@ -304,12 +305,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                 }
             }
         }
-        for (r, region) in self.regions.iter().enumerate() {
-            if recheck("a region's whole chunks are not in the summary yet", region.whole.load(Relaxed) != 0) {
-                self.set_summary(r, Kind::Whole);
-            }
-        }
-        self.take(n, align)
+        // Every region, whatever the summary says of it.
+        self.take_whole(n, PageSet::first(self.regions.len() as u32).bits(), warm)
     }
 
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
@@ -593,12 +590,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
     }
 
-    /// Takes `n` whole chunks in a row, lowest address first.
-    fn take_chunks(&self, n: u32) -> Option<ChunkIndex> {
-        let mut regions = self.summary.whole.load(Relaxed);
-        while regions != 0 {
-            let r = regions.trailing_zeros();
-            regions &= regions - 1;
+    /// Takes `n` whole chunks in a row in one of these regions, lowest address first.
+    fn take_chunks(&self, n: u32, regions: u64) -> Option<ChunkIndex> {
+        for r in PageSet::from_bits(regions).iter() {
             let word = &self.regions[r as usize].whole;
             let mut whole = word.load(Relaxed);
             while let Some(start) = PageSet::from_bits(whole).first_run_of(n) {

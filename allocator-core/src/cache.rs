@@ -272,9 +272,10 @@ impl Caches {
         let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO)?;
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
-        if populate && run.zero {
+        let bytes = PageCount::new(class.slab_pages()).bytes();
+        if populate && run.zero && (run.ptr.as_ptr() as usize | bytes) % caller.os.page_size() == 0 {
             // SAFETY: pages that were just taken. A refusal costs time, nothing else.
-            unsafe { caller.os.populate(run.ptr, PageCount::new(class.slab_pages()).bytes()) };
+            unsafe { caller.os.populate(run.ptr, bytes) };
         }
         // SAFETY: the pages were just taken.
         Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })

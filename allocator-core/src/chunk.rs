@@ -177,6 +177,16 @@ impl PageSet {
         Some((start, (!(self.0 >> start)).trailing_zeros()))
     }
 
+    /// Its pages, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = u32> {
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let page = (left != 0).then(|| left.trailing_zeros());
+            left &= left.wrapping_sub(1);
+            page
+        })
+    }
+
     /// Only whole groups of `2^k` aligned pages.
     pub const fn whole_groups(self, k: u32) -> Self {
         let mut bits = self.aligned_runs(k).0;

@@ -232,9 +232,9 @@ impl Heap {
         unsafe { self.obtain(thread, layout, true) }.map(|(ptr, _)| ptr)
     }
 
-    /// Memory, and whether it is known to read as zeros; `dense`: all of it will be used. Before a refusal, what the caches could spare goes back to the
-    /// arenas, and the request is made once more; then, if an area could serve it, what arenas could spare goes back to
-    /// the system.
+    /// Memory, and whether it is known to read as zeros; `dense`: all of it will be used. Before a refusal, what the caches
+    /// could spare goes back to the arenas, and the request is made once more; then, if an area could serve it, what
+    /// arenas could spare goes back to the system.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
@@ -613,9 +613,11 @@ impl Heap {
             }
             // A run that no arena could hold is an area too; it stays one as long as it is too long for a chunk.
             Owner::Area(record) => match wanted {
+                Route::Run(pages, _) if pages.get() <= PAGES_PER_CHUNK => {
+                    self.vmalloc.check(record, ptr, layout).map(|()| None)
+                }
                 // SAFETY: by contract.
-                Route::Area => unsafe { self.vmalloc.resize(self.site(), record, ptr, layout, new) },
-                _ => self.vmalloc.check(record, ptr, layout).map(|()| None),
+                _ => unsafe { self.vmalloc.resize(self.site(), record, ptr, layout, new) },
             },
             Owner::Nobody => Err(Misuse::Foreign),
         }

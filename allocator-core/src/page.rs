@@ -135,6 +135,8 @@ pub struct ChunkMap {
     tags: [AtomicU32; PAGES_PER_CHUNK as usize],
     base: AtomicPtr<u8>,
     arena: AtomicPtr<u8>,
+    /// One once the system was asked to back the chunk by a huge page. Whoever owns the chunk as a whole writes it.
+    huge: AtomicU32,
     rooms: [Room; PAGES_PER_CHUNK as usize],
 }
 
@@ -150,6 +152,7 @@ unsafe impl Zeroed for ChunkMap {
             tags: array_of!(PAGES_PER_CHUNK as usize, AtomicU32, AtomicU32::new(0)),
             base: AtomicPtr::new(null_mut()),
             arena: AtomicPtr::new(null_mut()),
+            huge: AtomicU32::new(0),
             rooms: array_of!(
                 PAGES_PER_CHUNK as usize,
                 Room,
@@ -167,6 +170,16 @@ impl ChunkMap {
     pub fn describe(&self, base: NonNull<u8>, arena: *mut u8) {
         self.base.store(base.as_ptr(), Relaxed);
         self.arena.store(arena, Relaxed);
+    }
+
+    /// Whether the first touch of the chunk may make all of it resident.
+    pub fn is_huge(&self) -> bool {
+        self.huge.load(Relaxed) != 0
+    }
+
+    /// Notes that it may. The caller owns the chunk as a whole.
+    pub fn set_huge(&self) {
+        self.huge.store(1, Relaxed);
     }
 
     /// The chunk's first byte.

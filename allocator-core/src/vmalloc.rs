@@ -100,7 +100,7 @@ impl Vmalloc {
     }
 
     /// Maps an area. It reads as zeros; if it is `dense`, that is all of it will be used, huge pages are asked for. Costs
-    /// two to five system calls.
+    /// one to four system calls, and another one if it is dense.
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
         let len = Self::mapped_len(site.os, layout.size())?;
         let record = self.record(site).ok_or(AllocError::OutOfMemory)?;

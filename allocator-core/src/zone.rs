@@ -31,8 +31,8 @@
 use crate::arena::{Arena, PageRun};
 use crate::buddy::NotFound;
 use crate::config::{
-    ARENA_CHUNKS_LIMIT, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK, MAX_ARENAS,
-    PAGES_PER_CHUNK,
+    ARENA_CHUNKS_LIMIT, CHUNKS_PER_REGION, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK,
+    MAX_ARENAS, PAGES_PER_CHUNK,
 };
 use crate::error::{AllocError, Misuse};
 use crate::page::{AddressTable, ChunkMap, Owner};
@@ -267,10 +267,12 @@ impl Zone {
         for place in &self.arenas[..self.top.load(Relaxed)] {
             // SAFETY: linked, and we hold the lock.
             let Some(arena) = (unsafe { place.load(Relaxed).as_ref() }) else { continue };
-            // A run must lie in new chunks alone to be sure of its place.
-            if arena.chunks() - arena.committed() >= chunks
-                && (arena.commit(&self.kept, &self.table, chunks.max(COMMIT_CHUNKS))
-                    || arena.commit(&self.kept, &self.table, chunks))
+            // A run must lie in new chunks alone, and in those of one region, to be sure of its place.
+            let edge = CHUNKS_PER_REGION - arena.committed() % CHUNKS_PER_REGION;
+            let need = if chunks > edge { edge + chunks } else { chunks };
+            if arena.chunks() - arena.committed() >= need
+                && (arena.commit(&self.kept, &self.table, need.max(COMMIT_CHUNKS))
+                    || arena.commit(&self.kept, &self.table, need))
             {
                 return true;
             }

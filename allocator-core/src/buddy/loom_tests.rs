@@ -103,7 +103,7 @@ impl Storage {
     }
 
     fn look(&self, n: u32) -> i32 {
-        match self.buddy().take_by_words(PageCount::new(n), Order::ZERO) {
+        match self.buddy().take_by_words(PageCount::new(n), Order::ZERO, |_, _, _| false) {
             Ok(run) => {
                 self.touch(run.start, n, run.zero);
                 n as i32
@@ -411,6 +411,19 @@ fn a_look_is_not_sure_where_a_chunk_is_opened_and_parked_behind_its_back() {
 #[test]
 fn a_look_is_not_sure_where_a_chunk_is_parked_and_opened_behind_its_back() {
     model(three_of_four_free, [|s, last| s.give_back(last[0], 1) + s.try_take(1), |s, _| s.look(1)]);
+}
+
+#[test]
+fn who_would_be_refused_finds_a_chunk_whose_summary_another_is_clearing() {
+    // One of the two chunks is free at every moment of the look.
+    model(
+        || {
+            let (storage, all) = all_out(2);
+            storage.give_back(all[0], PAGES);
+            (storage, all)
+        },
+        [|s, _| s.try_take(PAGES), |s, all| s.give_back(all[4], PAGES) + s.look(PAGES)],
+    );
 }
 
 #[test]

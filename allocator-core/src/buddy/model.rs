@@ -149,7 +149,7 @@ impl<const P: u32> Checked<P> {
     pub(super) fn take_by_words(&mut self, n: u32, align: u32) {
         let row = || (0..self.chunks.len()).find(|chunk| align == 0 && self.in_a_row(*chunk, n as usize).is_some());
         let expected = self.policy(n, align).or_else(|| row().filter(|_| n < P));
-        let run = self.buddy().take_by_words(PageCount::new(n), Order::new(align as u8));
+        let run = self.buddy().take_by_words(PageCount::new(n), Order::new(align as u8), |_, _, _| false);
         assert_eq!(run.map(|_| ()), expected.map(|_| ()).ok_or(NotFound::Sure));
         let Ok(run) = run else { return };
         let start = run.start.get() as usize;
@@ -303,7 +303,8 @@ impl Step {
         match kind {
             0..=49 => Step::Take(u32::from(n % 63) + 1, align),
             50..=99 => Step::Take(u32::from(n % 8) + 1, align % 4),
-            100..=109 => Step::TakeByWords(u32::from(n % 63) + 1, align),
+            100..=106 => Step::TakeByWords(u32::from(n % 63) + 1, align),
+            107..=109 => Step::TakeByWords(u32::from(n % 300) + 1, align),
             110..=134 => Step::Take(64 * (u32::from(n % 4) + 1), align),
             135..=138 => Step::Take(64 * (u32::from(n % 60) + 5), 0),
             139..=141 => Step::Take(65 + u32::from(n % 256), align),

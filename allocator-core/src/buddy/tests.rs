@@ -261,6 +261,17 @@ fn chunks_in_a_row_are_taken_within_a_region_and_grow_across_its_edge() {
 }
 
 #[test]
+fn a_look_for_a_row_of_chunks_that_is_not_there_is_sure() {
+    let mut buddy = fresh::<64>(3);
+    assert_eq!(buddy.take(64, 0), Some(0));
+    assert_eq!(buddy.take(64, 0), Some(64));
+    assert!(buddy.give_back(0, 64));
+    for n in [65, 100, 128, 200] {
+        buddy.take_by_words(n, 0); // the model knows that nothing is in transit
+    }
+}
+
+#[test]
 fn a_purge_enters_what_it_leaves_in_the_right_bin() {
     // Guards against a lost hint: page 0 is being purged, somebody takes page 1, and only page 2 was there all the
     // time.

@@ -55,9 +55,7 @@ fn route(layout: Layout) {
             assert!(size > MAX_OBJECT || align > MAX_OBJECT, "{layout:?} fits an object");
             assert!(size <= VMALLOC_THRESHOLD && align <= CHUNK_SIZE, "{layout:?} is too much for an arena");
             assert!(pages.bytes() >= size && (PAGE_SIZE << order.get()).is_multiple_of(align), "{layout:?}");
-            // Whole pages in a chunk, whole chunks beyond one.
-            let grain = if size <= CHUNK_SIZE { PAGE_SIZE } else { CHUNK_SIZE };
-            assert!(pages.bytes() - size < grain, "{layout:?}: {pages:?}");
+            assert!(pages.bytes() - size < PAGE_SIZE, "{layout:?}: {pages:?}");
         }
         Route::Area => assert!(size > VMALLOC_THRESHOLD || align > CHUNK_SIZE, "{layout:?} fits an arena"),
     }
