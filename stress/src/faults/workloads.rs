@@ -201,7 +201,7 @@ fn rungs(block: usize) -> &'static [usize] {
 }
 
 fn ladder_up(s: &mut Script, scale: usize) {
-    for round in 0..6 * scale {
+    for round in 0..4 * scale {
         for block in 0..6 {
             s.alloc(block as u8, 8, [8, 64, 8, 4096, 8, 256 * KIB][block]);
         }
@@ -218,7 +218,7 @@ fn ladder_up(s: &mut Script, scale: usize) {
 }
 
 fn ladder_down(s: &mut Script, scale: usize) {
-    for round in 0..6 * scale {
+    for round in 0..4 * scale {
         for block in 0..6 {
             let size = rungs(block).last().copied().unwrap_or(1) + round;
             s.alloc(block as u8, size, [8, 64, 8, 4096, 8, 256 * KIB][block]);
