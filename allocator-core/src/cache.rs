@@ -273,7 +273,7 @@ impl Caches {
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
         let bytes = PageCount::new(class.slab_pages()).bytes();
-        if populate && run.zero && (run.ptr.as_ptr() as usize | bytes) % caller.os.page_size() == 0 {
+        if populate && run.zero && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0 {
             // SAFETY: pages that were just taken. A refusal costs time, nothing else.
             unsafe { caller.os.populate(run.ptr, bytes) };
         }

@@ -187,7 +187,7 @@ impl Zone {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
         // With pages of the system longer than ours, they might hold others' too.
-        let alone = (ptr.as_ptr() as usize | n.bytes()) % os.page_size() == 0;
+        let alone = (ptr.as_ptr() as usize | n.bytes()) & (os.page_size() - 1) == 0;
         // SAFETY: by contract the caller's own.
         if alone && unsafe { self.kept.discard(os, ptr, n.bytes()) } {
             arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize), n);
