@@ -55,7 +55,7 @@ pub(crate) fn bars(
         let style = colour(i, programs.len()).filled();
         let bar = |(row, figure): (usize, &Figures)| {
             let quantity = quantity(figure);
-            let best = quantity.spreads[0].min / quantity.ratio(0);
+            let best = quantity.best_rival();
             let y = (row * group + i) as f64;
             Rectangle::new([(0.0, y), ((quantity.spreads[i].min / best).min(MOST), y + 0.9)], style)
         };

@@ -39,20 +39,21 @@ impl Quantity {
         values.map(|(_, spread)| spread.min).fold(f64::INFINITY, f64::min)
     }
 
-    /// The minimum of one program by the minimum of the best of the others but the first.
-    pub(crate) fn ratio(&self, program: usize) -> f64 {
-        self.ratio_without(program, None)
+    /// The minimum of the best rival: of all programs but the first.
+    pub(crate) fn best_rival(&self) -> f64 {
+        self.best(|i| i != 0)
     }
 
-    /// As [`Quantity::ratio`], as if one program were not there.
-    pub(crate) fn ratio_without(&self, program: usize, out: Option<usize>) -> f64 {
+    /// The minimum of one program by the minimum of the best of the others but the first, as if `out` were not there
+    /// either.
+    pub(crate) fn ratio(&self, program: usize, out: Option<usize>) -> f64 {
         self.spreads[program].min / self.best(|i| i != 0 && i != program && Some(i) != out)
     }
 
     /// Whether it tells the rivals apart.
     pub(crate) fn is_telling(&self) -> bool {
         let worst = self.spreads[1..].iter().map(|spread| spread.min).fold(0.0, f64::max);
-        self.spreads.len() < 3 || worst >= TELLING * self.best(|i| i != 0)
+        self.spreads.len() < 3 || worst >= TELLING * self.best_rival()
     }
 }
 
@@ -96,7 +97,7 @@ pub(crate) fn geometric_mean(
     without: Option<usize>,
 ) -> f64 {
     let telling = figures.iter().map(quantity).filter(|quantity| quantity.is_telling());
-    let logs: Vec<f64> = telling.map(|quantity| quantity.ratio_without(program, without).ln()).collect();
+    let logs: Vec<f64> = telling.map(|quantity| quantity.ratio(program, without).ln()).collect();
     (logs.iter().sum::<f64>() / logs.len() as f64).exp()
 }
 
@@ -117,10 +118,10 @@ mod tests {
     #[test]
     fn a_ratio_is_to_the_best_other_rival() {
         let times = quantity(&[3.0, 2.0, 4.0]);
-        assert_eq!(times.ratio(0), 1.5);
-        assert_eq!(times.ratio(1), 0.5);
-        assert_eq!(times.ratio(2), 2.0);
-        assert_eq!(times.ratio_without(0, Some(1)), 0.75);
+        assert_eq!(times.ratio(0, None), 1.5);
+        assert_eq!(times.ratio(1, None), 0.5);
+        assert_eq!(times.ratio(2, None), 2.0);
+        assert_eq!(times.ratio(0, Some(1)), 0.75);
     }
 
     #[test]

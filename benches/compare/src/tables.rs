@@ -28,7 +28,7 @@ fn ratios(
     *page = page.replacen("|---|---:|", "|---|---:|---:|", 1);
     for figure in figures {
         let quantity = quantity(figure);
-        let best = quantity.spreads[0].min / quantity.ratio(0);
+        let best = quantity.best_rival();
         let _ = write!(
             page,
             "| {}{} | {:.1}",

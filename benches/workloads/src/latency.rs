@@ -19,8 +19,7 @@ pub fn latencies(scale: Scale) -> Histogram<u64> {
     let mut random = Random::new(50);
     let mut size = || {
         let (low, high) = if random.below(LARGE) == 0 { (12, 16) } else { (4, 10) };
-        let base = 1_usize << random.between(low, high);
-        (base + random.below(base), random.below(LIVE))
+        (random.log_uniform(low, high), random.below(LIVE))
     };
     let mut times = Histogram::new_with_bounds(1, 10_000_000_000, 3).expect("bounds that make sense");
     let mut blocks: Vec<(*mut u8, Layout)> = Vec::with_capacity(LIVE);

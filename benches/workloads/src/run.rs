@@ -80,4 +80,11 @@ impl Random {
     pub fn between(&mut self, low: usize, high: usize) -> usize {
         low + self.below(high - low)
     }
+
+    /// A number of `1 << low..1 << high`: as likely to lie between one pair of powers of two as between another.
+    #[inline]
+    pub fn log_uniform(&mut self, low: usize, high: usize) -> usize {
+        let base = 1 << self.between(low, high);
+        base + self.below(base)
+    }
 }

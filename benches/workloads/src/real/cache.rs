@@ -1,6 +1,5 @@
 //! lru: a cache of buffers of very different sizes.
 
-use super::words::log_uniform;
 use crate::{timed, Done, Random, Scale};
 use lru::LruCache;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -24,11 +23,11 @@ pub(crate) fn lru(scale: Scale) -> Done {
         let mut cache: LruCache<String, Vec<u8>, _> =
             LruCache::with_hasher(CAPACITY, BuildHasherDefault::<DefaultHasher>::default());
         for _ in 0..requests {
-            let number = log_uniform(&mut random, 0, KEYS);
+            let number = random.log_uniform(0, KEYS);
             let key = format!("object/{number}");
             match cache.get(&key) {
                 Some(buffer) => assert_eq!(buffer.last(), Some(&(number as u8))),
-                None => drop(cache.put(key, vec![number as u8; log_uniform(&mut random, SMALLEST, LARGEST)])),
+                None => drop(cache.put(key, vec![number as u8; random.log_uniform(SMALLEST, LARGEST)])),
             }
         }
         assert!(cache.len() <= CAPACITY.get());

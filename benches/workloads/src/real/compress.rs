@@ -1,6 +1,6 @@
 //! flate2: buffers are compressed and decompressed, by a new encoder and into a new vector each time.
 
-use super::words::{log_uniform, Words};
+use super::words::Words;
 use crate::{timed, Done, Scale};
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
@@ -22,7 +22,7 @@ pub(crate) fn flate2(scale: Scale) -> Done {
     let mut random = words.random;
     timed(buffers, || {
         for _ in 0..buffers {
-            let size = log_uniform(&mut random, SMALLEST, LARGEST);
+            let size = random.log_uniform(SMALLEST, LARGEST);
             let begin = random.below(text.len() - size);
             let part = &text[begin..begin + size];
 

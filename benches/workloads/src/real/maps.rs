@@ -1,6 +1,6 @@
 //! The standard library's maps, with keys and values on the heap.
 
-use super::words::{log_uniform, Words};
+use super::words::Words;
 use crate::{timed, Done, Random, Scale};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -57,7 +57,7 @@ pub(crate) fn hashmap(scale: Scale) -> Done {
                 map.remove(name);
             } else {
                 let mark = name.as_bytes()[0];
-                map.insert(name.clone(), vec![mark; log_uniform(&mut random, 3, 9)]);
+                map.insert(name.clone(), vec![mark; random.log_uniform(3, 9)]);
             }
         }
         assert!(map.iter().all(|(key, value)| value.last() == key.as_bytes().first()));

@@ -1,6 +1,6 @@
 //! pulldown-cmark: Markdown becomes HTML.
 
-use super::words::{capital, log_uniform, Words};
+use super::words::{capital, Words};
 use crate::{timed, Done, Scale};
 use pulldown_cmark::{html, Options, Parser};
 use std::hint::black_box;
@@ -34,7 +34,7 @@ pub(crate) fn markdown(scale: Scale) -> Done {
 }
 
 fn document(words: &mut Words) -> String {
-    let length = log_uniform(&mut words.random, SHORTEST, LONGEST);
+    let length = words.random.log_uniform(SHORTEST, LONGEST);
     let mut document = format!("# {}\n\n", capital(&words.phrase(4)));
     let mut section = 0;
     while document.len() < length {

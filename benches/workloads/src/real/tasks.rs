@@ -1,6 +1,5 @@
 //! tokio: tasks that wait for each other, and tasks that send each other messages.
 
-use super::words::log_uniform;
 use crate::{timed, Done, Random, Scale};
 use std::hint::black_box;
 use tokio::runtime::{Builder, Runtime};
@@ -87,7 +86,7 @@ async fn send(line: u64, messages: usize, to: mpsc::Sender<Message>) {
     for _ in 0..messages {
         let message = match random.below(3) {
             0 => Message::Number(Box::new(random.draw())),
-            _ => Message::Bytes(vec![1; log_uniform(&mut random, 4, 12)]),
+            _ => Message::Bytes(vec![1; random.log_uniform(4, 12)]),
         };
         assert!(to.send(message).await.is_ok(), "the other end is there");
     }

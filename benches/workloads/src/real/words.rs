@@ -28,7 +28,7 @@ impl Words {
 
     /// A word, most often a common one.
     pub(super) fn word(&mut self) -> &str {
-        let number = log_uniform(&mut self.random, 0, self.bits);
+        let number = self.random.log_uniform(0, self.bits);
         &self.vocabulary[number - 1]
     }
 
@@ -57,12 +57,6 @@ impl Words {
         }
         text
     }
-}
-
-/// A number of `1 << low..1 << high`: as likely to lie between one pair of powers of two as between another.
-pub(super) fn log_uniform(random: &mut Random, low: usize, high: usize) -> usize {
-    let base = 1_usize << random.between(low, high);
-    base + random.below(base)
 }
 
 /// The word with its first letter in upper case.

@@ -47,9 +47,9 @@ fn ring(live: usize, sizes: &[usize], n: usize, make: impl Fn(usize) -> Block) -
     })
 }
 
-fn sizes(seed: u64, low: u32, high: u32) -> Vec<usize> {
+fn sizes(seed: u64, low: usize, high: usize) -> Vec<usize> {
     let mut random = Random::new(seed);
-    (0..1021).map(|_| super::single::log_uniform(&mut random, low, high)).collect()
+    (0..1021).map(|_| random.log_uniform(low, high)).collect()
 }
 
 fn touched(one_in: usize) -> impl Fn(usize) -> Block {

@@ -11,12 +11,6 @@ fn drawn(seed: u64, mut size: impl FnMut(&mut Random) -> usize) -> Vec<usize> {
     (0..DRAWN).map(|_| size(&mut random)).collect()
 }
 
-/// A size of `2^low..2^high`, each doubling as likely as the next.
-pub(super) fn log_uniform(random: &mut Random, low: u32, high: u32) -> usize {
-    let base = 1 << random.between(low as usize, high as usize);
-    base + random.below(base)
-}
-
 fn pairs(sizes: &[usize], n: usize) -> Done {
     timed(2 * n, || {
         for i in 0..n {
@@ -88,7 +82,7 @@ pub(super) fn batch_mixed(scale: Scale) -> Done {
 const PHASE_BYTES: usize = 24 << 20;
 const SURVIVORS: usize = 20;
 /// Mixes of sizes: from and to a power of two.
-const MIXES: [(u32, u32); 8] = [(4, 6), (6, 9), (12, 14), (4, 8), (9, 12), (14, 17), (5, 10), (7, 8)];
+const MIXES: [(usize, usize); 8] = [(4, 6), (6, 9), (12, 14), (4, 8), (9, 12), (14, 17), (5, 10), (7, 8)];
 
 pub(super) fn phases(scale: Scale) -> Done {
     let mut random = Random::new(5);
@@ -96,7 +90,7 @@ pub(super) fn phases(scale: Scale) -> Done {
         let mut left = scale.of(PHASE_BYTES) as isize;
         let mut sizes = Vec::new();
         while left > 0 {
-            let size = log_uniform(&mut random, low, high);
+            let size = random.log_uniform(low, high);
             sizes.push(size);
             left -= size as isize;
         }

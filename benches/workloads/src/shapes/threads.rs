@@ -1,7 +1,6 @@
 //! What several threads do, each for itself or with each other's blocks.
 
 use super::block::Block;
-use super::single::log_uniform;
 use crate::{timed, Done, Random, Scale};
 use std::collections::VecDeque;
 use std::sync::{Barrier, Condvar, Mutex};
@@ -26,11 +25,10 @@ fn live(threads: usize, live: usize, n: usize) -> Done {
     timed(2 * (live + n), || {
         together(threads, |i| {
             let mut random = Random::new(10 + i as u64);
-            let mut blocks: Vec<Block> =
-                (0..live / threads).map(|_| Block::new(log_uniform(&mut random, 4, 10))).collect();
+            let mut blocks: Vec<Block> = (0..live / threads).map(|_| Block::new(random.log_uniform(4, 10))).collect();
             for _ in 0..n / threads {
                 let place = random.below(blocks.len().max(1));
-                let size = log_uniform(&mut random, 4, 10);
+                let size = random.log_uniform(4, 10);
                 if let Some(block) = blocks.get_mut(place) {
                     *block = Block::new(size);
                 }
@@ -192,7 +190,7 @@ pub(super) fn producer_consumer(scale: Scale) -> Done {
 }
 
 pub(super) fn asymmetric(scale: Scale) -> Done {
-    handover(1, 3, scale.of(1_000_000), |random| log_uniform(random, 4, 12))
+    handover(1, 3, scale.of(1_000_000), |random| random.log_uniform(4, 12))
 }
 
 /// Threads in a ring: each allocates a batch, gives it to the next, and frees what it got.
@@ -258,7 +256,7 @@ pub(super) fn thread_churn(scale: Scale) -> Done {
                         scope.spawn(move || {
                             let mut random = Random::new((round * threads + i) as u64);
                             let mut blocks: Vec<_> =
-                                (0..BLOCKS).map(|_| Block::new(log_uniform(&mut random, 4, 11))).collect();
+                                (0..BLOCKS).map(|_| Block::new(random.log_uniform(4, 11))).collect();
                             let mut turn = 0;
                             blocks.retain(|_| {
                                 turn += 1;
