@@ -225,6 +225,24 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
     }
 }
 
+/// From class to class, as a vector does that grows, by way of the sheaves alone. `None`: it does not go that way.
+///
+/// # Safety
+/// As for `GlobalAlloc::realloc`.
+#[inline]
+unsafe fn realloc_by_sheaves(ptr: NonNull<u8>, layout: Layout, new: Layout) -> Option<NonNull<u8>> {
+    let (from, to) = (SizeClass::of(layout)?, SizeClass::of(new)?);
+    // SAFETY: the sheaves are the calling thread's.
+    let object = unsafe { tls::sheaves().of(to).pop() }?;
+    HEAP.check_object(ptr, from);
+    HEAP.hand_out(object, to, new.size());
+    // SAFETY: both are at least so long; one is the program's, the other was free.
+    unsafe { object.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new.size())) };
+    // SAFETY: by contract.
+    unsafe { Kmalloc::new().dealloc(ptr.as_ptr(), layout) };
+    Some(object)
+}
+
 /// # Safety
 /// As for `GlobalAlloc::realloc`.
 #[cold]
@@ -234,18 +252,9 @@ unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: us
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: by contract.
     let new = unsafe { Layout::from_size_align_unchecked(new_size, align) };
-    // From class to class, as a vector does that grows, by way of the sheaves alone.
-    if let (Some(from), Some(to)) = (SizeClass::of(layout), SizeClass::of(new)) {
-        // SAFETY: the sheaves are the calling thread's.
-        if let Some(object) = unsafe { tls::sheaves().of(to).pop() } {
-            HEAP.check_object(ptr, from);
-            HEAP.hand_out(object, to, new_size);
-            // SAFETY: both are at least so long; one is the program's, the other was free.
-            unsafe { object.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), size.min(new_size)) };
-            // SAFETY: by contract.
-            unsafe { Kmalloc::new().dealloc(ptr.as_ptr(), layout) };
-            return object.as_ptr();
-        }
+    // SAFETY: by contract.
+    if let Some(object) = unsafe { realloc_by_sheaves(ptr, layout, new) } {
+        return object.as_ptr();
     }
     if lifecycle::in_library() {
         return null_mut(); // crossbeam-epoch never does; a null is a refusal

@@ -19,9 +19,9 @@ suite! {
     children: [measure, walk_and_retire]
 }
 
-/// What any entry point may use; three times that in code that is not optimised, where the environment says so.
+/// What any entry point may use; twice that in code that is not optimised, where the environment says so.
 fn most() -> usize {
-    4 * KIB * if std::env::var_os("KMALLOC_TEST_UNOPTIMISED").is_some() { 3 } else { 1 }
+    4 * KIB * if std::env::var_os("KMALLOC_TEST_UNOPTIMISED").is_some() { 2 } else { 1 }
 }
 
 /// What it may use where it calls crossbeam-epoch, which moves bags of 2 KiB by value: only where there is more than

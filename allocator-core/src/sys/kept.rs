@@ -127,15 +127,28 @@ impl Kept {
         unsafe { self.discard.discard(os, ptr, len) }
     }
 
+    /// Unmaps what was refused, one by one: a copy of the table would be a lot of stack. What is refused again goes to a
+    /// place that this has passed.
     fn retry_closed(&self, os: &dyn Os) {
-        let closed = core::mem::replace(&mut self.list.lock(os).closed, [(null_mut(), 0); CLOSED]);
-        for (ptr, len) in closed {
+        let mut passed = 0;
+        while let Some((ptr, len)) = self.next_closed(os, &mut passed) {
+            let place = Place { kept: self, os };
+            // SAFETY: remembered as such a mapping, and taken out of the table; its place is counted still.
+            unsafe { place.unmap(ptr, len) };
+        }
+    }
+
+    /// Takes the first mapping out of the table that is not among the places passed, and passes it.
+    fn next_closed(&self, os: &dyn Os, passed: &mut usize) -> Option<(NonNull<u8>, usize)> {
+        let closed = &mut self.list.lock(os).closed;
+        while let Some(place) = closed.get_mut(*passed) {
+            let (ptr, len) = core::mem::replace(place, (null_mut(), 0));
+            *passed += 1;
             if let Some(ptr) = NonNull::new(ptr) {
-                let place = Place { kept: self, os };
-                // SAFETY: remembered as such a mapping, and taken out of the table; its place is counted still.
-                unsafe { place.unmap(ptr, len) };
+                return Some((ptr, len));
             }
         }
+        None
     }
 
     /// Offers every kept range to the system again. Returns the bytes of memory that it took.
