@@ -12,6 +12,7 @@ excepted=(
     heap::tests::pages_that_were_purged_need_no_zeroing    # asserts that a purge succeeds
     heap::tests::areas_grow_by_moving_pages_not_bytes      # counts areas moved by mremap
     heap::tests::a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_memory_behind # so does this
+    heap::tests::the_first_allocation_makes_at_most_six_system_calls # counts calls, and a refused one leads to others
     sys::unix::tests::a_thread_bound_to_one_processor_has_one # asks for what is refused
     reclaim_gives_back_what_nobody_uses                    # measures resident memory after a purge
 )

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 echo "-- cargo test"
 cargo test
 echo "-- cargo test, small arenas"
-cargo test --features allocator-core/small-arenas
+cargo test -p allocator-core -p allocator-global -p stress --features allocator-core/small-arenas
 echo "-- cargo test of the allocator, checked"
 cargo test -p allocator-global --features allocator-global/checked --test catalogue --test fork --test misuse \
     --test sizes

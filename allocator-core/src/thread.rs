@@ -57,6 +57,7 @@ pub struct Thread {
     generation: AtomicU32,
     /// For the front end: where the thread's stack begins and ends, once it is known.
     stack: [AtomicUsize; 2],
+    /// Chosen when a thread gets the block, so that each shard has about as many threads.
     shard: AtomicU32,
     arrays_used: AtomicU32,
     /// The next block ever made; never changes once it is set.
@@ -271,6 +272,8 @@ impl Thread {
 struct Blocks {
     free: *mut Thread,
     live: usize,
+    /// Of those, how many have each shard.
+    in_shard: [u32; MAX_SHARDS],
     made: u32,
     /// Forks that led to this process.
     forks: u32,
@@ -283,6 +286,14 @@ impl Blocks {
     /// What blocks that are handed out now say.
     fn generation(&self) -> u32 {
         self.forks + 1
+    }
+
+    /// The shard of the next thread: the one that fewest have.
+    fn shard(&mut self, shards: usize) -> usize {
+        let shards = shards.clamp(1, MAX_SHARDS);
+        let least = (0..shards).min_by_key(|shard| self.in_shard[*shard]).unwrap_or(0);
+        self.in_shard[least] += 1;
+        least
     }
 }
 
@@ -301,7 +312,18 @@ impl Registry {
         pub fn new() -> Self {
             Self {
                 all: AtomicPtr::new(null_mut()),
-                blocks: Mutex::new(Rank::Registry, Blocks { free: null_mut(), live: 0, made: 0, forks: 0, orphans: 0, lost: 0 }),
+                blocks: Mutex::new(
+                    Rank::Registry,
+                    Blocks {
+                        free: null_mut(),
+                        live: 0,
+                        in_shard: [0; MAX_SHARDS],
+                        made: 0,
+                        forks: 0,
+                        orphans: 0,
+                        lost: 0,
+                    },
+                ),
             }
         }
     }
@@ -310,18 +332,19 @@ impl Registry {
     pub fn attach(&self, os: &dyn Os, kept: &Kept, shards: usize) -> Option<NonNull<Thread>> {
         let mut blocks = self.blocks.lock(os);
         if blocks.free.is_null() {
-            self.make(os, kept, &mut blocks, shards)?;
+            self.make(os, kept, &mut blocks)?;
         }
         let block = NonNull::new(blocks.free)?;
         // SAFETY: blocks stay mapped; this one is free.
         let thread = unsafe { block.as_ref() };
         blocks.free = thread.next_free.load(Relaxed);
         thread.generation.store(blocks.generation(), Relaxed);
+        thread.shard.store(blocks.shard(shards) as u32, Relaxed);
         blocks.live += 1;
         Some(block)
     }
 
-    fn make(&self, os: &dyn Os, kept: &Kept, blocks: &mut Blocks, shards: usize) -> Option<()> {
+    fn make(&self, os: &dyn Os, kept: &Kept, blocks: &mut Blocks) -> Option<()> {
         let memory = kept.map(os, THREAD_BATCH * size_of::<Thread>())?;
         // SAFETY: the new mapping is aligned to a page of the system, and holds zeros, which are valid blocks.
         let first = unsafe { lay::<Thread>(memory, THREAD_BATCH) };
@@ -331,7 +354,6 @@ impl Registry {
             // SAFETY: mapped, and nobody else knows it.
             let new = unsafe { block.as_ref() };
             new.registry.store(core::ptr::from_ref(self).cast_mut(), Relaxed);
-            new.shard.store(blocks.made % shards.clamp(1, MAX_SHARDS) as u32, Relaxed);
             blocks.made += 1;
             new.next.store(self.all.load(Relaxed), Relaxed);
             new.next_free.store(blocks.free, Relaxed);
@@ -353,6 +375,7 @@ impl Registry {
         thread.generation.store(0, Relaxed);
         thread.next_free.store(blocks.free, Relaxed);
         blocks.free = block.as_ptr();
+        blocks.in_shard[thread.shard()] -= 1;
         blocks.live -= 1;
     }
 

@@ -14,7 +14,7 @@ pub const TOLERANCE: f64 = 0.02;
 /// And what rounding to two decimals may add to that.
 const ROUNDING: f64 = 0.01;
 
-/// What a function of `benches/instructions.rs` does: its name, the empty loop of the same shape, and how many
+/// What a function of the bench `instructions` does: its name, the empty loop of the same shape, and how many
 /// operations it does in a round.
 const SHAPES: [(&str, &str, f64); 8] = [
     ("alloc", "empty_fill", 1.0),
@@ -198,6 +198,32 @@ pub fn markdown(old: &[Row], new: &[Row]) -> String {
             "| {} | {} | {} | {instructions} | {} | {} | {} | {} | {locked} |\n",
             row.operation, row.size, row.instructions, row.loads, row.stores, row.branches, row.locked
         );
+    }
+    text
+}
+
+/// The instructions of several allocators beside each other, in Markdown: a column for each, the least of a row in bold.
+/// An operation that one of them was not measured for has no figure there.
+pub fn side_by_side(allocators: &[(String, Vec<Row>)]) -> String {
+    let mut text = String::from("| operation | size |");
+    for (name, _) in allocators {
+        text += &format!(" {name} |");
+    }
+    text += &format!("\n|---|---:|{}\n", "---:|".repeat(allocators.len()));
+    let Some((_, rows)) = allocators.first() else { return text };
+    for row in rows {
+        let figures: Vec<Option<f64>> =
+            allocators.iter().map(|(_, rows)| find(rows, row).map(|row| row.instructions)).collect();
+        let least = figures.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+        text += &format!("| {} | {} |", row.operation, row.size);
+        for figure in figures {
+            match figure {
+                Some(figure) if figure == least => text += &format!(" **{figure:.0}** |"),
+                Some(figure) => text += &format!(" {figure:.0} |"),
+                None => text += " - |",
+            }
+        }
+        text.push('\n');
     }
     text
 }

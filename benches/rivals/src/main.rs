@@ -1,4 +1,4 @@
-//! A program under the allocator that a feature has chosen: it runs one row of the workloads, or times single operations,
+//! A program under the allocator that a feature of `allocators` has chosen: it runs one row of the workloads, or times single operations,
 //! and prints what it measured in a line that `compare` reads.
 //!
 //! | arguments                      | prints                                                                       |
@@ -11,36 +11,12 @@
 #[cfg(feature = "counts")]
 mod counts;
 
+use allocators::{Allocator, ALLOCATOR};
 use std::process::ExitCode;
 use workloads::Scale;
 
-#[cfg(feature = "kmalloc")]
 #[global_allocator]
-static GLOBAL: allocator_global::Kmalloc = allocator_global::Kmalloc::new();
-
-#[cfg(any(feature = "mimalloc-v3", feature = "mimalloc-v2"))]
-#[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-#[cfg(feature = "jemalloc")]
-#[global_allocator]
-static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-#[cfg(feature = "snmalloc")]
-#[global_allocator]
-static GLOBAL: snmalloc_rs::SnMalloc = snmalloc_rs::SnMalloc;
-
-#[cfg(feature = "rpmalloc")]
-#[global_allocator]
-static GLOBAL: rpmalloc::RpMalloc = rpmalloc::RpMalloc;
-
-#[cfg(feature = "tcmalloc")]
-#[global_allocator]
-static GLOBAL: tcmalloc_better::TCMalloc = tcmalloc_better::TCMalloc;
-
-#[cfg(feature = "rusty")]
-#[global_allocator]
-static GLOBAL: rusty_alloc_api::RustyAlloc = rusty_alloc_api::RustyAlloc;
+static GLOBAL: Allocator = ALLOCATOR;
 
 /// How much of its work a row does, and by how many threads.
 fn scale(arguments: &[&str]) -> Option<Scale> {

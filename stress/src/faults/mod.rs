@@ -27,7 +27,8 @@ use workloads::{Play, Workload};
 /// A run takes milliseconds; one that takes this long hangs.
 const HANG: Duration = Duration::from_secs(100);
 
-/// Furthest apart of two calls that are refused in one run: the second is to hit what the first refusal led to.
+/// Furthest apart of two calls that are refused in one run: the second is to hit what the first refusal led to. So many
+/// calls after the second such a run frees everything, whatever the workload has left to do.
 pub const NEAR: u64 = 20;
 
 /// Where mappings begin in the runs of a sweep. The second makes more calls.
@@ -186,7 +187,11 @@ fn run(workload: &Workload, placing: Placing, plan: Plan) -> Result<(Run, u64), 
     let mut instance = Instance::watched(workload.with_epoch, placing, workload.lanes, Some(sites::watcher));
     instance.fail(plan);
     let mut player = Player::new(instance, &claims, workload.limits, 0);
-    workload.play(&mut player, &claims)?;
+    let last = match plan {
+        Plan::Pair(_, second) => second + NEAR,
+        _ => u64::MAX,
+    };
+    workload.play(&mut player, &claims, last)?;
     player.validate()?;
     player.free_all()?;
     let os = player.subject().os();
@@ -195,16 +200,25 @@ fn run(workload: &Workload, placing: Placing, plan: Plan) -> Result<(Run, u64), 
     player.settle()?;
     match plan {
         Plan::Nth(_) | Plan::Pair(..) => workloads::probe().into_iter().try_for_each(|op| player.play(op))?,
-        _ => workload.play(&mut player, &claims)?,
+        _ => workload.play(&mut player, &claims, u64::MAX)?,
     }
     player.finish()?;
     Ok((run, nulls))
 }
 
 impl Workload {
-    fn play(&self, player: &mut Player<'_, Instance>, claims: &Claims) -> Result<(), Violation> {
+    /// Plays it; what one thread does alone ends with the `last` system call.
+    fn play(&self, player: &mut Player<'_, Instance>, claims: &Claims, last: u64) -> Result<(), Violation> {
         match &self.play {
-            Play::Alone(ops) => ops.iter().try_for_each(|op| player.play(*op)),
+            Play::Alone(ops) => {
+                for op in ops {
+                    if player.subject().os().calls() >= last {
+                        break;
+                    }
+                    player.play(*op)?;
+                }
+                Ok(())
+            }
             Play::Together(first, second) => workloads::together(player, claims, self.limits, first, second),
         }
     }
@@ -235,9 +249,14 @@ mod tests {
         let sites = sites::all();
         assert!(sites.iter().any(|site| site.starts_with("Reserve arena.rs")), "{sites:?}");
         assert!(sites.iter().all(|site| site.contains(".rs:")), "{sites:?}");
-        // The same again is nothing new.
+        // The same again is nothing new, but where the system has put a mapping under another leaf of the address table:
+        // that takes a call of its own.
         sweep.singles().unwrap();
-        assert_eq!((sweep.totals().singles, sweep.totals().refused), (singles, 2 * refused));
+        let again = sweep.totals();
+        assert!(
+            again.singles - singles <= 2 && again.refused.abs_diff(2 * refused) <= 2,
+            "{singles}, {refused}, {again:?}"
+        );
     }
 
     #[test]
