@@ -2,9 +2,8 @@
 # Fault injection: every system call of every workload fails in turn, with arenas of the usual size and with arenas of
 # one chunk, which make more calls: ci/faults.sh [--pairs SECONDS].
 #
-# Fails unless 10 000 injections differ. Without an argument it takes about eight minutes on two cores, and one call in
-# sixteen also fails together with all that follow; with --pairs all do, and two calls near each other fail, for so many
-# seconds.
+# Fails unless 10 000 injections differ. Every call fails alone, and one in sixteen also together with all that follow,
+# which takes about six minutes on two cores; with --pairs two calls near each other fail as well, for so many seconds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -14,7 +13,7 @@ trap '[ -z "$large" ] || kill "$large" || true; rm -rf "$scratch"' EXIT
 
 arguments=(--thin 16)
 if [ "${1:-}" = --pairs ]; then
-    arguments=(--pairs --seconds "${2:?seconds}")
+    arguments+=(--pairs --seconds "${2:?seconds}")
 elif [ $# -gt 0 ]; then
     echo "usage: ci/faults.sh [--pairs SECONDS]" >&2
     exit 2

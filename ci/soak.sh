@@ -6,7 +6,7 @@
 # | stress    | every shape of load on every system, each block verified                                |
 # | yields    | the same, with threads that yield in the race windows of the allocator                  |
 # | schedules | the whole allocator under a scheduler that chooses at random: ci/schedules.sh           |
-# | faults    | every system call fails alone and with all that follow, then two of them: ci/faults.sh  |
+# | faults    | every system call fails alone, some with all that follow, then two of them: ci/faults.sh |
 # | loom      | the models with 3 preemptions, each for at most SECONDS: ci/loom.sh                     |
 # | forks     | at least SOAK_FORKS (100000) forks of a process whose threads allocate, half of them where |
 # |           | one system call in ten is refused                                                       |
