@@ -7,8 +7,8 @@
 //! there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the shard that it
 //! came from, whoever frees it.
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
-//! lock; then each shard is locked once, bits are set, and a slab's list membership is put right when the batch moves
-//! on to another slab. What was allocated together is mostly freed together, so an object is looked for first in the
+//! lock; then each shard is locked once, objects are numbered, their bits are set, and a slab's list membership is put
+//! right when the batch moves on to another slab. What was allocated together is mostly freed together, so an object is looked for first in the
 //! slab of the one before it; the way through the address table is for the first of a *stretch* of one slab. Slabs that
 //! become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their
 //! pages go back when the lock is dropped.
@@ -175,41 +175,33 @@ struct Stretch {
     done: bool,
 }
 
-/// Where the objects of a batch come from.
-struct Origins {
-    /// The number of each object in its slab.
-    objects: [u16; SHEAF_SLOTS],
-    /// As many as the batch consists of; the rest was never written.
-    stretches: [MaybeUninit<Stretch>; SHEAF_SLOTS],
-}
+/// The stretches that a batch consists of; the rest was never written.
+struct Stretches([MaybeUninit<Stretch>; SHEAF_SLOTS]);
 
-impl Origins {
+impl Stretches {
     const fn new() -> Self {
-        Self { objects: [0; SHEAF_SLOTS], stretches: [const { MaybeUninit::uninit() }; SHEAF_SLOTS] }
+        Self([const { MaybeUninit::uninit() }; SHEAF_SLOTS])
     }
 
-    /// Finds them for a batch: the numbers of its objects, and the stretches that it consists of.
+    /// Finds those of a batch, which is no longer than a sheaf.
     #[inline(never)] // has registers enough, which makes up for the call
-    fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<(&[u16], &mut [Stretch]), Found> {
-        let cut = class.cut();
+    fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&mut [Stretch], Found> {
+        let used = class.cut().used();
         let mut stretches = 0;
         // Of the slab of the object before. The first one is in no such slab, wherever it is: it lies just below.
         let mut base = batch.first().map_or(0, |first| (*first as usize).wrapping_add(1));
-        for (i, (object, number)) in batch.iter().zip(&mut self.objects).enumerate() {
-            let mut offset = (*object as usize).wrapping_sub(base);
-            if offset >= cut.used() {
+        for (i, object) in batch.iter().enumerate() {
+            if (*object as usize).wrapping_sub(base) >= used {
                 let (slab, first_byte, shard) = home(zone, *object, class)?;
                 base = first_byte;
-                offset = *object as usize - base;
                 let stretch = Stretch { slab, shard: shard as u8, begin: i as u8, done: false };
-                self.stretches[stretches].write(stretch);
+                self.0[stretches].write(stretch);
                 stretches += 1;
             }
-            *number = cut.object_at(offset).ok_or_else(|| no_start(*object, class))? as u16;
         }
-        let first = self.stretches.as_mut_ptr().cast::<Stretch>();
+        let first = self.0.as_mut_ptr().cast::<Stretch>();
         // SAFETY: so many were written above.
-        Ok((&self.objects[..batch.len()], unsafe { core::slice::from_raw_parts_mut(first, stretches) }))
+        Ok(unsafe { core::slice::from_raw_parts_mut(first, stretches) })
     }
 }
 
@@ -285,8 +277,8 @@ impl Caches {
     /// already, is reported; then some of the others may not have been taken. Call it with no lock held.
     pub fn flush(&self, zone: &Zone, caller: Caller<'_>, class: SizeClass, batch: &[*mut u8]) -> Result<(), Found> {
         debug_assert!(batch.len() <= SHEAF_SLOTS);
-        let mut origins = Origins::new();
-        let (objects, stretches) = origins.find(zone, class, batch)?;
+        let mut stretches = Stretches::new();
+        let stretches = stretches.find(zone, class, batch)?;
         while let Some(&Stretch { shard, .. }) = stretches.iter().find(|stretch| !stretch.done) {
             let mut chain = List::new();
             {
@@ -300,10 +292,12 @@ impl Caches {
                     }
                     stretch.done = true;
                     // SAFETY: of this shard, whose lock we have (Sl3); the reference ends here.
-                    let taken = unsafe { stretch.slab.as_mut() }.put(&objects[begin..behind]);
+                    let slab = unsafe { stretch.slab.as_mut() };
+                    // SAFETY: that they lie there is what makes them a stretch.
+                    let taken = unsafe { slab.put(&batch[begin..behind]) };
                     partial.free += taken;
                     if taken < behind - begin {
-                        return Err(Found { at: batch[begin + taken], said: class, misuse: Misuse::DoubleFree });
+                        return Err(why_not_put(slab, batch[begin + taken], class));
                     }
                     // SAFETY: of this shard.
                     unsafe { partial.relist(stretch.slab) };
@@ -395,7 +389,8 @@ impl Caches {
 /// The slab, the number in it and the shard of an object.
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
     let (slab, base, shard) = home(zone, object, class)?;
-    let number = class.object_at(object as usize - base).ok_or_else(|| no_start(object, class))?;
+    let no_start = Found { at: object, said: class, misuse: Misuse::NotAStart };
+    let number = class.object_at(object as usize - base).ok_or(no_start)?;
     Ok((slab, number, shard))
 }
 
@@ -413,9 +408,14 @@ fn home(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>
     Err(Found { at: object, said: class, misuse })
 }
 
+/// Why a slab did not take an object that lies in it.
 #[cold]
-fn no_start(object: *mut u8, class: SizeClass) -> Found {
-    Found { at: object, said: class, misuse: Misuse::NotAStart }
+fn why_not_put(slab: &Slab, object: *mut u8, class: SizeClass) -> Found {
+    let misuse = match class.object_at(object as usize - slab.base() as usize) {
+        Some(_) => Misuse::DoubleFree,
+        None => Misuse::NotAStart,
+    };
+    Found { at: object, said: class, misuse }
 }
 
 #[cold]

@@ -142,20 +142,29 @@ impl Slab {
         taken
     }
 
-    /// Takes objects back, up to one that is free already. Returns how many.
+    /// Takes objects back, up to one that does not begin where an object does, or is free already. Returns how many.
+    ///
+    /// # Safety
+    /// Their addresses lie among the objects of this slab.
     #[must_use]
     #[inline]
-    pub fn put(&mut self, objects: &[u16]) -> usize {
-        let (mut taken, mut first) = (0, usize::from(self.first));
-        for object in objects {
-            let (w, bit) = (usize::from(object / 64), 1u64 << (object % 64));
-            if self.bits[w] & bit != 0 {
+    pub unsafe fn put(&mut self, objects: &[*mut u8]) -> usize {
+        let (base, cut) = (self.base as usize, self.cut);
+        let mut first = usize::from(self.first);
+        let mut rest = objects;
+        while let [object, others @ ..] = rest {
+            let Some(number) = cut.object_at((*object as usize).wrapping_sub(base)) else { break };
+            // SAFETY: the number of an object of this slab, by contract.
+            let word = unsafe { self.bits.get_unchecked_mut(number / 64) };
+            let (was, bit) = (*word, 1 << (number % 64));
+            *word = was | bit;
+            if was & bit != 0 {
                 break;
             }
-            self.bits[w] |= bit;
-            first = first.min(w);
-            taken += 1;
+            first = first.min(number / 64);
+            rest = others;
         }
+        let taken = objects.len() - rest.len();
         self.first = first as u8;
         self.free += taken as u16;
         taken

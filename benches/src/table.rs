@@ -304,4 +304,14 @@ mod tests {
         write(&mut csv, "what it was measured with", &rows).unwrap();
         assert_eq!(read(&csv[..]).unwrap(), rows);
     }
+
+    #[test]
+    fn the_least_of_a_row_is_bold_and_what_was_not_measured_has_no_figure() {
+        let ours = vec![row("pair", 8, 29.0, 0.0), row("pair", 48, 30.4, 0.0)];
+        let theirs = vec![row("pair", 8, 20.0, 0.0)];
+        let text = side_by_side(&[("ours".to_owned(), ours), ("theirs".to_owned(), theirs)]);
+        let rows: Vec<&str> = text.lines().collect();
+        assert_eq!(rows[0], "| operation | size | ours | theirs |");
+        assert_eq!(rows[2..], ["| pair | 8 | 29 | **20** |", "| pair | 48 | **30** | - |"]);
+    }
 }
