@@ -9,7 +9,8 @@
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
 //! lock; then each shard is locked once, objects are numbered, their bits are set, and a slab's list membership is put
 //! right when the batch moves on to another slab. What was allocated together is mostly freed together, so an object is looked for first in the
-//! slab of the one before it; the way through the address table is for the first of a *stretch* of one slab. Slabs that
+//! slab of the one before it; the way through the address table is for the first of a *stretch* of one slab. The headers
+//! that are found are prefetched, so that the lock is not held while one after the other comes in from memory. Slabs that
 //! become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their
 //! pages go back when the lock is dropped.
 //!
@@ -33,6 +34,9 @@ use core::ptr::NonNull;
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
+
+/// Objects in a batch that goes home, at most.
+pub const BATCH: usize = SHEAF_SLOTS / 2;
 
 /// The partial lists of one shard, and what they add up to.
 struct Partial {
@@ -68,6 +72,15 @@ pub struct Usage {
     pub objects: usize,
     /// Objects that are out: with the program, or in a thread's sheaf.
     pub out: usize,
+}
+
+/// What a refill did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refilled {
+    /// Objects taken, at least one.
+    pub taken: usize,
+    /// Slabs of the shard.
+    pub slabs: usize,
 }
 
 /// A misuse, the pointer that it was found at, and the class of which it was said to be an object.
@@ -165,6 +178,18 @@ fn give_back(mut chain: List, zone: &Zone, class: SizeClass) -> Result<(), Found
     Ok(())
 }
 
+/// Asks for the cache line of a slab's header.
+#[inline(always)]
+fn prefetch(slab: *const Slab) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads nothing that the program sees, whatever the address.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(slab.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slab;
+}
+
 /// Objects of one slab that follow each other in a batch.
 struct Stretch {
     slab: NonNull<Slab>,
@@ -176,14 +201,14 @@ struct Stretch {
 }
 
 /// The stretches that a batch consists of; the rest was never written.
-struct Stretches([MaybeUninit<Stretch>; SHEAF_SLOTS]);
+struct Stretches([MaybeUninit<Stretch>; BATCH]);
 
 impl Stretches {
     const fn new() -> Self {
-        Self([const { MaybeUninit::uninit() }; SHEAF_SLOTS])
+        Self([const { MaybeUninit::uninit() }; BATCH])
     }
 
-    /// Finds those of a batch, which is no longer than a sheaf.
+    /// Finds those of a batch.
     #[inline(never)] // has registers enough, which makes up for the call
     fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&mut [Stretch], Found> {
         let used = class.cut().used();
@@ -194,6 +219,7 @@ impl Stretches {
             if (*object as usize).wrapping_sub(base) >= used {
                 let (slab, first_byte, shard) = home(zone, *object, class)?;
                 base = first_byte;
+                prefetch(slab.as_ptr());
                 let stretch = Stretch { slab, shard: shard as u8, begin: i as u8, done: false };
                 self.0[stretches].write(stretch);
                 stretches += 1;
@@ -217,8 +243,7 @@ impl Caches {
         &self.0[class.index()].shards[shard % MAX_SHARDS].partial
     }
 
-    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Returns
-    /// how many; at least one, or a refusal. Call it with no lock held.
+    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call Call it with no lock held.
     pub fn refill(
         &self,
         zone: &Zone,
@@ -226,19 +251,20 @@ impl Caches {
         class: SizeClass,
         shard: usize,
         out: &mut [*mut u8],
-    ) -> Result<usize, AllocError> {
+    ) -> Result<Refilled, AllocError> {
         let (taken, slabs) = {
             let mut partial = self.shard(class, shard).lock(caller.os);
             (partial.take(out), partial.slabs)
         };
         if taken > 0 {
-            return Ok(taken);
+            return Ok(Refilled { taken, slabs });
         }
         let mut slab = match self.create_slab(zone, caller, class, shard, slabs >= POPULATE_FROM) {
             Ok(slab) => slab,
             Err(refused) => {
                 let mut others = (0..MAX_SHARDS).map(|shard| self.shard(class, shard).lock(caller.os).take(out));
-                return others.find(|taken| *taken > 0).ok_or(refused);
+                let taken = others.find(|taken| *taken > 0).ok_or(refused)?;
+                return Ok(Refilled { taken, slabs });
             }
         };
         // SAFETY: nobody else knows the slab yet.
@@ -250,7 +276,7 @@ impl Caches {
         partial.free += left;
         // SAFETY: of this shard; the reference `new` is not used any more.
         unsafe { partial.relist(slab) };
-        Ok(taken)
+        Ok(Refilled { taken, slabs: partial.slabs })
     }
 
     fn create_slab(
@@ -273,10 +299,10 @@ impl Caches {
         Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })
     }
 
-    /// Takes a batch of objects of one class back: at most `SHEAF_SLOTS`. An object that is none, or that is free
+    /// Takes a batch of objects of one class back: at most [`BATCH`]. An object that is none, or that is free
     /// already, is reported; then some of the others may not have been taken. Call it with no lock held.
     pub fn flush(&self, zone: &Zone, caller: Caller<'_>, class: SizeClass, batch: &[*mut u8]) -> Result<(), Found> {
-        debug_assert!(batch.len() <= SHEAF_SLOTS);
+        debug_assert!(batch.len() <= BATCH);
         let mut stretches = Stretches::new();
         let stretches = stretches.find(zone, class, batch)?;
         while let Some(&Stretch { shard, .. }) = stretches.iter().find(|stretch| !stretch.done) {
@@ -291,16 +317,17 @@ impl Caches {
                         continue;
                     }
                     stretch.done = true;
-                    // SAFETY: of this shard, whose lock we have (Sl3); the reference ends here.
+                    // SAFETY: of this shard, whose lock we have (Sl3); the reference ends before `relist`.
                     let slab = unsafe { stretch.slab.as_mut() };
                     // SAFETY: that they lie there is what makes them a stretch.
                     let taken = unsafe { slab.put(&batch[begin..behind]) };
                     partial.free += taken;
-                    if taken < behind - begin {
-                        return Err(why_not_put(slab, batch[begin + taken], class));
-                    }
                     // SAFETY: of this shard.
                     unsafe { partial.relist(stretch.slab) };
+                    if taken < behind - begin {
+                        // SAFETY: as above.
+                        return Err(why_not_put(unsafe { stretch.slab.as_ref() }, batch[begin + taken], class));
+                    }
                 }
                 partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
             }
@@ -428,4 +455,4 @@ fn why_not(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Misuse {
 }
 
 static_assertions::const_assert!(MAX_SLAB_PAGES <= 255);
-static_assertions::const_assert!(SHEAF_SLOTS <= 255);
+static_assertions::const_assert!(BATCH <= 255);

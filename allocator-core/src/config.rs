@@ -67,7 +67,7 @@ pub const MIN_AREA: usize = CHUNK_SIZE;
 pub const CHECKED: bool = cfg!(feature = "checked");
 
 /// Slots in a thread's array of one class. Its alignment is its size, so that an aligned top means empty.
-pub const SHEAF_SLOTS: usize = or_in_a_model(64, 8) as usize;
+pub const SHEAF_SLOTS: usize = or_in_a_model(128, 16) as usize;
 /// Shards per cache at most.
 pub const MAX_SHARDS: usize = or_in_a_model(16, 2) as usize;
 /// Empty slabs that a shard keeps.

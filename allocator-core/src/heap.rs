@@ -351,7 +351,7 @@ impl Heap {
             return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
         };
         // SAFETY: by contract.
-        unsafe { thread.refill(&self.caches, &self.zone, caller, class) }
+        unsafe { thread.refill(&self.caches, &self.zone, caller, class, self.registry.peers(thread)) }
     }
 
     /// Notes that the program has `size` bytes of an object now: whoever pops one from a sheaf says so. Does nothing

@@ -32,8 +32,8 @@ pub const ARRAY_BYTES: usize = SHEAF_SLOTS * size_of::<Slot>();
 const_assert!(ARRAY_BYTES.is_power_of_two());
 
 /// An array of slots. In a cell: references to the block around it live in every thread that reads statistics.
-#[cfg_attr(not(loom), repr(C, align(512)))]
-#[cfg_attr(loom, repr(C, align(64)))]
+#[cfg_attr(not(loom), repr(C, align(1024)))]
+#[cfg_attr(loom, repr(C, align(128)))]
 pub struct Array(UnwatchedUnsafeCell<[Slot; SHEAF_SLOTS]>);
 assert_eq_size!(Array, [u8; ARRAY_BYTES]);
 

@@ -162,15 +162,26 @@ impl SizeClass {
         }
     }
 
-    /// Objects that a thread keeps at most in its sheaf of this class, as the kernel's sheaves: fewer of larger ones.
+    /// Objects that a thread keeps in its sheaf of this class, as the kernel's sheaves: fewer of larger ones.
     #[inline]
     pub const fn sheaf_capacity(self) -> usize {
         match self.size() {
-            0..=255 => SHEAF_SLOTS - 1,
+            0..=255 => SHEAF_SLOTS / 2 - 1,
             256..=1023 => 32,
             1024..=4095 => 16,
             4096..=16383 => 8,
             _ => 4,
+        }
+    }
+
+    /// Objects that it keeps at most, where there are very many.
+    #[inline]
+    pub const fn sheaf_limit(self) -> usize {
+        let limit = 4 * self.sheaf_capacity();
+        if limit < SHEAF_SLOTS {
+            limit
+        } else {
+            SHEAF_SLOTS - 1
         }
     }
 }
@@ -290,6 +301,6 @@ mod tests {
 
     #[test]
     fn sheaves_fit_their_arrays() {
-        assert!(SizeClass::all().all(|c| c.sheaf_capacity() < crate::config::SHEAF_SLOTS));
+        assert!(SizeClass::all().all(|c| c.sheaf_limit() < crate::config::SHEAF_SLOTS));
     }
 }

@@ -4,8 +4,10 @@
 //! A block is handed to a thread at its first slow call and taken back when it ends, to be handed to the next: blocks
 //! stay mapped, so looking at the sheaves of another thread is always possible. Arrays are handed out on first use, in
 //! the order in which the thread uses classes, so that its first few share one page of the system. A sheaf begins
-//! small and doubles with each refill or overflow up to what its class may hold. A refill fills it; an overflow sends
-//! its older half home and keeps the newer one, which is warm. The first object of a class that a thread frees before it
+//! small and doubles with each refill or overflow up to what its class may hold, and on up to four times that while the
+//! threads of its shard together hold no more than an eighth of the shard's objects: with many objects alive, each of a
+//! batch is of another slab, and long sheaves go to slabs less often. A refill fills it; an overflow sends its older half
+//! home and keeps the newer one, which is warm. The first object of a class that a thread frees before it
 //! has allocated any goes home if it is smaller than a cache line: else the thread would get it back at once, and write to
 //! one line in turn with whoever has the object beside it (*passive false sharing*; Berger et al., Hoard, 2000). The
 //! others stay: a thread that only frees must not take a lock for each.
@@ -17,7 +19,7 @@
 //! - Th1: a block is in the free list, or exactly one thread has it, or it is an orphan.
 //! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
 
-use crate::cache::{Caches, Found};
+use crate::cache::{Caches, Found, Refilled, BATCH};
 use crate::config::{CHECKED, MAX_SHARDS, SHEAF_SLOTS, THREAD_BATCH};
 use crate::error::AllocError;
 use crate::gate::Presence;
@@ -31,7 +33,7 @@ use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{const_unless_loom, lay, Mutex, Rank, Zeroed};
+use crate::sync::{const_unless_loom, lay, Mutex, Rank, UnwatchedU32, Zeroed};
 use crate::sys::{Kept, Os};
 use crate::zone::{Caller, Zone};
 use core::mem::size_of;
@@ -43,6 +45,9 @@ const CACHE_LINE: usize = 64;
 
 /// Capacity of a sheaf at first.
 const FIRST_CAPACITY: usize = 4;
+
+/// Of the objects of a shard, its threads may hold one in so many, where that is more than what each may hold anyway.
+const SHARE: usize = 8;
 
 /// The block of one thread. It begins with the sheaves, so that a pointer to it is a pointer to them.
 #[cfg_attr(not(loom), repr(C, align(4096)))]
@@ -67,8 +72,8 @@ pub struct Thread {
     arrays: [Array; CLASSES],
 }
 
-const_assert!(size_of::<Thread>() <= 32 << 10);
-const_assert!(core::mem::offset_of!(Thread, arrays) <= 3 * 512); // five arrays share the first 4 KiB with the header
+const_assert!(size_of::<Thread>() <= 64 << 10);
+const_assert!(core::mem::offset_of!(Thread, arrays) <= 2 * 1024); // two arrays share the first 4 KiB with the header
 
 // SAFETY: zeros are sheaves and a slot that were never used, zero words, null pointers and empty arrays.
 unsafe impl Zeroed for Thread {
@@ -127,7 +132,7 @@ impl Thread {
         self.shard.load(Relaxed) as usize
     }
 
-    /// Fills the empty sheaf of a class and takes one object of it.
+    /// Fills the empty sheaf of a class and takes one object of it. So many threads, `peers`, have its shard.
     ///
     /// # Safety
     /// The calling thread has the block.
@@ -138,17 +143,22 @@ impl Thread {
         zone: &Zone,
         caller: Caller<'_>,
         class: SizeClass,
+        peers: usize,
     ) -> Result<NonNull<u8>, AllocError> {
         self.widen(class);
         let sheaf = self.sheaves.of(class);
         // SAFETY: by contract; `widen` gave it an array.
         let slots = unsafe { sheaf.slots() };
-        let taken = caches.refill(zone, caller, class, self.shard(), slots)?;
+        let Refilled { taken, slabs } = caches.refill(zone, caller, class, self.shard(), slots)?;
         let n = slots.len();
         if taken < n {
             slots.copy_within(n - taken..n, 0);
         }
         sheaf.set_len(taken);
+        let longer = (2 * n).min(class.sheaf_limit());
+        if n >= class.sheaf_capacity() && slabs * class.slab_objects() >= longer * SHARE * peers {
+            sheaf.set_capacity(longer);
+        }
         // SAFETY: by contract.
         unsafe { sheaf.pop() }.ok_or(AllocError::OutOfMemory)
     }
@@ -214,7 +224,7 @@ impl Thread {
             if len > 0 {
                 // SAFETY: by contract; a sheaf with objects has an array.
                 let slots = unsafe { sheaf.slots() };
-                caches.flush(zone, caller, class, &slots[..len])?;
+                slots[..len].chunks(BATCH).try_for_each(|batch| caches.flush(zone, caller, class, batch))?;
                 sheaf.set_len(0);
             }
         }
@@ -244,7 +254,7 @@ impl Thread {
     pub unsafe fn validate(&self, caches: &Caches, zone: &Zone, caller: Caller<'_>) -> Result<(), &'static str> {
         for class in SizeClass::all() {
             let sheaf = self.sheaves.of(class);
-            if sheaf.len() > sheaf.capacity() || sheaf.capacity() > class.sheaf_capacity() {
+            if sheaf.len() > sheaf.capacity() || sheaf.capacity() > class.sheaf_limit() {
                 return Err("sheaf: holds more than it may (Sh1)");
             }
             if !sheaf.is_empty() {
@@ -272,8 +282,6 @@ impl Thread {
 struct Blocks {
     free: *mut Thread,
     live: usize,
-    /// Of those, how many have each shard.
-    in_shard: [u32; MAX_SHARDS],
     made: u32,
     /// Forks that led to this process.
     forks: u32,
@@ -287,14 +295,6 @@ impl Blocks {
     fn generation(&self) -> u32 {
         self.forks + 1
     }
-
-    /// The shard of the next thread: the one that fewest have.
-    fn shard(&mut self, shards: usize) -> usize {
-        let shards = shards.clamp(1, MAX_SHARDS);
-        let least = (0..shards).min_by_key(|shard| self.in_shard[*shard]).unwrap_or(0);
-        self.in_shard[least] += 1;
-        least
-    }
 }
 
 // SAFETY: the free blocks belong to the list, and the list to the lock around it.
@@ -304,6 +304,8 @@ unsafe impl Send for Blocks {}
 pub struct Registry {
     all: AtomicPtr<Thread>,
     blocks: Mutex<Blocks>,
+    /// How many threads have each shard; changed under the lock.
+    in_shard: [UnwatchedU32; MAX_SHARDS],
 }
 
 impl Registry {
@@ -312,12 +314,12 @@ impl Registry {
         pub fn new() -> Self {
             Self {
                 all: AtomicPtr::new(null_mut()),
+                in_shard: [const { UnwatchedU32::new(0) }; MAX_SHARDS],
                 blocks: Mutex::new(
                     Rank::Registry,
                     Blocks {
                         free: null_mut(),
                         live: 0,
-                        in_shard: [0; MAX_SHARDS],
                         made: 0,
                         forks: 0,
                         orphans: 0,
@@ -339,7 +341,11 @@ impl Registry {
         let thread = unsafe { block.as_ref() };
         blocks.free = thread.next_free.load(Relaxed);
         thread.generation.store(blocks.generation(), Relaxed);
-        thread.shard.store(blocks.shard(shards) as u32, Relaxed);
+        let fewest =
+            self.in_shard[..shards.clamp(1, MAX_SHARDS)].iter().enumerate().min_by_key(|(_, n)| n.load(Relaxed));
+        let shard = fewest.map_or(0, |(shard, _)| shard);
+        self.in_shard[shard].fetch_add(1, Relaxed);
+        thread.shard.store(shard as u32, Relaxed);
         blocks.live += 1;
         Some(block)
     }
@@ -375,7 +381,7 @@ impl Registry {
         thread.generation.store(0, Relaxed);
         thread.next_free.store(blocks.free, Relaxed);
         blocks.free = block.as_ptr();
-        blocks.in_shard[thread.shard()] -= 1;
+        self.in_shard[thread.shard()].fetch_sub(1, Relaxed);
         blocks.live -= 1;
     }
 
@@ -445,6 +451,11 @@ impl Registry {
     pub fn own_bytes(&self, os: &dyn Os) -> usize {
         let batch = os.whole_pages(THREAD_BATCH * size_of::<Thread>());
         self.blocks.lock(os).made as usize / THREAD_BATCH * batch
+    }
+
+    /// Threads that have the shard of this one, at about this moment.
+    pub fn peers(&self, thread: &Thread) -> usize {
+        self.in_shard[thread.shard()].load(Relaxed) as usize
     }
 
     /// Threads that have a block now.

@@ -29,9 +29,23 @@ struct Arguments {
     /// Only how many calls each workload makes
     #[arg(long)]
     count: bool,
+    /// Only each N-th workload from the I-th on, so that several processes share the work
+    #[arg(long, value_name = "I/N", default_value = "0/1", value_parser = share)]
+    share: (usize, usize),
     /// Only workloads whose name contains this
     #[arg(long, default_value = "")]
     only: String,
+}
+
+fn share(text: &str) -> Result<(usize, usize), &'static str> {
+    let number = |text: &str| text.parse().map_err(|_| "not a number");
+    let (first, all) = text.split_once('/').ok_or("not I/N")?;
+    let (first, all) = (number(first)?, number(all)?);
+    if first < all {
+        Ok((first, all))
+    } else {
+        Err("I is not below N")
+    }
 }
 
 /// Processor time of this process.
@@ -44,6 +58,8 @@ fn cpu() -> Duration {
 
 fn sweep(arguments: &Arguments) -> Result<Totals, Violation> {
     let mut workloads = workloads::all(arguments.scale);
+    let mut number = (0..).map(|n| n % arguments.share.1);
+    workloads.retain(|_| number.next() == Some(arguments.share.0));
     workloads.retain(|workload| workload.name.contains(&arguments.only));
     println!(
         "{:<26} {:>6} {:>8} {:>8} {:>8} {:>9} {:>9} {:>7}",

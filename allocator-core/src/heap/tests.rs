@@ -2,7 +2,8 @@
 
 extern crate std;
 use super::*;
-use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, SHEAF_SLOTS, VMALLOC_THRESHOLD};
+use crate::cache::BATCH;
+use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};
 use crate::reclaim::Epoch;
 use crate::sys::{Call, FaultyOs, Plan};
 use std::boxed::Box;
@@ -549,22 +550,22 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
     let flush = |batch: &[*mut u8]| heap.caches.flush(&heap.zone, caller, class, batch);
     let refill = |shard: usize| {
         let mut out = vec![null_mut(); class.slab_objects()];
-        assert_eq!(heap.caches.refill(&heap.zone, caller, class, shard, &mut out), Ok(out.len()));
+        assert_eq!(heap.caches.refill(&heap.zone, caller, class, shard, &mut out).unwrap().taken, out.len());
         out.reverse(); // now the lowest one is the first
         out
     };
-    let slabs = [refill(0), refill(3), refill(3), refill(0)];
+    let all = || [refill(0), refill(3), refill(3), refill(0)];
+    let out = || heap.caches.usage(caller, class).out;
+    let slabs = all();
     let objects = slabs.concat();
-    assert!(class.slab_pages() > 1 && objects.len() < SHEAF_SLOTS && objects.len() % 7 != 0);
+    assert!(class.slab_pages() > 1 && objects.len() <= BATCH && objects.len() % 7 != 0);
     let shuffled: Vec<_> = (0..objects.len()).map(|i| objects[i * 7 % objects.len()]).collect();
 
     let other = Block::new(heap, None, layout(48, 8), 1).unwrap();
     let wrong = [
         (8 as *mut u8, Misuse::Foreign),
         (usize::MAX as *mut u8, Misuse::Foreign),
-        (objects[3].wrapping_add(8), Misuse::NotAStart),
         (slabs[1][0].wrapping_add(class.slab_objects() * class.size()), Misuse::NotAStart), // what is left of a slab
-        (slabs[2][0].wrapping_add(PAGE_SIZE - 1), Misuse::NotAStart),
         (other.ptr.as_ptr(), Misuse::WrongLayout),
     ];
     for (at, misuse) in wrong {
@@ -576,11 +577,32 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
         }
     }
     flush(&[]).unwrap();
-    assert_eq!(heap.caches.usage(caller, class).out, objects.len(), "none of those was taken");
+    assert_eq!(out(), objects.len(), "none of those was taken");
     flush(&shuffled).unwrap();
-    assert_eq!(heap.caches.usage(caller, class).out, 0);
+    assert_eq!(out(), 0);
     other.free(heap, None);
     heap.validate(None).unwrap();
+
+    // What lies in a slab is judged when its turn comes.
+    for (slab, offset) in [(0, 3 * class.size() + 8), (2, PAGE_SIZE - 1)] {
+        for place in 0..objects.len() {
+            let slabs = all();
+            let objects = slabs.concat();
+            let mut batch = objects.clone();
+            batch[place] = slabs[slab][0].wrapping_add(offset);
+            let found = flush(&batch).unwrap_err();
+            assert_eq!((found.at, found.misuse), (batch[place], Misuse::NotAStart), "at {place}");
+            for object in objects {
+                if heap.caches.check_out(&heap.zone, caller, class, object).is_ok() {
+                    flush(&[object]).unwrap();
+                }
+            }
+            assert_eq!(out(), 0);
+            // SAFETY: no block of a thread is meant.
+            unsafe { heap.reclaim(None) };
+            heap.validate(None).unwrap();
+        }
+    }
 
     let slab = refill(0);
     let found = flush(&[slab[0], slab[2], slab[1], slab[2]]).unwrap_err();
@@ -629,6 +651,33 @@ fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
         served.into_iter().for_each(|block| block.free(heap, thread));
     }
     stay.into_iter().for_each(|block| block.free(heap, first));
+}
+
+/// A sheaf is as long as its class says, but where very many objects are alive; and then no longer than a share of them.
+#[test]
+fn sheaves_grow_with_what_is_alive() {
+    let Setup { heap, .. } = setup(false);
+    let (thread, peer) = (heap.attach().unwrap(), heap.attach().unwrap());
+    let class = SizeClass::of(layout(1024, 8)).unwrap();
+    let sheaf = thread.sheaves().of(class);
+    let mut blocks = Vec::new();
+    for (alive, longest) in [(100, class.sheaf_capacity()), (20_000, class.sheaf_limit())] {
+        while blocks.len() < alive {
+            blocks.push(Block::new(heap, Some(thread), layout(1024, 8), 1).unwrap());
+        }
+        assert_eq!(sheaf.capacity(), longest, "{alive} objects alive");
+    }
+    let most = sheaf.capacity();
+    blocks.into_iter().for_each(|block| block.free(heap, Some(thread)));
+    assert!(heap.stats(Some(thread)).cached_objects <= most);
+    heap.validate(Some(thread)).unwrap();
+    for thread in [thread, peer] {
+        // SAFETY: our own blocks, not used again.
+        unsafe { heap.detach(thread) };
+    }
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.reclaim(None) };
+    heap.audit(None).unwrap();
 }
 
 /// A thread's block, an arena and its descriptors, a chunk: nothing else is asked for.

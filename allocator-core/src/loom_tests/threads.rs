@@ -29,7 +29,7 @@ fn alloc(world: &'static World, block: &'static Thread) -> usize {
     let object = match unsafe { block.sheaves().of(class()).pop() } {
         Some(object) => object,
         // SAFETY: as above.
-        None => unsafe { block.refill(&world.caches, &world.zone, world.alone(), class()) }.unwrap(),
+        None => unsafe { block.refill(&world.caches, &world.zone, world.alone(), class(), 1) }.unwrap(),
     };
     world.touch(object.as_ptr() as usize);
     object.as_ptr() as usize

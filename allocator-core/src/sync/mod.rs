@@ -31,6 +31,9 @@ pub(crate) use self::atomic::recheck;
 #[cfg(loom)]
 pub(crate) use loom::{cell::UnsafeCell, hint};
 
+/// A figure that loom does not watch: nothing depends on it but how much is kept.
+pub(crate) use core::sync::atomic::AtomicU32 as UnwatchedU32;
+
 /// A cell that loom does not watch: for memory that is reached by pointers, which leave its closures anyway.
 pub(crate) use self::cell::UnsafeCell as UnwatchedUnsafeCell;
 #[cfg(not(loom))]
