@@ -67,6 +67,7 @@ for allocator in "${allocators[@]}"; do
     else
         echo "$name does not run under callgrind:"
         tail -n 3 "$programs/$name.log"
+        [ "$name" != kmalloc ] || exit 1
     fi
 done
 {
@@ -76,4 +77,5 @@ done
     echo '`benches/allocators/benches/instructions.rs` does, worked out as for `benches/instructions.csv`.'
     echo
     cargo run --quiet --release -p benches --bin count -- compare "${counts[@]}"
-} >"$results/instructions.md"
+} >"$programs/instructions.md"
+cp "$programs/instructions.md" "$results/instructions.md"

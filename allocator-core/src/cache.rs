@@ -3,16 +3,16 @@
 //! # Algorithm
 //! A slab belongs to the shard that made it; threads are spread over the shards. A *refill* takes objects from the
 //! partial slabs of the caller's shard, the fullest ones first so that the others can empty. When there are none, the
-//! lock is dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed. Where
-//! there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the shard that it
-//! came from, whoever frees it.
+//! lock is dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed.
+//! Where there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the
+//! shard that it came from, whoever frees it.
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
 //! lock; then each shard is locked once, objects are numbered, their bits are set, and a slab's list membership is put
-//! right when the batch moves on to another slab. What was allocated together is mostly freed together, so an object is looked for first in the
-//! slab of the one before it; the way through the address table is for the first of a *stretch* of one slab. The headers
-//! that are found are prefetched, so that the lock is not held while one after the other comes in from memory. Slabs that
-//! become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their
-//! pages go back when the lock is dropped.
+//! right when the batch moves on to another slab. What was allocated together is mostly freed together, so an object is
+//! looked for first in the slab of the one before it; the way through the address table is for the first of a *stretch*
+//! of one slab. The headers that are found are prefetched, so that the lock is not held while one after the other comes
+//! in from memory. Slabs that become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the
+//! kernel's `min_partial`); their pages go back when the lock is dropped.
 //!
 //! Nothing about a slab is lock-free, and one lock is taken per batch.
 //!
@@ -243,7 +243,8 @@ impl Caches {
         &self.0[class.index()].shards[shard % MAX_SHARDS].partial
     }
 
-    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call Call it with no lock held.
+    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call it
+    /// with no lock held.
     pub fn refill(
         &self,
         zone: &Zone,
@@ -264,7 +265,7 @@ impl Caches {
             Err(refused) => {
                 let mut others = (0..MAX_SHARDS).map(|shard| self.shard(class, shard).lock(caller.os).take(out));
                 let taken = others.find(|taken| *taken > 0).ok_or(refused)?;
-                return Ok(Refilled { taken, slabs });
+                return Ok(Refilled { taken, slabs: 0 }); // of the caller's shard, no matter how many: they are used up
             }
         };
         // SAFETY: nobody else knows the slab yet.
@@ -319,11 +320,17 @@ impl Caches {
                     stretch.done = true;
                     // SAFETY: of this shard, whose lock we have (Sl3); the reference ends before `relist`.
                     let slab = unsafe { stretch.slab.as_mut() };
+                    if !slab.is_of(class, shard) {
+                        // Freed by others, too, since it was found: the last of them gave the slab up.
+                        return Err(Found { at: batch[begin], said: class, misuse: Misuse::DoubleFree });
+                    }
                     // SAFETY: that they lie there is what makes them a stretch.
                     let taken = unsafe { slab.put(&batch[begin..behind]) };
                     partial.free += taken;
-                    // SAFETY: of this shard.
-                    unsafe { partial.relist(stretch.slab) };
+                    if taken > 0 {
+                        // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
+                        unsafe { partial.relist(stretch.slab) };
+                    }
                     if taken < behind - begin {
                         // SAFETY: as above.
                         return Err(why_not_put(unsafe { stretch.slab.as_ref() }, batch[begin + taken], class));
@@ -351,6 +358,11 @@ impl Caches {
             return Err("cache: an object that is out is free in its slab");
         }
         Ok(())
+    }
+
+    /// Slabs of a shard.
+    pub fn slabs(&self, caller: Caller<'_>, class: SizeClass, shard: usize) -> usize {
+        self.shard(class, shard).lock(caller.os).slabs
     }
 
     /// Gives every empty slab back to the zone (the kernel's `kmem_cache_shrink`). Returns the pages.

@@ -458,7 +458,7 @@ impl Heap {
             return self.caches.flush(&self.zone, caller, class, &[ptr.as_ptr()]);
         };
         // SAFETY: by contract.
-        unsafe { thread.overflow(&self.caches, &self.zone, caller, class, ptr) }
+        unsafe { thread.overflow(&self.caches, &self.zone, caller, class, ptr, self.registry.peers(thread)) }
     }
 
     /// Takes a run or an area from whoever else might free or resize it: of several threads exactly one succeeds.

@@ -170,6 +170,12 @@ impl Slab {
         taken
     }
 
+    /// True if it is cut for this class, and a slab of this shard.
+    #[inline]
+    pub fn is_of(&self, class: SizeClass, shard: u8) -> bool {
+        self.cut.size() == class.size() && self.shard == shard
+    }
+
     /// True if an object is free in it.
     pub fn is_free(&self, object: usize) -> bool {
         self.bits[object / 64] >> (object % 64) & 1 == 1

@@ -39,7 +39,7 @@ impl fmt::Display for SlabInfo<'_> {
                 class.size(),
                 class.slab_objects(),
                 class.slab_pages(),
-                class.sheaf_capacity(),
+                class.sheaf_limit(),
                 class.sheaf_capacity().div_ceil(2),
                 0,
                 usage.active_slabs,

@@ -49,6 +49,11 @@ const FIRST_CAPACITY: usize = 4;
 /// Of the objects of a shard, its threads may hold one in so many, where that is more than what each may hold anyway.
 const SHARE: usize = 8;
 
+/// Whether a sheaf may hold so many objects, more than usual, where its shard has so many slabs and threads.
+fn allows(held: usize, class: SizeClass, slabs: usize, peers: usize) -> bool {
+    slabs * class.slab_objects() >= held * SHARE * peers
+}
+
 /// The block of one thread. It begins with the sheaves, so that a pointer to it is a pointer to them.
 #[cfg_attr(not(loom), repr(C, align(4096)))]
 #[cfg_attr(loom, repr(C, align(64)))]
@@ -156,14 +161,14 @@ impl Thread {
         }
         sheaf.set_len(taken);
         let longer = (2 * n).min(class.sheaf_limit());
-        if n >= class.sheaf_capacity() && slabs * class.slab_objects() >= longer * SHARE * peers {
+        if n >= class.sheaf_capacity() && allows(longer, class, slabs, peers) {
             sheaf.set_capacity(longer);
         }
         // SAFETY: by contract.
         unsafe { sheaf.pop() }.ok_or(AllocError::OutOfMemory)
     }
 
-    /// Makes room in the full sheaf of a class, and puts `object` there.
+    /// Makes room in the full sheaf of a class, and puts `object` there. So many threads, `peers`, have its shard.
     ///
     /// # Safety
     /// The calling thread has the block; `object` is of this class, and the caller gives it up for good.
@@ -175,16 +180,22 @@ impl Thread {
         caller: Caller<'_>,
         class: SizeClass,
         object: NonNull<u8>,
+        peers: usize,
     ) -> Result<(), Found> {
         let sheaf = self.sheaves.of(class);
         let first = sheaf.capacity() == 0;
         if !self.widen(class) {
             // SAFETY: by contract; a sheaf that cannot be widened has an array.
             let slots = unsafe { sheaf.slots() };
-            let (len, older) = (sheaf.len(), sheaf.len().div_ceil(2));
-            caches.flush(zone, caller, class, &slots[..older])?;
-            slots.copy_within(older..len, 0);
-            sheaf.set_len(len - older);
+            let (len, least) = (sheaf.len(), class.sheaf_capacity());
+            let long = len > least && !allows(len, class, caches.slabs(caller, class, self.shard()), peers);
+            let newer = if long { least / 2 } else { len / 2 };
+            slots[..len - newer].chunks(BATCH).try_for_each(|batch| caches.flush(zone, caller, class, batch))?;
+            slots.copy_within(len - newer..len, 0);
+            sheaf.set_len(newer);
+            if long {
+                sheaf.set_capacity(least);
+            }
         } else if first && class.size() < CACHE_LINE {
             // Another thread has allocated it, and may have its neighbours still.
             return caches.flush(zone, caller, class, &[object.as_ptr()]);
@@ -226,6 +237,7 @@ impl Thread {
                 let slots = unsafe { sheaf.slots() };
                 slots[..len].chunks(BATCH).try_for_each(|batch| caches.flush(zone, caller, class, batch))?;
                 sheaf.set_len(0);
+                sheaf.set_capacity(sheaf.capacity().min(class.sheaf_capacity()));
             }
         }
         Ok(())

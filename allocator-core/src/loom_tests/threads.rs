@@ -41,7 +41,7 @@ fn free(world: &'static World, block: &'static Thread, object: usize) {
     // SAFETY: this thread has the block, and the object.
     if !unsafe { block.sheaves().of(class()).push(object) } {
         // SAFETY: as above.
-        unsafe { block.overflow(&world.caches, &world.zone, world.alone(), class(), object) }.unwrap();
+        unsafe { block.overflow(&world.caches, &world.zone, world.alone(), class(), object, 1) }.unwrap();
     }
 }
 
