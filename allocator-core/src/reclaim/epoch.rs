@@ -17,7 +17,7 @@ use crate::sync::atomic::{
     AtomicU8,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{const_unless_loom, UnsafeCell};
+use crate::sync::{const_unless_loom, UnsafeCell, UnwatchedU32};
 use core::mem::{align_of, size_of, ManuallyDrop, MaybeUninit};
 use crossbeam_epoch::{Collector, LocalHandle};
 
@@ -43,6 +43,8 @@ pub struct Epoch {
     collector: UnsafeCell<MaybeUninit<Collector>>,
     state: AtomicU8,
     hooks: Hooks,
+    /// Threads that have left since the last look for garbage.
+    left: UnwatchedU32,
 }
 
 // SAFETY: the collector is written once, by the thread that moved `state` from `EMPTY` to `BUSY`, and read after
@@ -79,9 +81,11 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Turns the epoch: often enough to see destroyed what was retired before, if nobody else is protected.
-fn turn(handle: &LocalHandle) {
-    for _ in 0..3 {
+/// Turns the epoch: often enough to see destroyed what was retired before, if nobody else is protected. Each thread that
+/// has left has put a bag, though an empty one, into the queue that garbage waits in; a turn puts one there and takes up
+/// to eight out.
+fn turn(handle: &LocalHandle, left: u32) {
+    for _ in 0..3 + left.div_ceil(7) {
         handle.pin().flush();
     }
 }
@@ -90,7 +94,7 @@ impl Epoch {
     const_unless_loom! {
         /// A scheme of its own. Nothing is allocated before it is first used.
         pub fn new(hooks: Hooks) -> Self {
-            Self { collector: UnsafeCell::new(MaybeUninit::uninit()), state: AtomicU8::new(EMPTY), hooks }
+            Self { collector: UnsafeCell::new(MaybeUninit::uninit()), state: AtomicU8::new(EMPTY), hooks, left: UnwatchedU32::new(0) }
         }
     }
 
@@ -162,7 +166,7 @@ unsafe impl Reclaim for Epoch {
         // Else it would wait for 63 others, which may never come.
         guard.flush();
         drop(guard);
-        turn(handle);
+        turn(handle, 0);
         true
     }
 
@@ -173,7 +177,7 @@ unsafe impl Reclaim for Epoch {
         let Some(_inside) = Inside::enter(&self.hooks) else { return };
         // SAFETY: by contract.
         if let Some(handle) = unsafe { self.handle(slot) } {
-            turn(handle);
+            turn(handle, self.left.swap(0, Relaxed));
         }
     }
 
@@ -191,6 +195,51 @@ unsafe impl Reclaim for Epoch {
         if inside.is_some() {
             // SAFETY: dropped here and nowhere else.
             unsafe { ManuallyDrop::drop(&mut handle) };
+            self.left.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use core::ptr::{addr_of, null_mut};
+    use core::sync::atomic::AtomicUsize;
+    use std::vec::Vec;
+
+    #[test]
+    fn what_waits_behind_a_thousand_threads_that_left_is_destroyed_by_one_look() {
+        static DESTROYED: AtomicUsize = AtomicUsize::new(0);
+        unsafe fn count(_: *const (), _: *mut ()) {
+            DESTROYED.fetch_add(1, Relaxed);
+        }
+        let epoch = Epoch::beside();
+        let (slot, reader) = (Slot::new(), Slot::new());
+        let others: Vec<Slot> = (0..1000).map(|_| Slot::new()).collect();
+        for other in &others {
+            // SAFETY: the slots are this thread's.
+            assert!(unsafe { epoch.protect(other, &mut || ()) });
+        }
+        let retire = || {
+            for other in &others {
+                // SAFETY: as above, and protected no more.
+                unsafe { epoch.leave(other) };
+            }
+            let garbage = Garbage { destroy: count, context: addr_of!(DESTROYED).cast(), object: null_mut() };
+            // SAFETY: nobody reaches it; `count` may be called anywhere.
+            assert!(unsafe { epoch.retire(&slot, garbage) });
+        };
+        let mut retire = Some(retire);
+        // SAFETY: as above.
+        assert!(unsafe { epoch.protect(&reader, &mut || retire.take().into_iter().for_each(|retire| retire())) });
+        assert_eq!(DESTROYED.load(Relaxed), 0, "somebody was protected");
+        // SAFETY: as above.
+        unsafe { epoch.collect(&slot) };
+        assert_eq!(DESTROYED.load(Relaxed), 1);
+        for slot in [&slot, &reader] {
+            // SAFETY: as above.
+            unsafe { epoch.leave(slot) };
         }
     }
 }
