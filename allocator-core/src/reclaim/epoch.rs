@@ -81,11 +81,13 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Turns the epoch: often enough to see destroyed what was retired before, if nobody else is protected. Each thread that
-/// has left has put a bag, though an empty one, into the queue that garbage waits in; a turn puts one there and takes up
-/// to eight out.
-fn turn(handle: &LocalHandle, left: u32) {
-    for _ in 0..3 + left.div_ceil(7) {
+/// How often [`turn`] turns the epoch.
+const TURNS: u32 = 3;
+
+/// Turns the epoch: often enough to see destroyed what was retired before, if nobody else is protected. Each time puts a
+/// bag into the queue that garbage waits in, and takes up to eight out.
+fn turn(handle: &LocalHandle) {
+    for _ in 0..TURNS {
         handle.pin().flush();
     }
 }
@@ -166,7 +168,7 @@ unsafe impl Reclaim for Epoch {
         // Else it would wait for 63 others, which may never come.
         guard.flush();
         drop(guard);
-        turn(handle, 0);
+        turn(handle);
         true
     }
 
@@ -174,10 +176,14 @@ unsafe impl Reclaim for Epoch {
         if self.state.load(Relaxed) != READY {
             return; // nothing was ever retired
         }
-        let Some(_inside) = Inside::enter(&self.hooks) else { return };
-        // SAFETY: by contract.
-        if let Some(handle) = unsafe { self.handle(slot) } {
-            turn(handle, self.left.swap(0, Relaxed));
+        // Each thread that has left has put a bag into the queue, though an empty one, and garbage may lie behind them.
+        let bags = self.left.swap(0, Relaxed);
+        for _ in 0..=bags.div_ceil(7 * TURNS) {
+            // Anew each time: what is set aside is enough for one.
+            let Some(_inside) = Inside::enter(&self.hooks) else { return };
+            // SAFETY: by contract.
+            let Some(handle) = (unsafe { self.handle(slot) }) else { return };
+            turn(handle);
         }
     }
 
