@@ -21,7 +21,7 @@ suite! {
 
 /// What any entry point may use; twice that in code that is not optimised, where the environment says so.
 fn most() -> usize {
-    4 * KIB * if std::env::var_os("KMALLOC_TEST_UNOPTIMISED").is_some() { 2 } else { 1 }
+    (4 * KIB) << u32::from(std::env::var_os("KMALLOC_TEST_UNOPTIMISED").is_some())
 }
 
 /// What it may use where it calls crossbeam-epoch, which moves bags of 2 KiB by value: only where there is more than

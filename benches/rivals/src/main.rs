@@ -1,5 +1,5 @@
-//! A program under the allocator that a feature of `allocators` has chosen: it runs one row of the workloads, or times single operations,
-//! and prints what it measured in a line that `compare` reads.
+//! A program under the allocator that a feature of `allocators` has chosen: it runs one row of the workloads, or times
+//! single operations, and prints what it measured in a line that `compare` reads.
 //!
 //! | arguments                      | prints                                                                       |
 //! |--------------------------------|------------------------------------------------------------------------------|

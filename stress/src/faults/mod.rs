@@ -249,14 +249,12 @@ mod tests {
         let sites = sites::all();
         assert!(sites.iter().any(|site| site.starts_with("Reserve arena.rs")), "{sites:?}");
         assert!(sites.iter().all(|site| site.contains(".rs:")), "{sites:?}");
-        // The same again is nothing new, but where the system has put a mapping under another leaf of the address table:
-        // that takes a call of its own.
+        // The same again makes as many calls, and hardly one of them in another line: where the system puts a mapping
+        // differs from run to run.
         sweep.singles().unwrap();
         let again = sweep.totals();
-        assert!(
-            again.singles - singles <= 2 && again.refused.abs_diff(2 * refused) <= 2,
-            "{singles}, {refused}, {again:?}"
-        );
+        assert_eq!(again.refused, 2 * refused);
+        assert!(again.singles - singles <= 2, "{singles}, {again:?}");
     }
 
     #[test]
