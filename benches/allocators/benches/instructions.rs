@@ -36,9 +36,31 @@ struct Job {
     objects: Vec<*mut u8>,
 }
 
+/// The largest object that comes from a slab.
+const MAX_OBJECT: usize = 32 << 10;
+
+/// Takes page runs until one is in another chunk than the first, and keeps them. What a page run costs depends on which
+/// pages of its chunk are free, and what the program allocated before `main` is in the first: strings as long as its path.
+fn leave_the_first_chunk() {
+    const CHUNK: usize = 2 << 20;
+    const RUN: Layout = Layout::new::<[u8; MAX_OBJECT + 1]>();
+    // SAFETY: the size is not 0.
+    let chunk = || unsafe { std::alloc::alloc(RUN) } as usize / CHUNK;
+    let first = chunk();
+    for _ in 0..CHUNK / RUN.size() {
+        if chunk() != first {
+            break;
+        }
+    }
+}
+
 impl Job {
     fn new(size: usize, rounds: usize) -> Self {
-        Self { size, rounds, objects: vec![std::ptr::null_mut(); rounds] }
+        let objects = vec![std::ptr::null_mut(); rounds];
+        if size > MAX_OBJECT {
+            leave_the_first_chunk();
+        }
+        Self { size, rounds, objects }
     }
 
     fn layout(&self) -> Layout {
