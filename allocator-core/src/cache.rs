@@ -26,7 +26,7 @@ use crate::error::{AllocError, Misuse};
 use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
 use crate::slab::{List, Listed, Slab};
-use crate::sync::{array_of, const_unless_loom, Mutex, Rank};
+use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked};
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
@@ -47,19 +47,18 @@ struct Partial {
     free: usize,
 }
 
+impl Ranked for Partial {
+    const RANK: Rank = Rank::Shard;
+}
+
 /// One lock's worth of a cache, on cache lines of its own.
 #[repr(align(128))]
 struct Shard {
     partial: Mutex<Partial>,
 }
 
-/// All slabs of one size class.
-struct Cache {
-    shards: [Shard; MAX_SHARDS],
-}
-
-/// The caches of all size classes.
-pub struct Caches([Cache; CLASSES]);
+/// The caches of all size classes. Those of one shard lie together: most processes use few shards.
+pub struct Caches([[Shard; CLASSES]; MAX_SHARDS]);
 
 /// What a cache has, as `/proc/slabinfo` counts it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -98,7 +97,7 @@ impl Shard {
     const_unless_loom! {
         fn new() -> Self {
             let none = Partial { dense: List::new(), sparse: List::new(), empty: List::new(), slabs: 0, free: 0 };
-            Self { partial: Mutex::new(Rank::Shard, none) }
+            Self { partial: Mutex::new(none) }
         }
     }
 }
@@ -235,12 +234,12 @@ impl Caches {
     const_unless_loom! {
         /// Caches without slabs. All zeros is the same state.
         pub fn new() -> Self {
-            Self(array_of!(CLASSES, Cache, Cache { shards: array_of!(MAX_SHARDS, Shard, Shard::new()) }))
+            Self(array_of!(MAX_SHARDS, [Shard; CLASSES], array_of!(CLASSES, Shard, Shard::new())))
         }
     }
 
     fn shard(&self, class: SizeClass, shard: usize) -> &Mutex<Partial> {
-        &self.0[class.index()].shards[shard % MAX_SHARDS].partial
+        &self.0[shard % MAX_SHARDS][class.index()].partial
     }
 
     /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call it

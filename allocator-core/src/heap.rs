@@ -23,7 +23,7 @@ use crate::reclaim::Reclaim;
 use crate::size_class::SizeClass;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::const_unless_loom;
-use crate::sys::{die, Os, Unix};
+use crate::sys::{die, Os};
 use crate::thread::{Registry, Thread};
 use crate::units::{Order, PageCount};
 use crate::vmalloc::{Site, Vmalloc};
@@ -32,10 +32,16 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{null_mut, NonNull};
 
-/// A heap. All zeros but for its system and scheme, so a `static` of it costs no space in the binary.
+/// A heap: its system, its scheme, and its parts.
 pub struct Heap {
-    os: Option<&'static dyn Os>,
+    os: &'static dyn Os,
     reclaim: Option<&'static dyn Reclaim>,
+    parts: &'static Parts,
+}
+
+/// What a heap consists of. All zeros, so a `static` of it costs no space in the binary, and no memory where it is not
+/// touched.
+pub struct Parts {
     zone: Zone,
     vmalloc: Vmalloc,
     caches: Caches,
@@ -47,7 +53,7 @@ pub struct Heap {
 }
 
 // SAFETY: every part is made for sharing: atomics, and values under locks.
-unsafe impl Sync for Heap {}
+unsafe impl Sync for Parts {}
 
 /// Figures of a heap, in bytes unless a name says otherwise; exact while no other thread is in the allocator.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -89,21 +95,11 @@ pub struct Stats {
     pub own: usize,
 }
 
-impl Heap {
+impl Parts {
     const_unless_loom! {
-        /// A heap on the system that the process runs on, without unmapping under readers: empty arenas are unmapped,
-        /// and whoever walks them holds a lock.
+        /// Those of an empty heap.
         pub fn new() -> Self {
-            Self::with(None, None)
-        }
-    }
-
-    const_unless_loom! {
-        /// A heap on this system and this reclamation scheme.
-        pub fn with(os: Option<&'static dyn Os>, reclaim: Option<&'static dyn Reclaim>) -> Self {
             Self {
-                os,
-                reclaim,
                 zone: Zone::new(),
                 vmalloc: Vmalloc::new(),
                 caches: Caches::new(),
@@ -114,16 +110,27 @@ impl Heap {
             }
         }
     }
+}
+
+impl Heap {
+    /// A heap of these parts, on this system. Without a scheme, empty arenas are unmapped and whoever walks them holds a
+    /// lock.
+    ///
+    /// # Safety
+    /// No other heap has these parts.
+    pub const unsafe fn new(os: &'static dyn Os, reclaim: Option<&'static dyn Reclaim>, parts: &'static Parts) -> Self {
+        Self { os, reclaim, parts }
+    }
 
     /// The system under it.
     pub fn os(&self) -> &'static dyn Os {
-        self.os.unwrap_or(&Unix)
+        self.os
     }
 
     /// Passes the gate. Nobody may come in twice, so what is public comes in and what is private is inside.
     #[inline(always)]
     fn enter<'a>(&'a self, thread: Option<&'a Thread>) -> Inside<'a> {
-        match self.gate.enter(self.os(), thread.map(Thread::presence)) {
+        match self.parts.gate.enter(self.os(), thread.map(Thread::presence)) {
             Ok(inside) => inside,
             Err(barred) => barred_out(barred),
         }
@@ -131,7 +138,7 @@ impl Heap {
 
     /// The thread's block, if it is one of this heap. A look at a heap is safe with whatever block.
     fn own<'a>(&self, thread: Option<&'a Thread>) -> Option<&'a Thread> {
-        thread.filter(|thread| thread.is_of(&self.registry))
+        thread.filter(|thread| thread.is_of(&self.parts.registry))
     }
 
     fn caller<'a>(&self, thread: Option<&'a Thread>) -> Caller<'a> {
@@ -139,14 +146,14 @@ impl Heap {
     }
 
     fn site(&self) -> Site<'_> {
-        Site { os: self.os(), kept: &self.zone.kept, table: &self.zone.table }
+        Site { os: self.os(), kept: &self.parts.zone.kept, table: &self.parts.zone.table }
     }
 
     fn shards(&self) -> usize {
-        match self.cpus.load(Relaxed) {
+        match self.parts.cpus.load(Relaxed) {
             0 => {
                 let cpus = self.os().cpus().clamp(1, MAX_SHARDS);
-                self.cpus.store(cpus as u32, Relaxed);
+                self.parts.cpus.store(cpus as u32, Relaxed);
                 cpus
             }
             cpus => cpus as usize,
@@ -161,7 +168,7 @@ impl Heap {
         }
         let shards = self.shards();
         // SAFETY: blocks stay mapped as long as the heap.
-        self.registry.attach(self.os(), &self.zone.kept, shards).map(|block| unsafe { block.as_ref() })
+        self.parts.registry.attach(self.os(), &self.parts.zone.kept, shards).map(|block| unsafe { block.as_ref() })
     }
 
     /// Takes the block of a thread that ends back: its objects go home, its handle is dropped.
@@ -181,21 +188,21 @@ impl Heap {
     /// The block is the caller's alone, and not used again.
     unsafe fn empty_and_free(&self, thread: &Thread) -> Result<(), Found> {
         // SAFETY: by contract.
-        unsafe { thread.flush(&self.caches, &self.zone, self.caller(Some(thread))) }?;
+        unsafe { thread.flush(&self.parts.caches, &self.parts.zone, self.caller(Some(thread))) }?;
         if let Some(reclaim) = self.reclaim {
             // SAFETY: by contract; nothing here leaves a thread protected.
             unsafe { reclaim.leave(thread.slot()) };
         }
         // SAFETY: by contract; it holds nothing any more.
-        unsafe { self.registry.detach(self.os(), NonNull::from(thread)) };
+        unsafe { self.parts.registry.detach(self.os(), NonNull::from(thread)) };
         Ok(())
     }
 
     /// Frees the blocks of threads that a fork left behind.
     fn adopt_orphans(&self) -> Result<(), Found> {
-        for orphan in self.registry.adopt(self.os()) {
+        for orphan in self.parts.registry.adopt(self.os()) {
             // SAFETY: its thread is no more, and it was outside when it went: what it had is whole.
-            unsafe { orphan.settle(&self.zone) };
+            unsafe { orphan.settle(&self.parts.zone) };
             // SAFETY: as above.
             unsafe { self.empty_and_free(orphan) }?;
         }
@@ -207,19 +214,19 @@ impl Heap {
     /// out, and the child will not be able to use the heap.
     pub fn before_fork(&self, thread: Option<&Thread>) {
         let thread = self.own(thread);
-        self.gate.close(self.os(), thread.map(Thread::presence), || self.registry.presences());
+        self.parts.gate.close(self.os(), thread.map(Thread::presence), || self.parts.registry.presences());
     }
 
     /// To be called after `fork` in the parent.
     pub fn after_fork_in_parent(&self) {
-        self.gate.open(self.os());
+        self.parts.gate.open(self.os());
     }
 
     /// To be called after `fork` in the child. What other threads had in their sheaves is kept until somebody needs it;
     /// what they had from the heap stays allocated.
     pub fn after_fork_in_child(&self, thread: Option<&Thread>) {
-        if self.gate.open_in_child(self.os(), self.registry.presences()) {
-            self.registry.fork(self.os(), self.own(thread));
+        if self.parts.gate.open_in_child(self.os(), self.parts.registry.presences()) {
+            self.parts.registry.fork(self.os(), self.own(thread));
         }
     }
 
@@ -227,7 +234,7 @@ impl Heap {
     ///
     /// # Safety
     /// The calling thread has `thread`.
-    pub unsafe fn alloc(&'static self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+    pub unsafe fn alloc(&self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
         unsafe { self.obtain(thread, layout, true) }.map(|(ptr, _)| ptr)
     }
@@ -239,7 +246,7 @@ impl Heap {
     /// # Safety
     /// As for [`Heap::alloc`].
     unsafe fn obtain(
-        &'static self,
+        &self,
         thread: Option<&Thread>,
         layout: Layout,
         dense: bool,
@@ -294,30 +301,27 @@ impl Heap {
     unsafe fn shrink(&self, thread: Option<&Thread>) {
         let caller = self.caller(thread);
         // SAFETY: by contract.
-        let flushed = thread.map_or(Ok(()), |thread| unsafe { thread.flush(&self.caches, &self.zone, caller) });
+        let flushed =
+            thread.map_or(Ok(()), |thread| unsafe { thread.flush(&self.parts.caches, &self.parts.zone, caller) });
         let adopted = flushed.and_then(|()| self.adopt_orphans());
-        if let Err(found) = adopted.and_then(|()| self.caches.shrink(&self.zone, caller)) {
+        if let Err(found) = adopted.and_then(|()| self.parts.caches.shrink(&self.parts.zone, caller)) {
             self.found(found);
         }
     }
 
     /// Gives empty arenas back to the system, and what it did not take back before.
-    fn retire(&'static self, thread: Option<&Thread>) -> usize {
+    fn retire(&self, thread: Option<&Thread>) -> usize {
         let caller = self.caller(thread);
-        self.zone.retire_empty(caller);
-        self.zone.collect(caller);
-        self.zone.kept.shrink(caller.os)
+        self.parts.zone.retire_empty(caller);
+        self.parts.zone.collect(caller);
+        self.parts.zone.kept.shrink(caller.os)
     }
 
     /// Allocates memory that reads as zeros.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
-    pub unsafe fn alloc_zeroed(
-        &'static self,
-        thread: Option<&Thread>,
-        layout: Layout,
-    ) -> Result<NonNull<u8>, AllocError> {
+    pub unsafe fn alloc_zeroed(&self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
         let (ptr, zero) = unsafe { self.obtain(thread, layout, false) }?;
         if !zero {
@@ -347,11 +351,11 @@ impl Heap {
         let caller = self.caller(thread);
         let Some(thread) = thread else {
             let mut one = [null_mut()];
-            self.caches.refill(&self.zone, caller, class, 0, &mut one)?;
+            self.parts.caches.refill(&self.parts.zone, caller, class, 0, &mut one)?;
             return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
         };
         // SAFETY: by contract.
-        unsafe { thread.refill(&self.caches, &self.zone, caller, class, self.registry.peers(thread)) }
+        unsafe { thread.refill(&self.parts.caches, &self.parts.zone, caller, class, self.parts.registry.peers(thread)) }
     }
 
     /// Notes that the program has `size` bytes of an object now: whoever pops one from a sheaf says so. Does nothing
@@ -359,7 +363,7 @@ impl Heap {
     #[inline(always)]
     pub fn hand_out(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
         poison::unpoison(object, size);
-        if !live::hand_out(&self.zone, object, class) {
+        if !live::hand_out(&self.parts.zone, object, class) {
             die(format_args!("{class} hands out {object:p}, which it has not: the heap is damaged"));
         }
     }
@@ -368,7 +372,7 @@ impl Heap {
     /// a misuse is found here and ends the process; without it this does nothing.
     #[inline(always)]
     pub fn take_back(&self, object: NonNull<u8>, class: SizeClass) {
-        if let Err(found) = live::take_back(&self.zone, object, class) {
+        if let Err(found) = live::take_back(&self.parts.zone, object, class) {
             self.found(found);
         }
         if poison::ON {
@@ -391,7 +395,7 @@ impl Heap {
     /// Checks what is about to be copied to an object of another class: what is not what it is said to be must not be. A
     /// misuse that is found ends the process.
     pub fn check_object(&self, object: NonNull<u8>, class: SizeClass) {
-        if let Err(found) = live::check(&self.zone, object.as_ptr(), class) {
+        if let Err(found) = live::check(&self.parts.zone, object.as_ptr(), class) {
             self.found(found);
         }
     }
@@ -405,9 +409,9 @@ impl Heap {
         align: Order,
         dense: bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
-        match self.zone.alloc_pages(self.caller(thread), pages, align) {
+        match self.parts.zone.alloc_pages(self.caller(thread), pages, align) {
             Ok(run) => {
-                let map = self.zone.map_of(run.ptr.as_ptr());
+                let map = self.parts.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
                 poison::unpoison(run.ptr, layout.size());
                 Ok((run.ptr, run.zero))
@@ -419,7 +423,7 @@ impl Heap {
     }
 
     fn alloc_area(&self, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
-        self.vmalloc.alloc(self.site(), layout, dense)
+        self.parts.vmalloc.alloc(self.site(), layout, dense)
     }
 
     /// Frees. A misuse that is found ends the process.
@@ -455,16 +459,18 @@ impl Heap {
     unsafe fn free_object(&self, thread: Option<&Thread>, ptr: NonNull<u8>, class: SizeClass) -> Result<(), Found> {
         let caller = self.caller(thread);
         let Some(thread) = thread else {
-            return self.caches.flush(&self.zone, caller, class, &[ptr.as_ptr()]);
+            return self.parts.caches.flush(&self.parts.zone, caller, class, &[ptr.as_ptr()]);
         };
         // SAFETY: by contract.
-        unsafe { thread.overflow(&self.caches, &self.zone, caller, class, ptr, self.registry.peers(thread)) }
+        unsafe {
+            thread.overflow(&self.parts.caches, &self.parts.zone, caller, class, ptr, self.parts.registry.peers(thread))
+        }
     }
 
     /// Takes a run or an area from whoever else might free or resize it: of several threads exactly one succeeds.
     #[inline]
     fn claim(&self, ptr: NonNull<u8>, layout: Layout) -> Result<Claimed<'_>, Misuse> {
-        match self.zone.table.owner(ptr.as_ptr() as usize) {
+        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
             Owner::Chunk(map) => {
                 let (page, pages) = run_of(map, ptr, Route::of(layout))?;
                 if !map.replace_tag(page, Tag::run(pages), Tag::NONE) {
@@ -472,7 +478,9 @@ impl Heap {
                 }
                 Ok(Claimed::Run(map, ptr, pages))
             }
-            Owner::Area(record) => self.vmalloc.claim(self.site(), record, ptr, layout).map(|()| Claimed::Area(record)),
+            Owner::Area(record) => {
+                self.parts.vmalloc.claim(self.site(), record, ptr, layout).map(|()| Claimed::Area(record))
+            }
             Owner::Nobody => Err(Misuse::Foreign),
         }
     }
@@ -486,11 +494,11 @@ impl Heap {
         match claimed {
             Claimed::Run(map, ptr, pages) => {
                 poison::poison(ptr, pages.bytes());
-                self.zone.free_pages(map, ptr.as_ptr() as usize, pages)
+                self.parts.zone.free_pages(map, ptr.as_ptr() as usize, pages)
             }
             Claimed::Area(record) => {
                 // SAFETY: claimed, and by contract.
-                unsafe { self.vmalloc.release(self.site(), record) };
+                unsafe { self.parts.vmalloc.release(self.site(), record) };
                 Ok(())
             }
         }
@@ -501,7 +509,7 @@ impl Heap {
     /// # Safety
     /// As for [`Heap::free`]; `new_size`, rounded up to the alignment, does not exceed `isize::MAX`.
     pub unsafe fn realloc(
-        &'static self,
+        &self,
         thread: Option<&Thread>,
         ptr: NonNull<u8>,
         layout: Layout,
@@ -534,7 +542,7 @@ impl Heap {
             copy();
             if let (Claimed::Run(map, run, pages), Route::Area) = (&large, Route::of(new)) {
                 // It has outgrown the arenas for good, and nobody else needs so much so soon.
-                self.zone.discard_pages(self.os(), map, *run, *pages);
+                self.parts.zone.discard_pages(self.os(), map, *run, *pages);
             }
             // SAFETY: by contract; its content has been copied.
             unsafe { self.release(large) }
@@ -575,9 +583,9 @@ impl Heap {
 
     /// That a run or an area begins at `ptr` and has this layout, which goes that way.
     fn check_large(&self, ptr: NonNull<u8>, layout: Layout, route: Route) -> Result<(), Misuse> {
-        match self.zone.table.owner(ptr.as_ptr() as usize) {
+        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
             Owner::Chunk(map) => run_of(map, ptr, route).map(|_| ()),
-            Owner::Area(record) => self.vmalloc.check(record, ptr, layout),
+            Owner::Area(record) => self.parts.vmalloc.check(record, ptr, layout),
             Owner::Nobody => Err(Misuse::Foreign),
         }
     }
@@ -593,11 +601,11 @@ impl Heap {
         (layout, is): (Layout, Route),
         (new, wanted): (Layout, Route),
     ) -> Result<Option<NonNull<u8>>, Misuse> {
-        match self.zone.table.owner(ptr.as_ptr() as usize) {
+        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
             Owner::Chunk(map) => {
                 let (page, has) = run_of(map, ptr, is)?;
                 let Route::Run(wants, _) = wanted else { return Ok(None) };
-                if wants > has && !self.zone.extend_pages(map, ptr.as_ptr() as usize, has, wants - has) {
+                if wants > has && !self.parts.zone.extend_pages(map, ptr.as_ptr() as usize, has, wants - has) {
                     return Ok(None);
                 }
                 // Before a tail goes: the pages behind the new end are not ours to speak of any more. Who frees or
@@ -607,17 +615,17 @@ impl Heap {
                 }
                 poison::fit(ptr, new.size(), wants.max(has).bytes());
                 if wants < has {
-                    self.zone.free_pages(map, ptr.as_ptr() as usize + wants.bytes(), has - wants)?;
+                    self.parts.zone.free_pages(map, ptr.as_ptr() as usize + wants.bytes(), has - wants)?;
                 }
                 Ok(Some(ptr))
             }
             // A run that no arena could hold is an area too; it stays one as long as it is too long for a chunk.
             Owner::Area(record) => match wanted {
                 Route::Run(pages, _) if pages.get() <= PAGES_PER_CHUNK => {
-                    self.vmalloc.check(record, ptr, layout).map(|()| None)
+                    self.parts.vmalloc.check(record, ptr, layout).map(|()| None)
                 }
                 // SAFETY: by contract.
-                _ => unsafe { self.vmalloc.resize(self.site(), record, ptr, layout, new) },
+                _ => unsafe { self.parts.vmalloc.resize(self.site(), record, ptr, layout, new) },
             },
             Owner::Nobody => Err(Misuse::Foreign),
         }
@@ -626,17 +634,17 @@ impl Heap {
     /// Sets memory aside for one call into a library that allocates through this heap and cannot be told that there is
     /// none; until [`Heap::leave_library`] the thread's requests must go to [`Heap::library_alloc`]. False: do without.
     pub fn enter_library(&self) -> bool {
-        self.mempool.promise(self.os(), &self.zone.kept)
+        self.parts.mempool.promise(self.os(), &self.parts.zone.kept)
     }
 
     /// The end of what [`Heap::enter_library`] began.
     pub fn leave_library(&self) {
-        self.mempool.release(self.os());
+        self.parts.mempool.release(self.os());
     }
 
     /// Memory for the library: up to [`Mempool::ELEMENT`] bytes, counted apart.
     pub fn library_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
-        (layout.size().max(layout.align()) <= Mempool::ELEMENT).then(|| self.mempool.alloc(self.os())).flatten()
+        (layout.size().max(layout.align()) <= Mempool::ELEMENT).then(|| self.parts.mempool.alloc(self.os())).flatten()
     }
 
     /// Frees memory of the library.
@@ -645,7 +653,7 @@ impl Heap {
     /// It came from [`Heap::library_alloc`], and nobody uses it any more.
     pub unsafe fn library_free(&self, ptr: NonNull<u8>) {
         // SAFETY: by contract.
-        unsafe { self.mempool.free(self.os(), ptr) };
+        unsafe { self.parts.mempool.free(self.os(), ptr) };
     }
 
     /// Gives back what is not needed: the calling thread's sheaves, empty slabs, resident free pages, empty arenas,
@@ -654,21 +662,21 @@ impl Heap {
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
-    pub unsafe fn reclaim(&'static self, thread: Option<&Thread>) -> usize {
+    pub unsafe fn reclaim(&self, thread: Option<&Thread>) -> usize {
         let _inside = self.enter(thread);
         // SAFETY: by contract.
         unsafe { self.shrink(thread) };
-        let bytes = self.zone.purge(self.caller(thread)) + self.retire(thread);
-        self.registry.shrink(self.os());
+        let bytes = self.parts.zone.purge(self.caller(thread)) + self.retire(thread);
+        self.parts.registry.shrink(self.os());
         bytes
     }
 
     /// True if `address` lies in an arena of this heap, or is the start of one of its areas.
     pub fn owns(&self, address: usize) -> bool {
-        match self.zone.table.holder(address) {
+        match self.parts.zone.table.holder(address) {
             Owner::Nobody => false,
             Owner::Chunk(_) => true,
-            Owner::Area(record) => self.vmalloc.begins_at(record, address),
+            Owner::Area(record) => self.parts.vmalloc.begins_at(record, address),
         }
     }
 
@@ -676,8 +684,8 @@ impl Heap {
     pub fn usage(&self, thread: Option<&Thread>, class: SizeClass) -> Usage {
         let thread = self.own(thread);
         let _inside = self.enter(thread);
-        let mut usage = self.caches.usage(self.caller(thread), class);
-        usage.out = usage.out.saturating_sub(self.registry.cached(class));
+        let mut usage = self.parts.caches.usage(self.caller(thread), class);
+        usage.out = usage.out.saturating_sub(self.parts.registry.cached(class));
         usage
     }
 
@@ -685,7 +693,7 @@ impl Heap {
     pub fn count_blocks(&self, thread: Option<&Thread>, blocks: &mut [usize]) {
         let thread = self.own(thread);
         let _inside = self.enter(thread);
-        self.zone.each_arena(self.caller(thread), &mut |arena| {
+        self.parts.zone.each_arena(self.caller(thread), &mut |arena| {
             arena.buddy().count_blocks(blocks);
             true
         });
@@ -700,17 +708,17 @@ impl Heap {
 
     fn figures(&self, thread: Option<&Thread>) -> Stats {
         let (caller, os) = (self.caller(thread), self.os());
-        let mut stats = Stats { threads: self.registry.live(os), ..Stats::default() };
-        (stats.areas, stats.area_bytes) = self.vmalloc.usage(os);
+        let mut stats = Stats { threads: self.parts.registry.live(os), ..Stats::default() };
+        (stats.areas, stats.area_bytes) = self.parts.vmalloc.usage(os);
         for class in SizeClass::all() {
-            let usage = self.caches.usage(caller, class);
-            let cached = self.registry.cached(class).min(usage.out);
+            let usage = self.parts.caches.usage(caller, class);
+            let cached = self.parts.registry.cached(class).min(usage.out);
             stats.slab_objects += usage.out - cached;
             stats.slab_bytes += (usage.out - cached) * class.size();
             stats.cached_objects += cached;
             stats.slab_pages += usage.slabs * class.slab_pages() as usize;
         }
-        self.zone.each_arena(caller, &mut |arena| {
+        self.parts.zone.each_arena(caller, &mut |arena| {
             let (free, dirty) = arena.buddy().free_pages();
             stats.arenas += 1;
             stats.reserved += arena.bytes();
@@ -730,10 +738,10 @@ impl Heap {
             true
         });
         // The walk may have asked for memory for the reclamation scheme.
-        stats.internal_objects = self.mempool.in_use(os);
-        stats.kept = self.zone.kept.bytes(os);
-        stats.own += self.zone.table.own_bytes() + self.vmalloc.own_bytes(os);
-        stats.own += self.mempool.own_bytes(os) + self.registry.own_bytes(os);
+        stats.internal_objects = self.parts.mempool.in_use(os);
+        stats.kept = self.parts.zone.kept.bytes(os);
+        stats.own += self.parts.zone.table.own_bytes() + self.parts.vmalloc.own_bytes(os);
+        stats.own += self.parts.mempool.own_bytes(os) + self.parts.registry.own_bytes(os);
         stats
     }
 
@@ -747,14 +755,14 @@ impl Heap {
     /// The figures of a heap whose invariants all hold.
     fn validated(&self, thread: Option<&Thread>) -> Result<Stats, &'static str> {
         let caller = self.caller(thread);
-        self.caches.validate(caller)?;
-        self.vmalloc.validate(self.os())?;
+        self.parts.caches.validate(caller)?;
+        self.parts.vmalloc.validate(self.os())?;
         if let Some(thread) = thread {
             // SAFETY: a block is not `Sync`, so who has a reference to it is its thread.
-            unsafe { thread.validate(&self.caches, &self.zone, caller) }?;
+            unsafe { thread.validate(&self.parts.caches, &self.parts.zone, caller) }?;
         }
         let mut found = Ok(());
-        self.zone.each_arena(caller, &mut |arena| {
+        self.parts.zone.each_arena(caller, &mut |arena| {
             found = found.and_then(|()| arena.validate());
             found.is_ok()
         });
@@ -763,7 +771,7 @@ impl Heap {
         let stats = self.figures(thread);
         if CHECKED {
             let apart = self.live_objects(caller)?.abs_diff(stats.slab_objects);
-            if apart > self.registry.lost(self.os()) {
+            if apart > self.parts.registry.lost(self.os()) {
                 return Err("heap: objects that are out are not the live ones (Lv2)");
             }
         }
@@ -798,7 +806,7 @@ impl Heap {
     }
 
     fn place(&self, address: usize) -> Place {
-        let map = match self.zone.table.owner(address) {
+        let map = match self.parts.zone.table.owner(address) {
             Owner::Nobody => return Place::Nowhere,
             Owner::Area(_) => return Place::In(Route::Area),
             Owner::Chunk(map) => map,
@@ -815,7 +823,7 @@ impl Heap {
     fn run_around(&self, address: usize) -> Option<PageCount> {
         for back in 1..VMALLOC_THRESHOLD / PAGE_SIZE {
             let below = address.checked_sub(back * PAGE_SIZE)?;
-            let Owner::Chunk(map) = self.zone.table.owner(below) else { return None };
+            let Owner::Chunk(map) = self.parts.zone.table.owner(below) else { return None };
             match map.tag(map.page_of(below)).kind() {
                 Kind::None => {}
                 Kind::Slab { .. } => return None,
@@ -828,7 +836,7 @@ impl Heap {
     /// Objects that the program has, by their bits.
     fn live_objects(&self, caller: Caller<'_>) -> Result<usize, &'static str> {
         let mut objects = Ok(0);
-        self.zone.each_arena(caller, &mut |arena| {
+        self.parts.zone.each_arena(caller, &mut |arena| {
             for map in (0..arena.committed()).map(|c| arena.map(c)) {
                 for page in 0..PAGES_PER_CHUNK as usize {
                     if let Kind::Slab { back: 0, .. } = map.tag(page).kind() {
@@ -864,7 +872,7 @@ impl Heap {
             return Err("audit: slabs are left");
         }
         let mut whole = true;
-        self.zone.each_arena(self.caller(thread), &mut |arena| {
+        self.parts.zone.each_arena(self.caller(thread), &mut |arena| {
             let mut blocks = [0; PAGES_PER_CHUNK.trailing_zeros() as usize + 1];
             arena.buddy().count_blocks(&mut blocks);
             whole &= blocks[PAGES_PER_CHUNK.trailing_zeros() as usize] == arena.committed() as usize;

@@ -14,7 +14,7 @@
 //! - Me2: whoever has a promise of `n` gets `n` elements.
 
 use crate::config::PAGE_SIZE;
-use crate::sync::{const_unless_loom, Mutex, Rank};
+use crate::sync::{const_unless_loom, Mutex, Rank, Ranked};
 use crate::sys::{Kept, Os};
 use core::ptr::{null_mut, NonNull};
 
@@ -40,6 +40,10 @@ pub struct Mempool {
     pool: Mutex<Pool>,
 }
 
+impl Ranked for Pool {
+    const RANK: Rank = Rank::Registry;
+}
+
 impl Mempool {
     /// Bytes in an element, and its alignment.
     pub const ELEMENT: usize = if cfg!(loom) { 8 } else { 4096 };
@@ -51,7 +55,7 @@ impl Mempool {
     const_unless_loom! {
         /// An empty pool.
         pub fn new() -> Self {
-            Self { pool: Mutex::new(Rank::Registry, Pool { list: null_mut(), free: 0, promised: 0, out: 0 }) }
+            Self { pool: Mutex::new(Pool { list: null_mut(), free: 0, promised: 0, out: 0 }) }
         }
     }
 

@@ -16,7 +16,7 @@
 //! `generation` is not the registry's. They are adopted, that is emptied and freed, when memory or a block is wanted.
 //!
 //! # Invariants
-//! - Th1: a block is in the free list, or exactly one thread has it, or it is an orphan.
+//! - Th1: a block was never used, or is in the free list, or exactly one thread has it, or it is an orphan.
 //! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
 
 use crate::cache::{Caches, Found, Refilled, BATCH};
@@ -33,7 +33,7 @@ use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{const_unless_loom, lay, Mutex, Rank, UnwatchedU32, Zeroed};
+use crate::sync::{const_unless_loom, lay, Mutex, Rank, Ranked, UnwatchedU32, Zeroed};
 use crate::sys::{Kept, Os};
 use crate::zone::{Caller, Zone};
 use core::mem::size_of;
@@ -293,8 +293,11 @@ impl Thread {
 
 struct Blocks {
     free: *mut Thread,
+    /// Blocks of the youngest mapping that were never used, and the first of them: not even touched yet.
+    fresh: u32,
+    next_fresh: *mut Thread,
     live: usize,
-    made: u32,
+    mappings: usize,
     /// Forks that led to this process.
     forks: u32,
     orphans: usize,
@@ -309,8 +312,12 @@ impl Blocks {
     }
 }
 
-// SAFETY: the free blocks belong to the list, and the list to the lock around it.
+// SAFETY: blocks that are free or were never used belong to the lock around them.
 unsafe impl Send for Blocks {}
+
+impl Ranked for Blocks {
+    const RANK: Rank = Rank::Registry;
+}
 
 /// All thread blocks of a heap.
 pub struct Registry {
@@ -327,17 +334,16 @@ impl Registry {
             Self {
                 all: AtomicPtr::new(null_mut()),
                 in_shard: [const { UnwatchedU32::new(0) }; MAX_SHARDS],
-                blocks: Mutex::new(
-                    Rank::Registry,
-                    Blocks {
-                        free: null_mut(),
-                        live: 0,
-                        made: 0,
-                        forks: 0,
-                        orphans: 0,
-                        lost: 0,
-                    },
-                ),
+                blocks: Mutex::new(Blocks {
+                    free: null_mut(),
+                    fresh: 0,
+                    next_fresh: null_mut(),
+                    live: 0,
+                    mappings: 0,
+                    forks: 0,
+                    orphans: 0,
+                    lost: 0,
+                }),
             }
         }
     }
@@ -345,13 +351,16 @@ impl Registry {
     /// A block for a thread that begins. `None` if the system refuses memory for one.
     pub fn attach(&self, os: &dyn Os, kept: &Kept, shards: usize) -> Option<NonNull<Thread>> {
         let mut blocks = self.blocks.lock(os);
-        if blocks.free.is_null() {
-            self.make(os, kept, &mut blocks)?;
-        }
-        let block = NonNull::new(blocks.free)?;
-        // SAFETY: blocks stay mapped; this one is free.
+        let block = match NonNull::new(blocks.free) {
+            None => self.make(os, kept, &mut blocks)?,
+            Some(block) => {
+                // SAFETY: blocks stay mapped; this one is free.
+                blocks.free = unsafe { block.as_ref() }.next_free.load(Relaxed);
+                block
+            }
+        };
+        // SAFETY: blocks stay mapped.
         let thread = unsafe { block.as_ref() };
-        blocks.free = thread.next_free.load(Relaxed);
         thread.generation.store(blocks.generation(), Relaxed);
         let fewest =
             self.in_shard[..shards.clamp(1, MAX_SHARDS)].iter().enumerate().min_by_key(|(_, n)| n.load(Relaxed));
@@ -362,23 +371,24 @@ impl Registry {
         Some(block)
     }
 
-    fn make(&self, os: &dyn Os, kept: &Kept, blocks: &mut Blocks) -> Option<()> {
-        let memory = kept.map(os, THREAD_BATCH * size_of::<Thread>())?;
-        // SAFETY: the new mapping is aligned to a page of the system, and holds zeros, which are valid blocks.
-        let first = unsafe { lay::<Thread>(memory, THREAD_BATCH) };
-        for i in (0..THREAD_BATCH).rev() {
-            // SAFETY: inside the new mapping.
-            let block = unsafe { first.add(i) };
-            // SAFETY: mapped, and nobody else knows it.
-            let new = unsafe { block.as_ref() };
-            new.registry.store(core::ptr::from_ref(self).cast_mut(), Relaxed);
-            blocks.made += 1;
-            new.next.store(self.all.load(Relaxed), Relaxed);
-            new.next_free.store(blocks.free, Relaxed);
-            blocks.free = block.as_ptr();
-            self.all.store(block.as_ptr(), Release);
+    /// A block that was never used.
+    fn make(&self, os: &dyn Os, kept: &Kept, blocks: &mut Blocks) -> Option<NonNull<Thread>> {
+        if blocks.fresh == 0 {
+            let memory = kept.map(os, THREAD_BATCH * size_of::<Thread>())?;
+            // SAFETY: the new mapping is aligned to a page of the system, and holds zeros, which are valid blocks.
+            blocks.next_fresh = unsafe { lay::<Thread>(memory, THREAD_BATCH) }.as_ptr();
+            blocks.fresh = THREAD_BATCH as u32;
+            blocks.mappings += 1;
         }
-        Some(())
+        let block = NonNull::new(blocks.next_fresh)?;
+        blocks.fresh -= 1;
+        blocks.next_fresh = blocks.next_fresh.wrapping_add(1);
+        // SAFETY: mapped, and nobody else knows it.
+        let new = unsafe { block.as_ref() };
+        new.registry.store(core::ptr::from_ref(self).cast_mut(), Relaxed);
+        new.next.store(self.all.load(Relaxed), Relaxed);
+        self.all.store(block.as_ptr(), Release);
+        Some(block)
     }
 
     /// Takes the block of a thread that ends back.
@@ -461,8 +471,7 @@ impl Registry {
 
     /// Bytes mapped for blocks.
     pub fn own_bytes(&self, os: &dyn Os) -> usize {
-        let batch = os.whole_pages(THREAD_BATCH * size_of::<Thread>());
-        self.blocks.lock(os).made as usize / THREAD_BATCH * batch
+        self.blocks.lock(os).mappings * os.whole_pages(THREAD_BATCH * size_of::<Thread>())
     }
 
     /// Threads that have the shard of this one, at about this moment.

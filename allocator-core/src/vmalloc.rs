@@ -17,7 +17,7 @@ use crate::error::{AllocError, Misuse};
 use crate::page::AddressTable;
 use crate::poison;
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
-use crate::sync::{const_unless_loom, Mutex, Rank};
+use crate::sync::{const_unless_loom, Mutex, Rank, Ranked};
 use crate::sys::{Kept, Os, Reservation};
 use core::alloc::Layout;
 use core::mem::size_of;
@@ -91,11 +91,15 @@ pub struct Vmalloc {
     records: Mutex<Records>,
 }
 
+impl Ranked for Records {
+    const RANK: Rank = Rank::Vmalloc;
+}
+
 impl Vmalloc {
     const_unless_loom! {
         /// No areas.
         pub fn new() -> Self {
-            Self { records: Mutex::new(Rank::Vmalloc, Records { free: null_mut(), made: 0, areas: 0, bytes: 0 }) }
+            Self { records: Mutex::new(Records { free: null_mut(), made: 0, areas: 0, bytes: 0 }) }
         }
     }
 

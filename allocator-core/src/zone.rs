@@ -42,7 +42,7 @@ use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{array_of, const_unless_loom, recheck, Mutex, Rank};
+use crate::sync::{array_of, const_unless_loom, recheck, Mutex, Rank, Ranked};
 use crate::sys::{die, Kept, Os};
 use crate::units::{Order, PageCount};
 use core::ptr::{null_mut, NonNull};
@@ -71,6 +71,10 @@ struct Growth {
     unlinked: usize,
 }
 
+impl Ranked for Growth {
+    const RANK: Rank = Rank::Zone;
+}
+
 /// The arenas of one policy.
 pub struct Zone {
     arenas: [AtomicPtr<Arena>; MAX_ARENAS],
@@ -92,7 +96,7 @@ impl Zone {
                 arenas: array_of!(MAX_ARENAS, AtomicPtr<Arena>, AtomicPtr::new(null_mut())),
                 top: AtomicUsize::new(0),
                 generation: AtomicU32::new(0),
-                growth: Mutex::new(Rank::Zone, Growth { reserved: 0, bound: 0, unlinked: 0 }),
+                growth: Mutex::new(Growth { reserved: 0, bound: 0, unlinked: 0 }),
                 table: AddressTable::new(),
                 kept: Kept::new(),
             }

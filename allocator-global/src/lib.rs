@@ -24,10 +24,11 @@ mod tls;
 
 pub use allocator_core::heap::Stats;
 
-use allocator_core::heap::Heap;
+use allocator_core::heap::{Heap, Parts};
 use allocator_core::reclaim::{Epoch, Hooks};
 use allocator_core::size_class::SizeClass;
 use allocator_core::slabinfo::{BuddyInfo, SlabInfo};
+use allocator_core::sys::Unix;
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 use core::ptr::{null_mut, NonNull};
@@ -35,8 +36,11 @@ use core::ptr::{null_mut, NonNull};
 /// How crossbeam-epoch is called from inside the allocator that it allocates with.
 static EPOCH: Epoch = Epoch::new(Hooks { enter: lifecycle::enter_library, leave: lifecycle::leave_library });
 
+static PARTS: Parts = Parts::new();
+
 /// The heap of this process.
-static HEAP: Heap = Heap::with(None, Some(&EPOCH));
+// SAFETY: no other heap has its parts.
+static HEAP: Heap = unsafe { Heap::new(&Unix, Some(&EPOCH), &PARTS) };
 
 /// The allocator. Zero-sized: all values name the one heap of the process.
 ///

@@ -5,7 +5,7 @@
 
 use crate::ops::{Direct, Subject};
 use crate::Violation;
-use allocator_core::heap::{Heap, Stats};
+use allocator_core::heap::{Heap, Parts, Stats};
 use allocator_core::reclaim::Epoch;
 use allocator_core::slabinfo::{BuddyInfo, SlabInfo};
 use allocator_core::sys::{FaultyOs, Plan, Unix};
@@ -170,7 +170,9 @@ impl Front for Process {
 
 static OS: FaultyOs<Unix> = FaultyOs::new(Unix);
 static EPOCH: Epoch = Epoch::beside();
-static HEAP: Heap = Heap::with(Some(&OS), Some(&EPOCH));
+static PARTS: Parts = Parts::new();
+// SAFETY: no other heap has its parts.
+static HEAP: Heap = unsafe { Heap::new(&OS, Some(&EPOCH), &PARTS) };
 
 /// The calling thread's block of `HEAP`; given back when the thread ends.
 struct Attached(Cell<Option<&'static Thread>>);

@@ -5,7 +5,7 @@ use super::*;
 use crate::cache::BATCH;
 use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};
 use crate::reclaim::Epoch;
-use crate::sys::{Call, FaultyOs, Plan};
+use crate::sys::{Call, FaultyOs, Plan, Unix};
 use std::boxed::Box;
 use std::vec::Vec;
 use std::{format, vec};
@@ -19,7 +19,13 @@ struct Setup {
 fn setup(with_epoch: bool) -> Setup {
     let os = forever(FaultyOs::new(Unix));
     let scheme = with_epoch.then(|| forever(Epoch::beside()) as &dyn Reclaim);
-    Setup { os, heap: forever(Heap::with(Some(os), scheme)) }
+    Setup { os, heap: heap_on(os, scheme) }
+}
+
+/// A heap of its own.
+fn heap_on(os: &'static dyn Os, scheme: Option<&'static dyn Reclaim>) -> &'static Heap {
+    // SAFETY: the parts are this heap's.
+    forever(unsafe { Heap::new(os, scheme, forever(Parts::new())) })
 }
 
 /// A value that stays, and stays reachable: a leak checker can tell it from one that was lost.
@@ -243,13 +249,13 @@ fn an_arena_is_not_emptied_out_while_somebody_is_leaving_it() {
     let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
     blocks.into_iter().for_each(|b| b.free(heap, thread));
     let mut checked = 0;
-    heap.zone.each_arena(heap.caller(thread), &mut |arena| {
+    heap.parts.zone.each_arena(heap.caller(thread), &mut |arena| {
         let leaving = arena.leaving();
-        assert!(!arena.empty_out(&heap.zone.table));
+        assert!(!arena.empty_out(&heap.parts.zone.table));
         drop(leaving);
         arena.validate().unwrap();
-        assert!(arena.empty_out(&heap.zone.table));
-        arena.refill(&heap.zone.table);
+        assert!(arena.empty_out(&heap.parts.zone.table));
+        arena.refill(&heap.parts.zone.table);
         checked += 1;
         true
     });
@@ -341,13 +347,13 @@ fn pages_that_were_purged_need_no_zeroing() {
     let thread = heap.attach();
     let big = layout(CHUNK_SIZE, 8);
     let zero_known = || {
-        let run = heap.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO).unwrap();
-        let Owner::Chunk(map) = heap.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
+        let run = heap.parts.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO).unwrap();
+        let Owner::Chunk(map) = heap.parts.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
         poison::unpoison(run.ptr, CHUNK_SIZE);
         // SAFETY: ours.
         let zero = unsafe { core::slice::from_raw_parts(run.ptr.as_ptr(), CHUNK_SIZE) }.iter().all(|b| *b == 0);
         assert!(!run.zero || zero, "known to be zero, but is not");
-        heap.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
+        heap.parts.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
         run.zero
     };
     assert!(zero_known(), "fresh");
@@ -505,9 +511,9 @@ fn what_nobody_can_hold_is_refused() {
 fn is_free(heap: &'static Heap, map: &ChunkMap, page: usize) -> bool {
     let address = map.base() as usize + page * PAGE_SIZE;
     let (before, one) = (address - PAGE_SIZE, PageCount::new(1));
-    let free = heap.zone.extend_pages(map, before, one, one);
+    let free = heap.parts.zone.extend_pages(map, before, one, one);
     if free {
-        heap.zone.free_pages(map, address, one).unwrap();
+        heap.parts.zone.free_pages(map, address, one).unwrap();
     }
     free
 }
@@ -519,7 +525,7 @@ fn validate_finds_what_is_wrong() {
     let run = Block::new(heap, thread, layout(4 * PAGE_SIZE, 8), 1).unwrap();
     let object = Block::new(heap, thread, layout(64, 8), 1).unwrap();
     heap.validate(thread).unwrap();
-    let Owner::Chunk(map) = heap.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
+    let Owner::Chunk(map) = heap.parts.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
     let page = map.page_of(run.ptr.as_ptr() as usize);
     for (at, wrong) in [(page, Tag::NONE), (page, Tag::run(PageCount::new(5))), (page + 1, Tag::run(PageCount::new(1)))]
     {
@@ -528,14 +534,14 @@ fn validate_finds_what_is_wrong() {
         assert!(heap.validate(thread).is_err(), "{wrong:?}");
         map.set_tag(at, right);
     }
-    let Owner::Chunk(map) = heap.zone.table.owner(object.ptr.as_ptr() as usize) else { panic!() };
+    let Owner::Chunk(map) = heap.parts.zone.table.owner(object.ptr.as_ptr() as usize) else { panic!() };
     let free = (0..64).rev().find(|p| map.tag(*p) == Tag::NONE && is_free(heap, map, *p)).unwrap();
     map.set_tag(free, Tag::slab(0, 0, 0));
     assert!(heap.validate(thread).is_err(), "a free page with a tag");
     map.set_tag(free, Tag::NONE);
     // An object in a sheaf that is free in its slab as well.
     let (class, shard) = (SizeClass::of(object.layout).unwrap(), thread.unwrap().shard());
-    heap.caches.flush(&heap.zone, heap.caller(thread), class, &[object.ptr.as_ptr()]).unwrap();
+    heap.parts.caches.flush(&heap.parts.zone, heap.caller(thread), class, &[object.ptr.as_ptr()]).unwrap();
     // SAFETY: our own block; the object is put where it must not be, and nobody uses it.
     assert!(unsafe { thread.unwrap().sheaves().of(class).push(object.ptr) });
     assert!(heap.validate(thread).is_err(), "free twice, shard {shard}");
@@ -547,15 +553,18 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
     let Setup { heap, .. } = setup(false);
     let class = SizeClass::of(layout(5000, 1)).unwrap();
     let caller = heap.caller(None);
-    let flush = |batch: &[*mut u8]| heap.caches.flush(&heap.zone, caller, class, batch);
+    let flush = |batch: &[*mut u8]| heap.parts.caches.flush(&heap.parts.zone, caller, class, batch);
     let refill = |shard: usize| {
         let mut out = vec![null_mut(); class.slab_objects()];
-        assert_eq!(heap.caches.refill(&heap.zone, caller, class, shard, &mut out).unwrap().taken, out.len());
+        assert_eq!(
+            heap.parts.caches.refill(&heap.parts.zone, caller, class, shard, &mut out).unwrap().taken,
+            out.len()
+        );
         out.reverse(); // now the lowest one is the first
         out
     };
     let all = || [refill(0), refill(3), refill(3), refill(0)];
-    let out = || heap.caches.usage(caller, class).out;
+    let out = || heap.parts.caches.usage(caller, class).out;
     let slabs = all();
     let objects = slabs.concat();
     assert!(class.slab_pages() > 1 && objects.len() <= BATCH && objects.len() % 7 != 0);
@@ -593,7 +602,7 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
             let found = flush(&batch).unwrap_err();
             assert_eq!((found.at, found.misuse), (batch[place], Misuse::NotAStart), "at {place}");
             for object in objects {
-                if heap.caches.check_out(&heap.zone, caller, class, object).is_ok() {
+                if heap.parts.caches.check_out(&heap.parts.zone, caller, class, object).is_ok() {
                     flush(&[object]).unwrap();
                 }
             }
@@ -852,7 +861,7 @@ fn lives_on(os: Odd) {
     for with_epoch in [false, true] {
         let before = os.mapped.load(Relaxed);
         let scheme = with_epoch.then(|| forever(Epoch::beside()) as &dyn Reclaim);
-        let heap = forever(Heap::with(Some(os), scheme));
+        let heap = heap_on(os, scheme);
         let thread = heap.attach();
         let zeros = || {
             for size in [100, 5000, 3 * PAGE_SIZE, CHUNK_SIZE, VMALLOC_THRESHOLD + 1] {

@@ -1,7 +1,7 @@
 //! A whole heap.
 
 use super::*;
-use crate::heap::Heap;
+use crate::heap::{Heap, Parts};
 use crate::thread::Thread;
 
 struct Whole {
@@ -36,7 +36,10 @@ fn model<const THREADS: usize>(
 ) {
     check(move || {
         let world = for_this_run(World::new());
-        let whole = for_this_run(Whole { world, heap: Heap::with(Some(&world.memory), Some(&world.reclaim)) });
+        let parts = for_this_run(Parts::new());
+        // SAFETY: the parts are this heap's.
+        let heap = unsafe { Heap::new(&world.memory, Some(&world.reclaim), parts) };
+        let whole = for_this_run(Whole { world, heap });
         let prepared: &'static Vec<usize> = for_this_run(prepare(whole));
         let threads = threads.map(|run| loom::thread::spawn(move || run(whole, prepared)));
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -48,6 +51,8 @@ fn model<const THREADS: usize>(
         unsafe { end_of_run(prepared) };
         // SAFETY: as above.
         unsafe { end_of_run(whole) };
+        // SAFETY: as above.
+        unsafe { end_of_run(parts) };
         // SAFETY: as above.
         unsafe { end_of_run(world) };
     });

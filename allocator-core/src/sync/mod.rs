@@ -11,7 +11,7 @@ mod park;
 #[cfg(all(not(loom), feature = "yields"))]
 mod yielding;
 
-pub use mutex::{Guard, Mutex, Rank};
+pub use mutex::{Guard, Mutex, Rank, Ranked};
 #[cfg(all(test, loom))]
 pub(crate) use park::loom_park;
 pub use park::Park;

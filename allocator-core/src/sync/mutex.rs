@@ -51,10 +51,15 @@ pub enum Rank {
     Kept,
 }
 
-/// A value that one thread at a time may touch. 8 bytes beside the value.
+/// What a lock is around, and its place in the lock order.
+pub trait Ranked {
+    /// The place.
+    const RANK: Rank;
+}
+
+/// A value that one thread at a time may touch. 4 bytes beside the value, zero while nobody does.
 pub struct Mutex<T> {
     word: AtomicU32,
-    rank: Rank,
     value: UnsafeCell<T>,
 }
 
@@ -64,23 +69,23 @@ unsafe impl<T: Send> Sync for Mutex<T> {}
 unsafe impl<T: Send> Send for Mutex<T> {}
 
 /// The right to use the value; gives the lock back when dropped.
-pub struct Guard<'a, T, P: Park + ?Sized> {
+pub struct Guard<'a, T: Ranked, P: Park + ?Sized> {
     mutex: &'a Mutex<T>,
     park: &'a P,
 }
 
-impl<T> Mutex<T> {
+impl<T: Ranked> Mutex<T> {
     const_unless_loom! {
         /// A free lock around `value`.
-        pub fn new(rank: Rank, value: T) -> Self {
-            Self { word: AtomicU32::new(FREE), rank, value: UnsafeCell::new(value) }
+        pub fn new(value: T) -> Self {
+            Self { word: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
         }
     }
 
     /// Takes the lock, waiting for it if need be. Not for signal handlers that may interrupt its holder.
     #[inline]
     pub fn lock<'a, P: Park + ?Sized>(&'a self, park: &'a P) -> Guard<'a, T, P> {
-        ranks::enter(self.rank);
+        ranks::enter(T::RANK);
         #[cfg(all(not(loom), feature = "yields"))]
         super::yielding::window(super::Window::Lock);
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
@@ -105,17 +110,17 @@ impl<T> Mutex<T> {
     }
 }
 
-impl<T, P: Park + ?Sized> Drop for Guard<'_, T, P> {
+impl<T: Ranked, P: Park + ?Sized> Drop for Guard<'_, T, P> {
     #[inline]
     fn drop(&mut self) {
-        ranks::leave(self.mutex.rank);
+        ranks::leave(T::RANK);
         if recheck("somebody may wait", self.mutex.word.swap(FREE, Release) == AWAITED) {
             self.park.wake_one(&self.mutex.word);
         }
     }
 }
 
-impl<T, P: Park + ?Sized> Deref for Guard<'_, T, P> {
+impl<T: Ranked, P: Park + ?Sized> Deref for Guard<'_, T, P> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
@@ -124,7 +129,7 @@ impl<T, P: Park + ?Sized> Deref for Guard<'_, T, P> {
     }
 }
 
-impl<T, P: Park + ?Sized> DerefMut for Guard<'_, T, P> {
+impl<T: Ranked, P: Park + ?Sized> DerefMut for Guard<'_, T, P> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and the guard is borrowed mutably.
@@ -164,6 +169,16 @@ mod ranks {
     pub(super) fn leave(_: Rank) {}
 }
 
+#[cfg(test)]
+impl Ranked for usize {
+    const RANK: Rank = Rank::Shard;
+}
+
+#[cfg(test)]
+impl Ranked for () {
+    const RANK: Rank = Rank::Zone;
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     extern crate std;
@@ -189,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_lock_without_futexes_still_excludes() {
-        let mutex = Arc::new(Mutex::new(Rank::Shard, 0u64));
+        let mutex = Arc::new(Mutex::new(0usize));
         let threads: std::vec::Vec<_> = (0..4)
             .map(|_| {
                 let mutex = mutex.clone();
@@ -203,7 +218,7 @@ mod tests {
     /// Class of bug: a lock that burns the time of whoever should give it back.
     #[test]
     fn who_waits_for_a_lock_sleeps() {
-        let (mutex, park) = (Mutex::new(Rank::Shard, 0), NoFutex::default());
+        let (mutex, park) = (Mutex::new(0usize), NoFutex::default());
         let mut held = mutex.lock(&park);
         std::thread::scope(|scope| {
             scope.spawn(|| *mutex.lock(&park) += 1);
@@ -219,7 +234,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "lock order")]
     fn a_lock_of_lower_rank_inside_a_higher_one_is_found() {
-        let (low, high) = (Mutex::new(Rank::Shard, ()), Mutex::new(Rank::Zone, ()));
+        let (low, high) = (Mutex::new(0usize), Mutex::new(()));
         let park = NoFutex::default();
         let _high = high.lock(&park);
         let _low = low.lock(&park);
@@ -235,7 +250,7 @@ mod loom_tests {
 
     fn exclusion(threads: usize) {
         crate::loom_tests::check(move || {
-            let shared = Arc::new((Mutex::new(Rank::Shard, 0usize), Futex::new()));
+            let shared = Arc::new((Mutex::new(0usize), Futex::new()));
             // The thread that loom starts with only joins: to run it beside the others costs a preemption.
             let others: Vec<_> = (0..threads)
                 .map(|_| {

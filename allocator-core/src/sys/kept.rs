@@ -7,7 +7,7 @@
 //! mapped. Without a place one does without such a mapping, so none is ever lost.
 
 use super::{Discard, Os};
-use crate::sync::{const_unless_loom, Mutex, Rank};
+use crate::sync::{const_unless_loom, Mutex, Rank, Ranked};
 use core::ptr::{null_mut, NonNull};
 
 struct Range {
@@ -35,12 +35,16 @@ pub struct Kept {
     discard: Discard,
 }
 
+impl Ranked for List {
+    const RANK: Rank = Rank::Kept;
+}
+
 impl Kept {
     const_unless_loom! {
         /// None.
         pub fn new() -> Self {
             let none = List { head: null_mut(), closed: [(null_mut(), 0); CLOSED], places: 0 };
-            Self { list: Mutex::new(Rank::Kept, none), discard: Discard::new() }
+            Self { list: Mutex::new(none), discard: Discard::new() }
         }
     }
 

@@ -3,7 +3,7 @@
 //! million heaps can follow each other in a process.
 
 use super::{Placing, Subject};
-use allocator_core::heap::{Heap, Stats};
+use allocator_core::heap::{Heap, Parts, Stats};
 use allocator_core::reclaim::{Epoch, Reclaim};
 use allocator_core::sync::Park;
 use allocator_core::sys::{Call, FaultyOs, Os, Plan, Unix};
@@ -248,7 +248,9 @@ impl Instance {
     pub fn watched(with_epoch: bool, placing: Placing, lanes: usize, watcher: Option<fn(Call, u64)>) -> Self {
         let os = stays(FaultyOs::watched(Tracked { inner: placing, mappings: Mutex::default() }, watcher));
         let scheme = with_epoch.then(|| EPOCH.with(|epoch| *epoch as &dyn Reclaim));
-        Self { os, heap: stays(Heap::with(Some(os), scheme)), lanes: vec![Lane::Fresh; lanes], finished: false }
+        // SAFETY: the parts are this heap's.
+        let heap = stays(unsafe { Heap::new(os, scheme, stays(Parts::new())) });
+        Self { os, heap, lanes: vec![Lane::Fresh; lanes], finished: false }
     }
 
     /// The system, to plan and count its refusals.
