@@ -93,6 +93,8 @@ pub struct Sweep<'w> {
     workload: &'w Workload,
     totals: Totals,
     calls: [u64; PLACINGS.len()],
+    /// Of all its runs, one after the other: each ends with nothing claimed.
+    claims: Claims,
     seen: HashSet<Vec<(u64, sites::Site)>>,
 }
 
@@ -106,7 +108,13 @@ struct Run {
 impl<'w> Sweep<'w> {
     /// Runs the workload once in each placing without a fault.
     pub fn new(workload: &'w Workload) -> Result<Self, Violation> {
-        let mut this = Self { workload, totals: Totals::default(), calls: [0; PLACINGS.len()], seen: HashSet::new() };
+        let mut this = Self {
+            workload,
+            totals: Totals::default(),
+            calls: [0; PLACINGS.len()],
+            claims: Claims::default(),
+            seen: HashSet::new(),
+        };
         for (i, placing) in PLACINGS.into_iter().enumerate() {
             this.calls[i] = this.run(placing, Plan::Never, 0)?.calls;
         }
@@ -165,7 +173,8 @@ impl<'w> Sweep<'w> {
         let name = format!("{} under {plan:?}, mappings {placing:?}", self.workload.name);
         BEAT.now.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&name);
         sites::record(planned > 0);
-        let done = run(self.workload, placing, plan).map_err(|what| Violation(format!("{name}: {what}")))?;
+        let done =
+            run(self.workload, &self.claims, placing, plan).map_err(|what| Violation(format!("{name}: {what}")))?;
         BEAT.runs.fetch_add(1, Relaxed);
         let hit = sites::take();
         self.totals.runs += 1;
@@ -182,16 +191,15 @@ impl<'w> Sweep<'w> {
 }
 
 /// The workload under a plan, and again without. Also returns how many requests were refused.
-fn run(workload: &Workload, placing: Placing, plan: Plan) -> Result<(Run, u64), Violation> {
-    let claims = Claims::default();
+fn run(workload: &Workload, claims: &Claims, placing: Placing, plan: Plan) -> Result<(Run, u64), Violation> {
     let mut instance = Instance::watched(workload.with_epoch, placing, workload.lanes, Some(sites::watcher));
     instance.fail(plan);
-    let mut player = Player::new(instance, &claims, workload.limits, 0);
+    let mut player = Player::new(instance, claims, workload.limits, 0);
     let last = match plan {
         Plan::Pair(_, second) => second + NEAR,
         _ => u64::MAX,
     };
-    workload.play(&mut player, &claims, last)?;
+    workload.play(&mut player, claims, last)?;
     player.validate()?;
     player.free_all()?;
     let os = player.subject().os();
@@ -200,7 +208,7 @@ fn run(workload: &Workload, placing: Placing, plan: Plan) -> Result<(Run, u64), 
     player.settle()?;
     match plan {
         Plan::Nth(_) | Plan::Pair(..) => workloads::probe().into_iter().try_for_each(|op| player.play(op))?,
-        _ => workload.play(&mut player, &claims, u64::MAX)?,
+        _ => workload.play(&mut player, claims, u64::MAX)?,
     }
     player.finish()?;
     Ok((run, nulls))

@@ -97,34 +97,54 @@ fn words(start: usize, size: usize) -> impl Iterator<Item = (usize, u64)> {
 }
 
 impl Claims {
-    fn word(&self, word: usize) -> &AtomicU64 {
-        let window = word / WORDS;
-        let words = self.0.at(window / ENTRIES / ENTRIES).at(window / ENTRIES).at(window);
-        &words.0[word % WORDS]
+    fn window(&self, window: usize) -> &Words {
+        self.0.at(window / ENTRIES / ENTRIES).at(window / ENTRIES).at(window)
+    }
+
+    /// Shows `visit` every word of a range, with its number and the bits of it that belong to the range, until one is
+    /// refused.
+    fn each_word<E>(
+        &self,
+        start: usize,
+        size: usize,
+        mut visit: impl FnMut(&AtomicU64, usize, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut found: Option<(usize, &Words)> = None;
+        for (word, bits) in words(start, size) {
+            let number = word / WORDS;
+            let window = match found {
+                Some((is, window)) if is == number => window,
+                _ => self.window(number),
+            };
+            found = Some((number, window));
+            visit(&window.0[word % WORDS], word, bits)?;
+        }
+        Ok(())
     }
 
     /// Claims a range, before it is used. `Err` has the first address of it that somebody else has; then nothing is
     /// claimed.
     pub fn claim(&self, start: usize, size: usize) -> Result<(), usize> {
-        for (word, bits) in words(start, size) {
-            let taken = self.word(word).fetch_or(bits, AcqRel) & bits;
-            if taken != 0 {
-                self.word(word).fetch_and(!bits | taken, AcqRel);
-                if word * PER_WORD > start {
-                    self.release(start, word * PER_WORD - start);
-                }
-                return Err((word * 64 + taken.trailing_zeros() as usize) * GRANULE);
+        self.each_word(start, size, |place, word, bits| {
+            let taken = place.fetch_or(bits, AcqRel) & bits;
+            if taken == 0 {
+                return Ok(());
             }
-        }
-        Ok(())
+            place.fetch_and(!bits | taken, AcqRel);
+            if word * PER_WORD > start {
+                self.release(start, word * PER_WORD - start);
+            }
+            Err((word * 64 + taken.trailing_zeros() as usize) * GRANULE)
+        })
     }
 
     /// Gives a claimed range up, before it is freed.
     pub fn release(&self, start: usize, size: usize) {
-        for (word, bits) in words(start, size) {
-            let had = self.word(word).fetch_and(!bits, AcqRel);
+        let Ok(()) = self.each_word(start, size, |place, _, bits| -> Result<(), std::convert::Infallible> {
+            let had = place.fetch_and(!bits, AcqRel);
             assert_eq!(had & bits, bits, "the range was not claimed");
-        }
+            Ok(())
+        });
     }
 }
 
