@@ -74,7 +74,8 @@ done
     echo '# Instructions per operation'
     echo
     echo 'By callgrind, of a program that calls `std::alloc` with a layout that the compiler cannot see: what'
-    echo '`benches/allocators/benches/instructions.rs` does, worked out as for `benches/instructions.csv`.'
+    echo '`benches/allocators/benches/instructions.rs` does, worked out as for `benches/instructions.csv`. A dash: it does not'
+    echo 'run under callgrind, or what it takes differs from round to round.'
     echo
     cargo run --quiet --release -p benches --bin count -- compare "${counts[@]}"
 } >"$programs/instructions.md"

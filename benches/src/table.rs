@@ -212,8 +212,9 @@ pub fn side_by_side(allocators: &[(String, Vec<Row>)]) -> String {
     text += &format!("\n|---|---:|{}\n", "---:|".repeat(allocators.len()));
     let Some((_, rows)) = allocators.first() else { return text };
     for row in rows {
-        let figures: Vec<Option<f64>> =
-            allocators.iter().map(|(_, rows)| find(rows, row).map(|row| row.instructions)).collect();
+        // Below zero: more rounds took fewer instructions, so what one takes is not to be had by their difference.
+        let figure = |rows| find(rows, row).map(|row| row.instructions).filter(|n| *n > 0.0);
+        let figures: Vec<Option<f64>> = allocators.iter().map(|(_, rows)| figure(rows)).collect();
         let least = figures.iter().flatten().copied().fold(f64::INFINITY, f64::min);
         text += &format!("| {} | {} |", row.operation, row.size);
         for figure in figures {
@@ -307,11 +308,14 @@ mod tests {
 
     #[test]
     fn the_least_of_a_row_is_bold_and_what_was_not_measured_has_no_figure() {
-        let ours = vec![row("pair", 8, 29.0, 0.0), row("pair", 48, 30.4, 0.0)];
-        let theirs = vec![row("pair", 8, 20.0, 0.0)];
+        let ours = vec![row("pair", 8, 29.0, 0.0), row("pair", 48, 30.4, 0.0), row("pair", 64, 31.0, 0.0)];
+        let theirs = vec![row("pair", 8, 20.0, 0.0), row("pair", 64, -3.0, 0.0)];
         let text = side_by_side(&[("ours".to_owned(), ours), ("theirs".to_owned(), theirs)]);
         let rows: Vec<&str> = text.lines().collect();
         assert_eq!(rows[0], "| operation | size | ours | theirs |");
-        assert_eq!(rows[2..], ["| pair | 8 | 29 | **20** |", "| pair | 48 | **30** | - |"]);
+        assert_eq!(
+            rows[2..],
+            ["| pair | 8 | 29 | **20** |", "| pair | 48 | **30** | - |", "| pair | 64 | **31** | - |"]
+        );
     }
 }
