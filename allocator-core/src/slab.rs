@@ -13,6 +13,7 @@
 //! - Sl2: words of the bitmap below `first` are zero.
 //! - Sl3: everything here is written by the holder of the shard's lock, or by the maker before anyone else knows it.
 //! - Sl4: a slab is on the list that `list` names.
+//! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
 
 use crate::config::{MAX_SLAB_OBJECTS, PAGE_SIZE};
 use crate::page::{ChunkMap, Room, Tag};
@@ -38,6 +39,20 @@ pub enum Listed {
     Empty,
 }
 
+impl Listed {
+    /// Free objects of so many with which a slab of this list belongs on another, when objects come back. See
+    /// [`Slab::belongs`].
+    #[inline]
+    fn rises_at(self, objects: usize) -> u16 {
+        match self {
+            Listed::Full => 1,
+            Listed::Dense => objects as u16 / 2 + 1,
+            Listed::Sparse => objects as u16,
+            Listed::Empty => u16::MAX,
+        }
+    }
+}
+
 /// The header of a slab, in the room of its first page.
 #[repr(C, align(64))]
 pub struct Slab {
@@ -49,6 +64,8 @@ pub struct Slab {
     shard: u8,
     list: Listed,
     first: u8,
+    /// With so many free objects it belongs on another list than the one that `list` names.
+    rises_at: u16,
     bits: [u64; WORDS],
 }
 
@@ -76,6 +93,7 @@ impl Slab {
             shard: shard as u8,
             list: Listed::Full,
             first: 0,
+            rises_at: Listed::Full.rises_at(objects),
             bits: [0; WORDS],
         };
         // Only the words in use are written, so that a slab of large objects touches one cache line.
@@ -226,9 +244,22 @@ impl Slab {
         }
     }
 
+    /// Whether it belongs on another list, now that objects have come back.
+    #[inline]
+    pub fn rises(&self) -> bool {
+        self.free >= self.rises_at
+    }
+
     /// The list that it is on, and the one that it belongs on.
     pub fn standing(&self) -> (Listed, Listed) {
         (self.list, self.belongs())
+    }
+
+    /// Notes the list that it is on.
+    #[inline]
+    fn settle(&mut self, list: Listed) {
+        self.list = list;
+        self.rises_at = list.rises_at(self.cut.objects());
     }
 
     /// The list that it is on.
@@ -248,6 +279,9 @@ impl Slab {
         }
         if words[..(self.first as usize).min(words.len())].iter().any(|w| *w != 0) {
             return Err("slab: a free object below the first (Sl2)");
+        }
+        if self.rises_at != self.list.rises_at(objects) {
+            return Err("slab: it would move at another number of free objects (Sl5)");
         }
         Ok(())
     }
@@ -297,7 +331,7 @@ impl List {
         let this = unsafe { &mut *slab.as_ptr() };
         this.next = self.head;
         this.prev = null_mut();
-        this.list = list;
+        this.settle(list);
         // SAFETY: the head is on the list, so a header of the shard, and not `slab`.
         if let Some(head) = unsafe { self.head.as_mut() } {
             head.prev = slab.as_ptr();
@@ -314,7 +348,7 @@ impl List {
         // SAFETY: by contract.
         let this = unsafe { &mut *slab.as_ptr() };
         let (next, prev) = (this.next, this.prev);
-        this.list = Listed::Full;
+        this.settle(Listed::Full);
         // SAFETY: neighbours on the list are headers of the shard, and not `slab`.
         match unsafe { prev.as_mut() } {
             Some(prev) => prev.next = next,

@@ -16,7 +16,7 @@ const ROUNDING: f64 = 0.01;
 
 /// What a function of the bench `instructions` does: its name, the empty loop of the same shape, and how many
 /// operations it does in a round.
-const SHAPES: [(&str, &str, f64); 8] = [
+const SHAPES: [(&str, &str, f64); 9] = [
     ("alloc", "empty_fill", 1.0),
     ("dealloc", "empty_drain", 1.0),
     ("pair", "empty_pair", 1.0),
@@ -24,6 +24,7 @@ const SHAPES: [(&str, &str, f64); 8] = [
     ("realloc_in_place", "empty_realloc", 2.0),
     ("refill", "empty_fill", 1.0),
     ("flush", "empty_drain", 1.0),
+    ("flush_scattered", "empty_drain", 1.0),
     ("remote_free", "empty_drain", 1.0),
 ];
 

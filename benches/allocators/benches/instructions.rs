@@ -7,6 +7,7 @@
 //! | `pair`             | one after the other; `zeroed_pair` with `alloc_zeroed`                                |
 //! | `realloc_in_place` | a byte less and back again                                                            |
 //! | `refill`, `flush`  | one of a thousand or more in a row, so that all come from slabs, and go there         |
+//! | `flush_scattered`  | as `flush`, each of another slab than the one before, most of them                    |
 //! | `remote_free`      | as `flush`, of objects that another thread has allocated                              |
 //!
 //! Each case runs for a smaller and a larger number of rounds, and so does an empty loop of the same shape. The name
@@ -161,6 +162,14 @@ fn there(size: usize, rounds: usize) -> Job {
     }
     fill(job.layout(), &mut job.objects);
     job
+}
+
+/// Objects are there, and go in another order than they came.
+fn scattered(size: usize, rounds: usize) -> Job {
+    /// A prime, so that no number of rounds has a part in common with it, and most of a slab of 48 bytes.
+    const STRIDE: usize = 499;
+    let Job { objects, .. } = there(size, rounds);
+    Job { size, rounds, objects: (0..rounds).map(|i| objects[i * STRIDE % rounds]).collect() }
 }
 
 /// Another thread has allocated the objects. This one has freed some before.
@@ -374,6 +383,16 @@ fn flush(job: Job) -> Job {
     job
 }
 
+#[library_benchmark(setup = scattered)]
+#[bench::s48_r1000(48, 1000)]
+#[bench::s48_r2000(48, 2000)]
+#[bench::s256_r1000(256, 1000)]
+#[bench::s256_r2000(256, 2000)]
+fn flush_scattered(job: Job) -> Job {
+    drain(job.layout(), &job.objects);
+    job
+}
+
 #[library_benchmark(setup = from_elsewhere)]
 #[bench::s8_r1000(8, 1000)]
 #[bench::s8_r2000(8, 2000)]
@@ -406,6 +425,7 @@ library_benchmark_group!(
         realloc_in_place,
         refill,
         flush,
+        flush_scattered,
         remote_free
 );
 
