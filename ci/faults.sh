@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
 # Fault injection: every system call of every workload fails in turn, with arenas of the usual size and with arenas of
-# one chunk, which make more calls: ci/faults.sh [--pairs SECONDS].
+# one chunk, which make more calls: ci/faults.sh [--pairs SECONDS [FROM]].
 #
 # Every call fails alone, and one in sixteen also together with all that follow, which takes about five minutes on two
-# cores; fails unless 10 000 injections differ. With --pairs two calls near each other fail as well, for so many seconds,
-# most of them with small arenas, and they count, too.
+# cores; fails unless 10 000 of those injections differ, 4 000 of them with the usual arenas. With --pairs two calls near
+# each other fail as well, for so many seconds, most of them with small arenas; with FROM only such pairs, and only those
+# that are so many calls apart at least, which goes on where a run was cut off.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+lanes=
+trap '[ -z "$lanes" ] || kill -- "-$lanes" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+trap 'exit 143' TERM INT
 
-seconds=
-if [ "${1:-}" = --pairs ]; then
-    seconds=${2:?seconds}
+seconds= from=1
+if [ "${1:-}" = --pairs ] && [[ ${2:-} =~ ^[0-9]+$ && ${3:-1} =~ ^[0-9]+$ ]]; then
+    seconds=$2 from=${3:-1}
 elif [ $# -gt 0 ]; then
-    echo "usage: ci/faults.sh [--pairs SECONDS]" >&2
+    echo "usage: ci/faults.sh [--pairs SECONDS [FROM]]" >&2
     exit 2
 fi
 
@@ -29,16 +32,17 @@ done
 # share ARENAS I/N EIGHTHS: every N-th workload from the I-th on; pairs for so many eighths of the time.
 share() {
     local log=$scratch/$1-${2%/*} status=0 pairs=()
-    if [ -n "$seconds" ]; then pairs=(--pairs --seconds $((seconds * $3 / 8))); fi
+    if [ -n "$seconds" ]; then pairs=(--pairs --seconds $((seconds * $3 / 8)) --from "$from"); fi
     "$scratch/$1" --thin 16 --share "$2" "${pairs[@]}" >"$log" 2>&1 || status=1
+    if [ "$status" != 0 ]; then cp "$log" "$log.failed"; fi
     flock "$scratch" sh -c "echo '-- $1 arenas, workloads $2'; cat '$log'"
     return "$status"
 }
 export -f share
-export scratch seconds
+export scratch seconds from
 
 # A sweep uses one core. Both lanes are done at about the same time.
-xargs -P 2 -L 1 bash -c 'share "$@"' share <<'END'
+cat >"$scratch/shares" <<'END'
 small 0/4 3
 small 1/4 3
 small 2/4 3
@@ -46,7 +50,24 @@ small 3/4 3
 large 0/2 2
 large 1/2 2
 END
-sed -n 's/^\([0-9]*\) distinct (workload, call site, n), \([0-9]*\) distinct pairs.*/\1 \2/p' "$scratch"/*-[0-9] |
-    awk '{ singles += $1; pairs += $2 }
-         END { print "faults: " singles " single refusals and " pairs " pairs of them that differ"
-               exit !(singles + pairs >= 10000) }'
+failed=0
+set -m # a group of their own, which ends with this script
+xargs -P 2 -L 1 bash -c 'share "$@"' share <"$scratch/shares" &
+lanes=$!
+set +m
+wait "$lanes" || failed=1
+lanes=
+for log in "$scratch"/*.failed; do
+    if [ -f "$log" ]; then echo "faults: $(basename "$log" .failed) ended so:" >&2 && tail -n 5 "$log" >&2; fi
+done
+
+# The sums of what the sweeps of some size count.
+count() {
+    sed -n 's/^\([0-9]*\) distinct (workload, call site, n), \([0-9]*\) distinct pairs.*/\1 \2/p' "$scratch"/$1-[0-9] |
+        awk '{ singles += $1; pairs += $2 } END { print singles + 0, pairs + 0 }'
+}
+read -r singles pairs <<<"$(count '*')"
+read -r usual _ <<<"$(count large)"
+echo "faults: $singles single refusals that differ, $usual of them with the usual arenas, and $pairs pairs of refusals"
+[ "$failed" = 0 ]
+[ "$from" -gt 1 ] || { [ "$singles" -ge 10000 ] && [ "$usual" -ge 4000 ]; }

@@ -7,13 +7,12 @@
 //! Where there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the
 //! shard that it came from, whoever frees it.
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
-//! lock; then each shard is locked once, objects are numbered, their bits are set, and a slab's list membership is put
-//! right when the batch moves on to another slab. What was allocated together is mostly freed together, so an object is
-//! looked for first in the slab of the one before it, and then in its chunk; the way through the address table is for the
-//! first of each chunk. Objects of one slab that follow each other are a *stretch*. The headers that are found are
-//! prefetched, so that the lock is not held while one after the other comes in from memory. Slabs that become empty leave
-//! the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go back when the
-//! lock is dropped.
+//! lock; then each shard is locked once, objects are numbered, their bits are set, and a slab moves to another list when
+//! the batch leaves it, if its count of free objects says so. What was allocated together is mostly freed together, so an
+//! object is looked for first in the slab of the one before it; the way through the address table is for the first of a
+//! *stretch* of one slab. The headers that are found are prefetched, so that the lock is not held while one after the
+//! other comes in from memory. Slabs that become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`,
+//! the kernel's `min_partial`); their pages go back when the lock is dropped.
 //!
 //! Nothing about a slab is lock-free, and one lock is taken per batch.
 //!
@@ -215,13 +214,9 @@ impl Stretches {
         let mut stretches = 0;
         // Of the slab of the object before. The first one is in no such slab, wherever it is: it lies just below.
         let mut base = batch.first().map_or(0, |first| (*first as usize).wrapping_add(1));
-        let mut chunk: Option<&ChunkMap> = None;
         for (i, object) in batch.iter().enumerate() {
             if (*object as usize).wrapping_sub(base) >= used {
-                let known = chunk.filter(|map| map.has(*object as usize));
-                let map = known.map_or_else(|| memmap(zone, *object, class), Ok)?;
-                chunk = Some(map);
-                let (slab, first_byte, shard) = home(map, *object, class)?;
+                let (slab, first_byte, shard) = home(zone, *object, class)?;
                 base = first_byte;
                 prefetch(slab.as_ptr());
                 let stretch = Stretch { slab, shard: shard as u8, begin: i as u8, done: false };
@@ -431,31 +426,24 @@ impl Caches {
 
 /// The slab, the number in it and the shard of an object.
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
-    let (slab, base, shard) = home(memmap(zone, object, class)?, object, class)?;
+    let (slab, base, shard) = home(zone, object, class)?;
     let no_start = Found { at: object, said: class, misuse: Misuse::NotAStart };
     let number = class.object_at(object as usize - base).ok_or(no_start)?;
     Ok((slab, number, shard))
 }
 
-/// The memmap of the chunk of an object.
+/// The slab among whose objects an address is, its first byte, and its shard.
 #[inline]
-fn memmap(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<&ChunkMap, Found> {
+fn home(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
     let misuse = match zone.table.owner(object as usize) {
-        Owner::Chunk(map) => return Ok(map),
+        Owner::Chunk(map) => match Slab::find(map, object as usize, class) {
+            Some(found) => return Ok(found),
+            None => why_not(map, object, class),
+        },
         Owner::Area(_) => Misuse::WrongLayout,
         Owner::Nobody => Misuse::Foreign,
     };
     Err(Found { at: object, said: class, misuse })
-}
-
-/// The slab among whose objects an address of a chunk is, its first byte, and its shard.
-#[inline]
-fn home(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
-    Slab::find(map, object as usize, class).ok_or_else(|| Found {
-        at: object,
-        said: class,
-        misuse: why_not(map, object, class),
-    })
 }
 
 /// Why a slab did not take an object that lies in it.

@@ -31,6 +31,7 @@ use crate::zone::{Caller, Zone};
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{null_mut, NonNull};
+use static_assertions::assert_impl_all;
 
 /// A heap: its system, its scheme, and its parts.
 pub struct Heap {
@@ -52,8 +53,7 @@ pub struct Parts {
     mempool: Mempool,
 }
 
-// SAFETY: every part is made for sharing: atomics, and values under locks.
-unsafe impl Sync for Parts {}
+assert_impl_all!(Parts: Sync);
 
 /// Figures of a heap, in bytes unless a name says otherwise; exact while no other thread is in the allocator.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Heap {
     /// lock.
     ///
     /// # Safety
-    /// No other heap has these parts.
+    /// No other heap has these parts, or had them before.
     pub const unsafe fn new(os: &'static dyn Os, reclaim: Option<&'static dyn Reclaim>, parts: &'static Parts) -> Self {
         Self { os, reclaim, parts }
     }

@@ -188,12 +188,6 @@ impl ChunkMap {
         self.base.load(Relaxed)
     }
 
-    /// True if the chunk has this address.
-    #[inline]
-    pub fn has(&self, address: usize) -> bool {
-        address - address % CHUNK_SIZE == self.base() as usize
-    }
-
     /// The arena, as it was described.
     pub fn arena(&self) -> *mut u8 {
         self.arena.load(Relaxed)

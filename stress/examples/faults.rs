@@ -20,6 +20,9 @@ struct Arguments {
     /// Two calls near each other fail in one run as well
     #[arg(long)]
     pairs: bool,
+    /// Only pairs that are so many calls apart at least, to go on where a sweep was cut off
+    #[arg(long, default_value_t = 1)]
+    from: u64,
     /// For so long two calls fail, all workloads together
     #[arg(long, default_value_t = 3600)]
     seconds: u64,
@@ -67,14 +70,14 @@ fn sweep(arguments: &Arguments) -> Result<Totals, Violation> {
     for (i, workload) in workloads.iter().enumerate() {
         let before = cpu();
         let mut sweep = Sweep::new(workload)?;
-        if !arguments.count {
+        if !arguments.count && arguments.from <= 1 {
             sweep.singles()?;
             sweep.storms(arguments.thin.get())?;
         }
         let mut cut = "";
         if arguments.pairs {
             let began = Instant::now();
-            if !sweep.pairs(began + left / (workloads.len() - i) as u32)? {
+            if !sweep.pairs(arguments.from, began + left / (workloads.len() - i) as u32)? {
                 cut = " cut off";
             }
             left = left.saturating_sub(began.elapsed());

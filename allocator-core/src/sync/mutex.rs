@@ -57,7 +57,7 @@ pub trait Ranked {
     const RANK: Rank;
 }
 
-/// A value that one thread at a time may touch. 4 bytes beside the value, zero while nobody does.
+/// A value that one thread at a time may touch. Beside the value a word of 4 bytes, zero while nobody does.
 pub struct Mutex<T> {
     word: AtomicU32,
     value: UnsafeCell<T>,

@@ -7,7 +7,7 @@
 //! | `pair`             | one after the other; `zeroed_pair` with `alloc_zeroed`                                |
 //! | `realloc_in_place` | a byte less and back again                                                            |
 //! | `refill`, `flush`  | one of a thousand or more in a row, so that all come from slabs, and go there         |
-//! | `flush_scattered`  | as `flush`, each of another slab than the one before, most of them                    |
+//! | `flush_scattered`  | as `flush`, each of another slab than the one before                                  |
 //! | `remote_free`      | as `flush`, of objects that another thread has allocated                              |
 //!
 //! Each case runs for a smaller and a larger number of rounds, and so does an empty loop of the same shape. The name
@@ -166,8 +166,8 @@ fn there(size: usize, rounds: usize) -> Job {
 
 /// Objects are there, and go in another order than they came.
 fn scattered(size: usize, rounds: usize) -> Job {
-    /// A prime, so that no number of rounds has a part in common with it, and most of a slab of 48 bytes.
-    const STRIDE: usize = 499;
+    /// More objects than a slab of 48 bytes has. A prime, so that each is met once.
+    const STRIDE: usize = 1499;
     let Job { objects, .. } = there(size, rounds);
     Job { size, rounds, objects: (0..rounds).map(|i| objects[i * STRIDE % rounds]).collect() }
 }
@@ -384,10 +384,10 @@ fn flush(job: Job) -> Job {
 }
 
 #[library_benchmark(setup = scattered)]
-#[bench::s48_r1000(48, 1000)]
-#[bench::s48_r2000(48, 2000)]
-#[bench::s256_r1000(256, 1000)]
-#[bench::s256_r2000(256, 2000)]
+#[bench::s48_r4000(48, 4000)]
+#[bench::s48_r8000(48, 8000)]
+#[bench::s256_r4000(256, 4000)]
+#[bench::s256_r8000(256, 8000)]
 fn flush_scattered(job: Job) -> Job {
     drain(job.layout(), &job.objects);
     job

@@ -152,10 +152,11 @@ impl<'w> Sweep<'w> {
         Ok(())
     }
 
-    /// Every two calls that are near each other fail, until `end`. True if all were tried.
-    pub fn pairs(&mut self, end: Instant) -> Result<bool, Violation> {
+    /// Every two calls that are near each other, but `from` calls apart at least, fail, until `end`. True if all were
+    /// tried.
+    pub fn pairs(&mut self, from: u64, end: Instant) -> Result<bool, Violation> {
         // By distance, so that a sweep that is cut off has been everywhere.
-        for apart in 1..=NEAR {
+        for apart in from..=NEAR {
             for (placing, calls) in PLACINGS.into_iter().zip(self.calls) {
                 for n in 1..=calls {
                     if Instant::now() >= end {

@@ -209,6 +209,8 @@ static STAYS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 fn stays<T>(value: T) -> &'static T {
     let value: &'static T = Box::leak(Box::new(value));
     STAYS.lock().unwrap_or_else(PoisonError::into_inner).insert(std::ptr::from_ref(value) as usize);
+    #[cfg(test)]
+    tests::STAYING.set(tests::STAYING.get() + 1);
     value
 }
 
@@ -218,14 +220,17 @@ fn stays<T>(value: T) -> &'static T {
 /// Nobody uses it any more.
 unsafe fn goes<T>(value: *const T) {
     STAYS.lock().unwrap_or_else(PoisonError::into_inner).remove(&(value as usize));
+    #[cfg(test)]
+    tests::STAYING.set(tests::STAYING.get() - 1);
     // SAFETY: from `Box::leak`, and by contract the last use.
     drop(unsafe { Box::from_raw(value.cast_mut()) });
 }
 
 /// A heap of its own. It is unmapped when it is dropped, provided that it was finished.
 pub struct Instance {
-    /// Both are freed by `drop`, and until then shared only with each other and with the lanes.
+    /// All three are freed by `drop`, and until then shared only with each other and with the lanes.
     os: &'static FaultyOs<Tracked>,
+    parts: &'static Parts,
     heap: &'static Heap,
     lanes: Vec<Lane>,
     /// Nothing is out, and nothing was asked for since that was proved.
@@ -248,9 +253,10 @@ impl Instance {
     pub fn watched(with_epoch: bool, placing: Placing, lanes: usize, watcher: Option<fn(Call, u64)>) -> Self {
         let os = stays(FaultyOs::watched(Tracked { inner: placing, mappings: Mutex::default() }, watcher));
         let scheme = with_epoch.then(|| EPOCH.with(|epoch| *epoch as &dyn Reclaim));
+        let parts = stays(Parts::new());
         // SAFETY: the parts are this heap's.
-        let heap = stays(unsafe { Heap::new(os, scheme, stays(Parts::new())) });
-        Self { os, heap, lanes: vec![Lane::Fresh; lanes], finished: false }
+        let heap = stays(unsafe { Heap::new(os, scheme, parts) });
+        Self { os, parts, heap, lanes: vec![Lane::Fresh; lanes], finished: false }
     }
 
     /// The system, to plan and count its refusals.
@@ -456,8 +462,11 @@ impl Drop for Instance {
             return; // blocks are out, or worse: it stays
         }
         let heap: *const Heap = self.heap;
+        let parts: *const Parts = self.parts;
         // SAFETY: it is finished: nothing is out, lanes are detached, and what was retired is destroyed.
         unsafe { goes(heap) };
+        // SAFETY: only the heap had them.
+        unsafe { goes(parts) };
         let left = std::mem::take(&mut self.os.inner().mappings().ends);
         for (start, end) in left {
             let ptr = NonNull::new(std::ptr::with_exposed_provenance_mut(start)).expect("a mapping is not at zero");
@@ -467,5 +476,32 @@ impl Drop for Instance {
         let os: *const FaultyOs<Tracked> = self.os;
         // SAFETY: only the heap had it.
         unsafe { goes(os) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// What this thread has made to stay and not freed.
+        pub(super) static STAYING: Cell<isize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn an_instance_that_is_finished_leaves_nothing() {
+        let use_one = || {
+            let mut instance = Instance::new(true, Placing::Aligned);
+            let layout = Layout::new::<[u64; 6]>();
+            let block = instance.alloc(0, layout, false).unwrap();
+            // SAFETY: just allocated.
+            unsafe { instance.free(0, block, layout) };
+            instance.finish().unwrap();
+        };
+        use_one(); // the scheme of this thread stays
+        let before = STAYING.get();
+        use_one();
+        assert_eq!(STAYING.get(), before);
     }
 }
