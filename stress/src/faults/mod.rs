@@ -273,7 +273,7 @@ mod tests {
         let workload = workloads.iter().find(|workload| workload.name == "areas").unwrap();
         let mut sweep = Sweep::new(workload).unwrap();
         sweep.storms(1).unwrap();
-        let all = sweep.pairs(Instant::now() + Duration::from_secs(5)).unwrap();
+        let all = sweep.pairs(1, Instant::now() + Duration::from_secs(5)).unwrap();
         let totals = sweep.totals();
         assert!(totals.nulls > 0 && totals.pairs > 0 || !all, "{totals:?}");
     }
