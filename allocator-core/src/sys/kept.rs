@@ -74,7 +74,7 @@ impl Kept {
             let range = NonNull::new(unsafe { *link })?;
             // SAFETY: ranges in the list are mapped and begin with a `Range`.
             let Range { next, len: has } = unsafe { range.as_ptr().read() };
-            if has >= len && has / times <= len {
+            if has >= len && has <= len.saturating_mul(times) {
                 let ptr = range.cast::<u8>();
                 let mut rest = next;
                 if has > len {
