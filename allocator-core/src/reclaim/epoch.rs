@@ -84,11 +84,37 @@ impl Drop for Inside<'_> {
 /// How often [`turn`] turns the epoch.
 const TURNS: u32 = 3;
 
+// The library moves bags of 2 KiB by value, several in a call. Each call is in a frame of its own, so that one is gone
+// when the next begins, however much is inlined.
+
+/// One turn of the epoch, if nobody else is protected.
+#[inline(never)]
+fn flush(handle: &LocalHandle) {
+    handle.pin().flush();
+}
+
+/// Lets `garbage` be destroyed once everyone who is protected now has left.
+///
+/// # Safety
+/// Nobody protected later can reach it.
+#[inline(never)]
+unsafe fn defer(handle: &LocalHandle, garbage: Garbage) {
+    let guard = handle.pin();
+    let destroy = move || {
+        // SAFETY: by contract; everyone who was protected has left.
+        unsafe { (garbage.destroy)(garbage.context, garbage.object) }
+    };
+    // SAFETY: by contract. Three words, so the closure is stored in place.
+    unsafe { guard.defer_unchecked(destroy) };
+    // Else it would wait for 63 others, which may never come.
+    guard.flush();
+}
+
 /// Turns the epoch: often enough to see destroyed what was retired before, if nobody else is protected. Each time puts a
 /// bag into the queue that garbage waits in, and takes up to eight out.
 fn turn(handle: &LocalHandle) {
     for _ in 0..TURNS {
-        handle.pin().flush();
+        flush(handle);
     }
 }
 
@@ -126,6 +152,7 @@ impl Epoch {
     ///
     /// # Safety
     /// `slot` belongs to the calling thread.
+    #[inline(never)]
     unsafe fn handle<'s>(&self, slot: &'s Slot) -> Option<&'s LocalHandle> {
         const { assert!(size_of::<LocalHandle>() == size_of::<usize>()) };
         const { assert!(align_of::<LocalHandle>() == align_of::<usize>()) };
@@ -158,16 +185,8 @@ unsafe impl Reclaim for Epoch {
         let Some(_inside) = Inside::enter(&self.hooks) else { return false };
         // SAFETY: by contract.
         let Some(handle) = (unsafe { self.handle(slot) }) else { return false };
-        let guard = handle.pin();
-        let destroy = move || {
-            // SAFETY: by contract; everyone who was protected has left.
-            unsafe { (garbage.destroy)(garbage.context, garbage.object) }
-        };
-        // SAFETY: by contract nobody protected later can reach it. Three words, so the closure is stored in place.
-        unsafe { guard.defer_unchecked(destroy) };
-        // Else it would wait for 63 others, which may never come.
-        guard.flush();
-        drop(guard);
+        // SAFETY: by contract.
+        unsafe { defer(handle, garbage) };
         turn(handle);
         true
     }
