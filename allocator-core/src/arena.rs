@@ -13,7 +13,7 @@
 //! - Ar2: `committed` changes under the lock of the arena's zone only. To others it is a bound (Relaxed): what lies
 //!   below it they reach through the buddy's words or the address table, which publish it.
 
-use crate::buddy::{Buddy, NotFound, Region, Run, Summary, Warm};
+use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::Chunk;
 use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
@@ -228,7 +228,7 @@ impl Arena {
         move |page, pages, wanted| {
             let first = page.get() / PAGES_PER_CHUNK;
             let chunks = || (first..first + pages.get() / PAGES_PER_CHUNK).map(|c| self.map(c));
-            // The advice outlives a purge.
+            // The advice outlives the purge of a whole chunk.
             if chunks().all(ChunkMap::is_huge) {
                 return true;
             }
@@ -239,9 +239,9 @@ impl Arena {
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(page.byte_offset()) };
             // SAFETY: whole chunks, and committed.
-            let huge = unsafe { self.os.advise_huge(ptr, pages.bytes()) };
+            let huge = unsafe { self.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
-                chunks().for_each(ChunkMap::set_huge);
+                chunks().for_each(|map| map.set_huge(true));
             }
             huge
         }
@@ -282,15 +282,36 @@ impl Arena {
         self.buddy().give_back(self.page_at(address), n)
     }
 
-    /// Frees the memory behind free pages that may be resident, by `discard`. Returns the pages.
-    pub fn purge(&self, discard: impl Fn(NonNull<u8>, usize) -> bool) -> u32 {
+    /// Frees the memory behind free pages that may be resident, as `what` says but for its `group`, by `discard`. Returns
+    /// the pages.
+    pub fn purge(&self, what: Purge, discard: impl Fn(NonNull<u8>, usize) -> bool) -> u32 {
         // With pages of the system longer than ours, only whole ones can be discarded.
         let group = self.os.page_size().trailing_zeros().saturating_sub(PAGE_SHIFT);
-        self.buddy().purge(group, |start, n| {
+        self.buddy().purge(Purge { group, ..what }, |start, n| {
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(start.byte_offset()) };
+            let map = self.map(start.get() / PAGES_PER_CHUNK);
+            if n.get() < PAGES_PER_CHUNK {
+                self.break_up(map);
+            }
+            let first = (start.get() % PAGES_PER_CHUNK) as usize;
+            if let Some((rooms, len)) = map.rooms_alone(first, n.get() as usize, self.os.page_size()) {
+                // SAFETY: whole pages of our own mapping; what they describe is the purge's, so no slab is there.
+                unsafe { self.os.discard(rooms, len) };
+            }
             discard(ptr, n.bytes())
         })
+    }
+
+    /// The memory behind a part of a chunk is about to be freed: not to be backed by a huge page any more, since the system
+    /// would fill the gap some time. The caller owns something in it.
+    pub fn break_up(&self, map: &ChunkMap) {
+        if let (true, Some(base)) = (map.is_huge(), NonNull::new(map.base())) {
+            // SAFETY: a chunk of the range, and committed.
+            if unsafe { self.os.advise_huge(base, CHUNK_SIZE, false) } {
+                map.set_huge(false);
+            }
+        }
     }
 
     /// Takes every chunk out of the buddy and the table. False, and nothing changed, if a page is out or somebody who

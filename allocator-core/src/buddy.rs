@@ -117,6 +117,24 @@ pub struct Run {
 pub trait Warm: Fn(PageIndex, PageCount, PageCount) -> bool {}
 impl<F: Fn(PageIndex, PageCount, PageCount) -> bool> Warm for F {}
 
+/// Which free pages [`Buddy::purge`] takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Purge {
+    /// Whole groups of `2^group` pages: a page of the system is so long.
+    pub group: u32,
+    /// Only those that are idle ([`Buddy::mark_idle`]).
+    pub idle: bool,
+    /// Only of chunks with so many free pages or more.
+    pub least: u32,
+    /// No further chunk once so many were discarded.
+    pub most: u32,
+}
+
+impl Purge {
+    /// All of them.
+    pub const ALL: Self = Self { group: 0, idle: false, least: 0, most: u32::MAX };
+}
+
 /// Why a look at all words found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotFound {
@@ -424,38 +442,49 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         Some(if all { self.warm_chunks(chunk, 1, warm) } else { self.open(chunk, pages.len(), warm) })
     }
 
-    /// Takes free pages that may be resident, lets `discard` free the memory behind each run of them, and gives them
-    /// back, known to be zero where it succeeded. Runs are whole groups of `2^group` pages. Returns pages discarded.
-    pub fn purge(&self, group: u32, mut discard: impl FnMut(PageIndex, PageCount) -> bool) -> u32 {
+    /// Takes free pages that may be resident, as `what` says, lets `discard` free the memory behind each run of them, and
+    /// gives them back, known to be zero where it succeeded. Returns pages discarded.
+    pub fn purge(&self, what: Purge, mut discard: impl FnMut(PageIndex, PageCount) -> bool) -> u32 {
         let mut purged = 0;
         for i in 0..self.chunks.len() as u32 {
             let chunk = ChunkIndex::new(i);
             let state = self.chunk(chunk);
-            if state.dirty_pages().is_empty() {
+            if purged >= what.most {
+                break;
+            }
+            let free = self.free_in(chunk);
+            if free.len() < what.least || state.purgeable(free, what.group, what.idle).is_empty() {
                 continue;
             }
             let _transit = self.transit();
-            if self.is_whole(chunk) && self.claim_chunks(chunk, 1) {
-                let dirty = !state.dirty_pages().is_empty();
-                if dirty && discard(Self::first_page(chunk), PageCount::new(PAGES)) {
-                    state.cleanse(Chunk::<PAGES>::ALL);
-                    purged += PAGES;
+            let mut purge = |run: PageSet| {
+                let (start, n) = run.first_run().unwrap_or((0, 0));
+                if discard(Self::first_page(chunk) + PageCount::new(start), PageCount::new(n)) {
+                    state.cleanse(run);
+                    purged += n;
                 }
+            };
+            if self.is_whole(chunk) && self.claim_chunks(chunk, 1) {
+                let pages = state.purgeable(Chunk::<PAGES>::ALL, what.group, what.idle);
+                // One call for all of them, if none of them must stay.
+                let all = !pages.is_empty() && state.dirty_pages().minus(pages).is_empty();
+                if all { Chunk::<PAGES>::ALL } else { pages }.runs().for_each(&mut purge);
                 self.give_back_chunks(chunk, 1).ok();
-            } else if let Some((mut pages, change)) = state.take_dirty(group) {
+            } else if let Some((pages, change)) = state.take_purgeable(what.group, what.idle) {
                 self.publish(chunk, change);
-                while let Some((start, n)) = pages.first_run() {
-                    let run = PageSet::run(start, n);
-                    if discard(Self::first_page(chunk) + PageCount::new(start), PageCount::new(n)) {
-                        state.cleanse(run);
-                        purged += n;
-                    }
+                for run in pages.runs() {
+                    purge(run);
                     self.give_back_in(chunk, run).ok();
-                    pages = pages.minus(run);
                 }
             }
         }
         purged
+    }
+
+    /// Marks every free page that may be resident as idle, until somebody takes it. Returns how many were not.
+    pub fn mark_idle(&self) -> u32 {
+        let resident = |i| self.free_in(ChunkIndex::new(i)).and(self.chunks[i as usize].dirty_pages());
+        (0..self.chunks.len() as u32).map(|i| self.chunks[i as usize].mark_idle(resident(i)).len()).sum()
     }
 
     /// Takes every chunk of an arena of `n` chunks, so that nobody has or will get a page of it; they are in transit

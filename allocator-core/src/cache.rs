@@ -14,12 +14,17 @@
 //! other comes in from memory. Slabs that become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`,
 //! the kernel's `min_partial`); their pages go back when the lock is dropped.
 //!
+//! Memory behind the free objects of slabs that are at rest goes back to the system (`hollow`).
+//!
 //! Nothing about a slab is lock-free, and one lock is taken per batch.
 //!
 //! # Invariants (each is a line of [`Caches::validate`])
 //! - Ca1: `slabs` counts the shard's slabs, `free` the free objects in them.
-//! - Ca2: every slab with a free object is on the list where it belongs; no full one is on a list.
+//! - Ca2: every slab with a free object is on the list where it belongs, or rests; no full one is on a list. Those whose
+//!   holes are being freed may be on none.
 //! - Ca3: a shard has no more empty slabs than it may keep.
+
+mod hollow;
 
 use crate::config::{MAX_SHARDS, MAX_SLAB_PAGES, MIN_PARTIAL, SHEAF_SLOTS};
 use crate::error::{AllocError, Misuse};
@@ -27,6 +32,7 @@ use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
 use crate::slab::{List, Listed, Slab};
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked};
+use crate::sys::Os;
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
@@ -42,6 +48,8 @@ pub const BATCH: usize = SHEAF_SLOTS / 2;
 struct Partial {
     dense: List,
     sparse: List,
+    resting: List,
+    hollow: List,
     empty: List,
     slabs: usize,
     free: usize,
@@ -96,8 +104,8 @@ pub struct Found {
 impl Shard {
     const_unless_loom! {
         fn new() -> Self {
-            let none = Partial { dense: List::new(), sparse: List::new(), empty: List::new(), slabs: 0, free: 0 };
-            Self { partial: Mutex::new(none) }
+            let [dense, sparse, resting, hollow, empty] = [const { List::new() }; 5];
+            Self { partial: Mutex::new(Partial { dense, sparse, resting, hollow, empty, slabs: 0, free: 0 }) }
         }
     }
 }
@@ -108,17 +116,31 @@ impl Partial {
             Listed::Full => None,
             Listed::Dense => Some(&mut self.dense),
             Listed::Sparse => Some(&mut self.sparse),
+            Listed::Resting => Some(&mut self.resting),
+            Listed::Hollow => Some(&mut self.hollow),
             Listed::Empty => Some(&mut self.empty),
         }
     }
 
-    /// Puts a slab on the list where it belongs now.
+    /// Puts a slab on the list where it belongs now. Returns which that is.
     ///
     /// # Safety
     /// `slab` is of this shard; no reference to its header lives.
-    unsafe fn relist(&mut self, slab: NonNull<Slab>) {
+    unsafe fn relist(&mut self, slab: NonNull<Slab>) -> Listed {
         // SAFETY: by contract, and we have the shard's lock; the reference ends with this line.
-        let (is, belongs) = unsafe { slab.as_ref() }.standing();
+        let belongs = unsafe { slab.as_ref() }.belongs();
+        // SAFETY: by contract.
+        unsafe { self.put_on(slab, belongs) };
+        belongs
+    }
+
+    /// Puts a slab on this list.
+    ///
+    /// # Safety
+    /// As for [`Partial::relist`]; it may be there.
+    unsafe fn put_on(&mut self, slab: NonNull<Slab>, belongs: Listed) {
+        // SAFETY: by contract, and we have the shard's lock; the reference ends with this line.
+        let is = unsafe { slab.as_ref() }.listed();
         if is != belongs {
             if let Some(list) = self.list(is) {
                 // SAFETY: the slab is on the list that it names (Sl4).
@@ -135,7 +157,7 @@ impl Partial {
     fn take(&mut self, out: &mut [*mut u8]) -> usize {
         let mut left = out.len();
         while left > 0 {
-            let lists = [&self.dense, &self.sparse, &self.empty];
+            let lists = [&self.dense, &self.sparse, &self.resting, &self.hollow, &self.empty];
             let Some(mut slab) = lists.into_iter().find_map(List::first) else { break };
             // SAFETY: on a list of this shard, whose lock we have; the reference ends here.
             left -= unsafe { slab.as_mut() }.take(&mut out[..left]);
@@ -162,7 +184,7 @@ impl Partial {
 }
 
 /// Gives the pages of slabs that left their shard back. No lock is held.
-fn give_back(mut chain: List, zone: &Zone, class: SizeClass) -> Result<(), Found> {
+fn give_back(mut chain: List, zone: &Zone, os: &dyn Os, class: SizeClass) -> Result<(), Found> {
     let pages = PageCount::new(class.slab_pages());
     while let Some(slab) = chain.first() {
         // SAFETY: on that list, which is ours alone as its slabs are: they are empty, and no shard has them.
@@ -172,7 +194,7 @@ fn give_back(mut chain: List, zone: &Zone, class: SizeClass) -> Result<(), Found
         let base = slab.base();
         let map = zone.map_of(base);
         slab.destroy(map);
-        zone.free_pages(map, base as usize, pages).map_err(|misuse| Found { at: base, said: class, misuse })?;
+        zone.free_pages(os, map, base as usize, pages).map_err(|misuse| Found { at: base, said: class, misuse })?;
     }
     Ok(())
 }
@@ -306,7 +328,7 @@ impl Caches {
         let mut stretches = Stretches::new();
         let stretches = stretches.find(zone, class, batch)?;
         while let Some(&Stretch { shard, .. }) = stretches.iter().find(|stretch| !stretch.done) {
-            let mut chain = List::new();
+            let (mut chain, mut sparse) = (List::new(), false);
             {
                 let mut partial = self.shard(class, shard as usize).lock(caller.os);
                 let mut end = batch.len();
@@ -328,7 +350,7 @@ impl Caches {
                     partial.free += taken;
                     if taken > 0 && slab.rises() {
                         // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
-                        unsafe { partial.relist(stretch.slab) };
+                        sparse |= unsafe { partial.relist(stretch.slab) } == Listed::Sparse;
                     }
                     if taken < behind - begin {
                         // SAFETY: as above.
@@ -337,7 +359,10 @@ impl Caches {
                 }
                 partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
             }
-            give_back(chain, zone, class)?;
+            if sparse {
+                zone.kswapd.pages_came_back(caller.os);
+            }
+            give_back(chain, zone, caller.os, class)?;
         }
         Ok(())
     }
@@ -364,15 +389,16 @@ impl Caches {
         self.shard(class, shard).lock(caller.os).slabs
     }
 
-    /// Gives every empty slab back to the zone (the kernel's `kmem_cache_shrink`). Returns the pages.
-    pub fn shrink(&self, zone: &Zone, caller: Caller<'_>) -> Result<usize, Found> {
+    /// Gives the empty slabs of the first so many shards back to the zone (the kernel's `kmem_cache_shrink`). Returns the
+    /// pages.
+    pub fn shrink(&self, zone: &Zone, caller: Caller<'_>, shards: usize) -> Result<usize, Found> {
         let mut pages = 0;
         for class in SizeClass::all() {
-            for shard in 0..MAX_SHARDS {
+            for shard in 0..shards {
                 let mut chain = List::new();
                 self.shard(class, shard).lock(caller.os).trim(0, &mut chain, class.slab_objects());
                 pages += chain.len() * class.slab_pages() as usize;
-                give_back(chain, zone, class)?;
+                give_back(chain, zone, caller.os, class)?;
             }
         }
         Ok(pages)
@@ -398,13 +424,13 @@ impl Caches {
             for shard in 0..MAX_SHARDS {
                 let partial = self.shard(class, shard).lock(caller.os);
                 let (mut slabs, mut free) = (0, 0);
-                for list in [&partial.dense, &partial.sparse, &partial.empty] {
+                for list in [&partial.dense, &partial.sparse, &partial.resting, &partial.hollow, &partial.empty] {
                     let mut next = list.first();
                     while let Some(slab) = next {
                         // SAFETY: on a list of this shard, whose lock we have.
                         let header = unsafe { slab.as_ref() };
                         header.validate()?;
-                        if header.listed() != header.belongs() || header.free() == 0 {
+                        if !header.is_placed() || header.free() == 0 {
                             return Err("cache: a slab is on the wrong list (Ca2)");
                         }
                         (slabs, free) = (slabs + 1, free + header.free());

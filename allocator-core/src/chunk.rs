@@ -5,6 +5,9 @@
 //! so the free list of every order is a function of the word ([`PageSet`]): `take` clears a run by one CAS,
 //! `give_back` sets it by one `fetch_or`, and buddies merge by lying side by side. `park` trades a chunk that is
 //! wholly free for its bit in `Buddy`'s word of whole chunks. `dirty` marks the pages that may hold anything but zeros.
+//! `idle` marks free pages that kswapd has seen free before: whoever takes one clears its mark, so a page that is still
+//! marked at the next look has been free all the time. It is a hint: a mark that comes too late for a page that was just
+//! taken lets that page be purged once too early.
 //!
 //! The form is the row of LLFree (Wrenger et al., USENIX ATC 2023), made so long that no block ever spans two words.
 //!
@@ -13,6 +16,7 @@
 //!   transit.
 //! - Ch2: while the chunk is parked, or owned as a whole, `free` is zero.
 //! - Ch3: only the owner of a page touches its bit of `dirty`; a clear bit is a proof that the page reads as zeros.
+//!   `idle` proves nothing.
 //!
 //! # Memory ordering
 //! | step                      | order             | so that                                              |
@@ -23,6 +27,7 @@
 //! | `park` CAS                | Acquire / Relaxed | others' pages are taken; `Buddy` passes them on      |
 //! | `dirty`                   | Relaxed           | it changes hands with the page, ordered by the above |
 //! | first look at `free`      | Relaxed           | a stale value costs one failed CAS                   |
+//! | `idle`                    | Relaxed           | a hint; no model watches it                          |
 //!
 //! `give_back` may be Release only: it takes nothing. RMWs of others in between continue the release sequence, so the
 //! CAS that takes a page synchronises with every earlier `give_back` of it.
@@ -36,7 +41,7 @@ use crate::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{const_unless_loom, Zeroed};
+use crate::sync::{const_unless_loom, UnwatchedU64, Zeroed};
 use crate::units::Order;
 
 /// Pages of one chunk as a set: a plain value on which the buddy arithmetic is done.
@@ -177,6 +182,17 @@ impl PageSet {
         Some((start, (!(self.0 >> start)).trailing_zeros()))
     }
 
+    /// Its runs of pages, lowest first.
+    pub fn runs(self) -> impl Iterator<Item = Self> {
+        let mut left = self;
+        core::iter::from_fn(move || {
+            let (start, n) = left.first_run()?;
+            let run = Self::run(start, n);
+            left = left.minus(run);
+            Some(run)
+        })
+    }
+
     /// Its pages, lowest first.
     pub fn iter(self) -> impl Iterator<Item = u32> {
         let mut left = self.0;
@@ -275,14 +291,15 @@ pub struct Taken {
     pub change: Change,
 }
 
-/// The state of one chunk of `PAGES` pages: 64, or fewer in a model. 16 bytes.
+/// The state of one chunk of `PAGES` pages: 64, or fewer in a model. 24 bytes.
 pub struct Chunk<const PAGES: u32 = PAGES_PER_CHUNK> {
     free: AtomicU64,
     dirty: AtomicU64,
+    idle: UnwatchedU64,
 }
 
 #[cfg(not(loom))]
-static_assertions::assert_eq_size!(Chunk, [u64; 2]);
+static_assertions::assert_eq_size!(Chunk, [u64; 3]);
 
 impl<const PAGES: u32> Chunk<PAGES> {
     /// Every page of the chunk.
@@ -293,7 +310,7 @@ impl<const PAGES: u32> Chunk<PAGES> {
     const_unless_loom! {
         /// A chunk whose pages belong to whoever made it, and are known to be zero. All zeros is the same state.
         pub fn new() -> Self {
-            Self { free: AtomicU64::new(0), dirty: AtomicU64::new(0) }
+            Self { free: AtomicU64::new(0), dirty: AtomicU64::new(0), idle: UnwatchedU64::new(0) }
         }
     }
 
@@ -305,6 +322,20 @@ impl<const PAGES: u32> Chunk<PAGES> {
     /// The pages that may hold anything but zeros. Only bits of owned pages mean anything for long.
     pub fn dirty_pages(&self) -> PageSet {
         PageSet(self.dirty.load(Relaxed))
+    }
+
+    /// The pages that were free at the last [`Chunk::mark_idle`], and that nobody has taken since.
+    pub fn idle_pages(&self) -> PageSet {
+        PageSet(self.idle.load(Relaxed))
+    }
+
+    /// Marks pages that are free at about this moment as idle. Returns those that were not.
+    pub fn mark_idle(&self, pages: PageSet) -> PageSet {
+        let new = pages.minus(self.idle_pages());
+        if !new.is_empty() {
+            self.idle.fetch_or(new.0, Relaxed);
+        }
+        new
     }
 
     /// Takes `n` pages aligned to `align` from a block that holds them. `None` means that the hint that led here was
@@ -347,12 +378,19 @@ impl<const PAGES: u32> Chunk<PAGES> {
         }
     }
 
-    /// Takes every free page that may hold something else than zeros, in whole groups of `2^group`, to purge them.
-    pub fn take_dirty(&self, group: u32) -> Option<(PageSet, Change)> {
+    /// Those of `pages` whose memory can be freed: not known to be zero, in whole groups of `2^group`, and if `idle` says
+    /// so, in groups without a dirty page that is not idle. The words are hints until the pages are the caller's.
+    pub fn purgeable(&self, pages: PageSet, group: u32, idle: bool) -> PageSet {
+        let dirty = self.dirty_pages();
+        let busy = if idle { dirty.minus(self.idle_pages()) } else { PageSet::EMPTY };
+        pages.whole_groups(group).and(dirty.spread(group)).minus(busy.spread(group))
+    }
+
+    /// Takes every free page that is [`Chunk::purgeable`], to purge it.
+    pub fn take_purgeable(&self, group: u32, idle: bool) -> Option<(PageSet, Change)> {
         let mut before = self.free_pages();
         loop {
-            // The dirty bits are a hint until the pages are ours; pages taken for nothing do no harm.
-            let pages = before.whole_groups(group).and(self.dirty_pages().spread(group));
+            let pages = self.purgeable(before, group, idle); // pages taken for nothing do no harm
             if pages.is_empty() {
                 return None;
             }
@@ -390,8 +428,11 @@ impl<const PAGES: u32> Chunk<PAGES> {
         (zero, Change { before: PageSet::EMPTY, after: rest })
     }
 
-    /// Marks pages that the caller owns as dirty; true if all were known to be zero.
+    /// Marks pages that the caller owns as dirty, and in use; true if all were known to be zero.
     pub fn soil(&self, pages: PageSet) -> bool {
+        if !self.idle_pages().and(pages).is_empty() {
+            self.idle.fetch_and(!pages.0, Relaxed);
+        }
         // The bits of our own pages are not written by others (Ch3), so a plain look is exact.
         if self.dirty_pages().contains(pages) {
             return false;

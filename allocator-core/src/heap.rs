@@ -10,11 +10,13 @@
 //! Every refusal is a value. Every misuse found ends the process with one line that names the address, what is there,
 //! and what it was said to be.
 
+use crate::buddy::Purge;
 use crate::cache::{Caches, Found, Usage};
 use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Barred, Gate, Inside};
 use crate::kmalloc::Route;
+use crate::kswapd::{Kswapd, Watermarks};
 use crate::live;
 use crate::mempool::Mempool;
 use crate::page::{ChunkMap, Kind, Owner, Tag};
@@ -32,6 +34,12 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{null_mut, NonNull};
 use static_assertions::assert_impl_all;
+
+/// Free pages that a chunk must have for a tick to purge it: whole chunks first, then those that are nearly empty.
+const EMPTIEST_FIRST: [u32; 4] = [PAGES_PER_CHUNK, PAGES_PER_CHUNK / 4 * 3, PAGES_PER_CHUNK / 2, 1];
+
+/// Pages that a tick purges before it lets others fork: 64 MiB, some milliseconds.
+const AT_A_TIME: u32 = 32 * PAGES_PER_CHUNK;
 
 /// A heap: its system, its scheme, and its parts.
 pub struct Heap {
@@ -85,7 +93,7 @@ pub struct Stats {
     pub free_pages: usize,
     /// Those of them that may be resident.
     pub free_dirty_pages: usize,
-    /// Threads that have a thread block now.
+    /// Threads of the program that have a thread block now.
     pub threads: usize,
     /// Elements that the reclamation scheme has for itself.
     pub internal_objects: usize,
@@ -162,13 +170,25 @@ impl Heap {
 
     /// A block for the calling thread, which must give it back before it ends. `None` if the system refuses.
     pub fn attach(&self) -> Option<&Thread> {
+        self.attach_as(false)
+    }
+
+    /// As [`Heap::attach`], for a thread of the heap itself.
+    pub fn attach_service(&self) -> Option<&Thread> {
+        self.attach_as(true)
+    }
+
+    fn attach_as(&self, service: bool) -> Option<&Thread> {
         let _inside = self.enter(None);
         if let Err(found) = self.adopt_orphans() {
             self.found(found);
         }
         let shards = self.shards();
         // SAFETY: blocks stay mapped as long as the heap.
-        self.parts.registry.attach(self.os(), &self.parts.zone.kept, shards).map(|block| unsafe { block.as_ref() })
+        self.parts
+            .registry
+            .attach(self.os(), &self.parts.zone.kept, shards, service)
+            .map(|block| unsafe { block.as_ref() })
     }
 
     /// Takes the block of a thread that ends back: its objects go home, its handle is dropped.
@@ -227,6 +247,7 @@ impl Heap {
     pub fn after_fork_in_child(&self, thread: Option<&Thread>) {
         if self.parts.gate.open_in_child(self.os(), self.parts.registry.presences()) {
             self.parts.registry.fork(self.os(), self.own(thread));
+            self.parts.zone.kswapd.fork();
         }
     }
 
@@ -304,7 +325,14 @@ impl Heap {
         let flushed =
             thread.map_or(Ok(()), |thread| unsafe { thread.flush(&self.parts.caches, &self.parts.zone, caller) });
         let adopted = flushed.and_then(|()| self.adopt_orphans());
-        if let Err(found) = adopted.and_then(|()| self.parts.caches.shrink(&self.parts.zone, caller)) {
+        if let Err(found) = adopted {
+            self.found(found);
+        }
+        self.shrink_caches(caller, MAX_SHARDS);
+    }
+
+    fn shrink_caches(&self, caller: Caller<'_>, shards: usize) {
+        if let Err(found) = self.parts.caches.shrink(&self.parts.zone, caller, shards) {
             self.found(found);
         }
     }
@@ -312,7 +340,7 @@ impl Heap {
     /// Gives empty arenas back to the system, and what it did not take back before.
     fn retire(&self, thread: Option<&Thread>) -> usize {
         let caller = self.caller(thread);
-        self.parts.zone.retire_empty(caller);
+        self.parts.zone.retire_empty(caller, false);
         self.parts.zone.collect(caller);
         self.parts.zone.kept.shrink(caller.os)
     }
@@ -494,7 +522,7 @@ impl Heap {
         match claimed {
             Claimed::Run(map, ptr, pages) => {
                 poison::poison(ptr, pages.bytes());
-                self.parts.zone.free_pages(map, ptr.as_ptr() as usize, pages)
+                self.parts.zone.free_pages(self.os(), map, ptr.as_ptr() as usize, pages)
             }
             Claimed::Area(record) => {
                 // SAFETY: claimed, and by contract.
@@ -615,7 +643,8 @@ impl Heap {
                 }
                 poison::fit(ptr, new.size(), wants.max(has).bytes());
                 if wants < has {
-                    self.parts.zone.free_pages(map, ptr.as_ptr() as usize + wants.bytes(), has - wants)?;
+                    let tail = ptr.as_ptr() as usize + wants.bytes();
+                    self.parts.zone.free_pages(self.os(), map, tail, has - wants)?;
                 }
                 Ok(Some(ptr))
             }
@@ -666,9 +695,122 @@ impl Heap {
         let _inside = self.enter(thread);
         // SAFETY: by contract.
         unsafe { self.shrink(thread) };
-        let bytes = self.parts.zone.purge(self.caller(thread)) + self.retire(thread);
+        let pages = self.parts.zone.purge(self.caller(thread), Purge::ALL);
+        let bytes = PageCount::new(pages).bytes() + self.retire(thread);
         self.parts.registry.shrink(self.os());
+        self.kswapd().note_call(bytes);
         bytes
+    }
+
+    /// When free memory goes back to the system by itself.
+    pub fn kswapd(&self) -> &Kswapd {
+        &self.parts.zone.kswapd
+    }
+
+    /// The body of the thread of this number: gives memory back that has not been used for a while, until nobody wants it
+    /// to. It may begin after it is not wanted any more.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn run_kswapd(&self, thread: Option<&Thread>, number: u32) {
+        let mut quiet = 0;
+        while self.kswapd().wait(self.os(), number, quiet) {
+            // SAFETY: by contract.
+            let worked = unsafe { self.tick(thread) };
+            quiet = if worked { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// One tick of kswapd: gives empty slabs back to the arenas, and to the system what was free at the last tick already,
+    /// down to the low watermark. False: there was nothing to do. Costs a walk over the words of all chunks, and a
+    /// system call for each run that goes back; in between others may fork.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn tick(&self, thread: Option<&Thread>) -> bool {
+        let zone = &self.parts.zone;
+        let mut excess = self.calmly(thread, |caller| {
+            self.shrink_caches(caller, self.shards());
+            self.parts.registry.shrink(caller.os);
+            let (resident, used) = zone.resident_pages(caller);
+            let bounds = Watermarks::of(used * PAGE_SIZE);
+            if resident * PAGE_SIZE > bounds.high {
+                (resident - bounds.low / PAGE_SIZE) as u32
+            } else {
+                0
+            }
+        });
+        let hollowed = self.hollow(thread);
+        let mut purged = 0;
+        for least in EMPTIEST_FIRST {
+            while excess > 0 {
+                let most = excess.min(AT_A_TIME);
+                let what = Purge { group: 0, idle: true, least, most };
+                let now = self.calmly(thread, |caller| zone.purge(caller, what));
+                purged += now;
+                excess = excess.saturating_sub(now);
+                if now < most {
+                    break;
+                }
+            }
+        }
+        let aged = self.calmly(thread, |caller| {
+            zone.retire_empty(caller, true);
+            zone.collect(caller);
+            zone.kept.shrink(caller.os);
+            zone.mark_idle(caller)
+        });
+        let rested = self.lay_to_rest(thread);
+        let bytes = hollowed + PageCount::new(purged).bytes();
+        self.kswapd().note_tick(bytes);
+        bytes > 0 || rested > 0 || excess > 0 && aged > 0
+    }
+
+    /// Frees the memory behind the holes of all slabs that have rested. Returns the bytes.
+    fn hollow(&self, thread: Option<&Thread>) -> usize {
+        let mut bytes = 0;
+        for (class, shard) in self.used_shards() {
+            let some = |caller: Caller<'_>| match self.parts.caches.hollow(
+                &self.parts.zone,
+                caller,
+                class,
+                shard,
+                caller.os.page_size(),
+            ) {
+                Ok(bytes) => bytes,
+                Err(found) => self.found(found),
+            };
+            while let Some(now) = self.calmly(thread, some) {
+                bytes += now;
+            }
+        }
+        bytes
+    }
+
+    /// Lets all sparse slabs rest. Returns how many.
+    fn lay_to_rest(&self, thread: Option<&Thread>) -> usize {
+        let rest = |(class, shard)| self.calmly(thread, |caller| self.parts.caches.lay_to_rest(caller, class, shard));
+        self.used_shards().map(rest).sum()
+    }
+
+    /// The shards that may have slabs; the locks of others were never touched.
+    fn used_shards(&self) -> impl Iterator<Item = (SizeClass, usize)> {
+        let shards = self.shards();
+        SizeClass::all().flat_map(move |class| (0..shards).map(move |shard| (class, shard)))
+    }
+
+    /// A piece of a tick, short enough for a fork to wait for it, and for whoever must meet no pages in transit.
+    fn calmly<R>(&self, thread: Option<&Thread>, piece: impl FnOnce(Caller<'_>) -> R) -> R {
+        let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
+        piece(self.caller(thread))
+    }
+
+    /// From now on, free memory stays resident for so many milliseconds, and then goes back to the system by itself; never,
+    /// if `None`.
+    pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
+        let _inside = self.enter(thread);
+        self.kswapd().set_purge_after(self.os(), millis, self.figures(thread).committed);
     }
 
     /// True if `address` lies in an arena of this heap, or is the start of one of its areas.
@@ -693,6 +835,7 @@ impl Heap {
     pub fn count_blocks(&self, thread: Option<&Thread>, blocks: &mut [usize]) {
         let thread = self.own(thread);
         let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
         self.parts.zone.each_arena(self.caller(thread), &mut |arena| {
             arena.buddy().count_blocks(blocks);
             true
@@ -703,6 +846,7 @@ impl Heap {
     pub fn stats(&self, thread: Option<&Thread>) -> Stats {
         let thread = self.own(thread);
         let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
         self.figures(thread)
     }
 
@@ -749,6 +893,7 @@ impl Heap {
     pub fn validate(&self, thread: Option<&Thread>) -> Result<(), &'static str> {
         let thread = self.own(thread);
         let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
         self.validated(thread).map(|_| ())
     }
 
@@ -854,6 +999,7 @@ impl Heap {
     pub fn audit(&self, thread: Option<&Thread>) -> Result<(), &'static str> {
         let thread = self.own(thread);
         let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
         let stats = self.validated(thread)?;
         let Stats { slab_objects, cached_objects, runs, areas, slab_pages, .. } = stats;
         if slab_objects != 0 {

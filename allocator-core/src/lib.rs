@@ -33,6 +33,7 @@
 //! | 1 | [`buddy`] | which pages are free: whole chunks, bins, summaries, purge; no lock |
 //! | 1 | [`page`] | the memmap: what each page is, and whose; from an address to it |
 //! | 1 | [`arena`] | one mapping, its buddy and memmap |
+//! | 1 | [`kswapd`] | when free memory goes back to the system |
 //! | 1 | [`zone`] | the arenas of one policy; growth; retirement |
 //! | 1 | [`vmalloc`] | requests too long for an arena |
 //! | 1 | [`mempool`] | memory set aside for a library that cannot be told that there is none |
@@ -46,7 +47,7 @@
 //! | 4 | [`slabinfo`] | reports in the text formats of Linux |
 //!
 //! # Lock order
-//! shard < zone < vmalloc < registry < kept ([`sync::Rank`]). No lock is held while another layer is asked for pages,
+//! kswapd < shard < zone < vmalloc < registry < kept ([`sync::Rank`]). No lock is held while another layer is asked for pages,
 //! nor while the reclamation scheme is called.
 //!
 //! # Glossary
@@ -69,6 +70,7 @@ pub mod error;
 pub mod gate;
 pub mod heap;
 pub mod kmalloc;
+pub mod kswapd;
 mod live;
 mod mempool;
 mod page;

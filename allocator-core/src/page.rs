@@ -135,7 +135,8 @@ pub struct ChunkMap {
     tags: [AtomicU32; PAGES_PER_CHUNK as usize],
     base: AtomicPtr<u8>,
     arena: AtomicPtr<u8>,
-    /// One once the system was asked to back the chunk by a huge page. Whoever owns the chunk as a whole writes it.
+    /// One while the system is asked to back the chunk by a huge page. Whoever owns the chunk as a whole sets it; who owns
+    /// a part of it, so that nobody owns all of it, may clear it.
     huge: AtomicU32,
     rooms: [Room; PAGES_PER_CHUNK as usize],
 }
@@ -177,9 +178,19 @@ impl ChunkMap {
         self.huge.load(Relaxed) != 0
     }
 
-    /// Notes that it may. The caller owns the chunk as a whole.
-    pub fn set_huge(&self) {
-        self.huge.store(1, Relaxed);
+    /// Notes whether it may. The caller owns the chunk as a whole, or a part of it and does not set it.
+    pub fn set_huge(&self, huge: bool) {
+        self.huge.store(huge.into(), Relaxed);
+    }
+
+    /// The whole pages of the system that hold nothing but rooms of the `n` pages from `page` on: who owns those may free the
+    /// memory behind them, since a room says nothing but of a slab. `None` if there are none.
+    pub fn rooms_alone(&self, page: usize, n: usize, page_size: usize) -> Option<(NonNull<u8>, usize)> {
+        let rooms = self.rooms.get(page..page + n)?.as_ptr_range();
+        let start = (rooms.start as usize).next_multiple_of(page_size);
+        let len = (rooms.end as usize & !(page_size - 1)).checked_sub(start).filter(|len| *len > 0)?;
+        let this: *const Self = self;
+        Some((NonNull::new(this.cast_mut().cast::<u8>().wrapping_add(start - this as usize))?, len))
     }
 
     /// The chunk's first byte.

@@ -5,8 +5,10 @@
 //! time, so that the ends of slabs empty and no page is touched before its objects are used. The object memory itself
 //! is never touched: no link lies in it, so no stray write can turn into a pointer of ours.
 //!
-//! A slab is on one of three lists of its shard, by how full it is, or on none when it is full. Between a quarter and a
-//! half of free objects it stays where it was, so that a slab does not move to and fro.
+//! A slab is on one of its shard's lists, by how full it is, or on none when it is full. Between a quarter and a half of
+//! free objects it stays where it was, so that a slab does not move to and fro. A sparse one that nobody takes from or
+//! gives to for a while rests, and is hollow once the memory behind its *holes*, pages of the system in which no object
+//! is out, was freed; the next object that comes or goes makes it a sparse one again.
 //!
 //! # Invariants (each is a line of [`Slab::validate`])
 //! - Sl1: `free` is the number of bits set; bits beyond the last object are clear.
@@ -15,9 +17,10 @@
 //! - Sl4: a slab is on the list that `list` names.
 //! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
 
-use crate::config::{MAX_SLAB_OBJECTS, PAGE_SIZE};
+use crate::chunk::PageSet;
+use crate::config::{MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};
 use crate::page::{ChunkMap, Room, Tag};
-use crate::size_class::{Cut, SizeClass};
+use crate::size_class::{Cut, SizeClass, CLASSES};
 use crate::sync::atomic::AtomicU64;
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
@@ -35,6 +38,10 @@ pub enum Listed {
     Dense,
     /// Used when no dense one is left.
     Sparse,
+    /// Sparse, and at rest since the last look.
+    Resting,
+    /// Sparse, at rest, and without memory behind its holes.
+    Hollow,
     /// No object is out.
     Empty,
 }
@@ -48,6 +55,7 @@ impl Listed {
             Listed::Full => 1,
             Listed::Dense => objects as u16 / 2 + 1,
             Listed::Sparse => objects as u16,
+            Listed::Resting | Listed::Hollow => 0,
             Listed::Empty => u16::MAX,
         }
     }
@@ -59,11 +67,14 @@ pub struct Slab {
     next: *mut Slab,
     prev: *mut Slab,
     base: *mut u8,
-    cut: &'static Cut,
+    /// Not a reference: a room may hold zeros when somebody looks whether there is a slab still ([`Slab::is_of`]).
+    cut: *const Cut,
     free: u16,
     shard: u8,
     list: Listed,
     first: u8,
+    /// The number of the class, plus one: zeros are no slab.
+    class: u8,
     /// With so many free objects it belongs on another list than the one that `list` names.
     rises_at: u16,
     bits: [u64; WORDS],
@@ -72,6 +83,7 @@ pub struct Slab {
 const_assert!(size_of::<Slab>() <= size_of::<Room>());
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
 const_assert!(WORDS <= u8::MAX as usize);
+const_assert!(CLASSES < u8::MAX as usize);
 
 impl Slab {
     /// Makes a slab of pages that the caller owns: `page` is the number of the first one in the chunk of `map`. All
@@ -93,6 +105,7 @@ impl Slab {
             shard: shard as u8,
             list: Listed::Full,
             first: 0,
+            class: class.index() as u8 + 1,
             rises_at: Listed::Full.rises_at(objects),
             bits: [0; WORDS],
         };
@@ -112,12 +125,19 @@ impl Slab {
         unsafe { NonNull::new_unchecked(room) }
     }
 
+    /// How it is cut.
+    #[inline]
+    fn cut(&self) -> &'static Cut {
+        // SAFETY: that of a class, since it was made.
+        unsafe { &*self.cut }
+    }
+
     const BITS_AT: usize = core::mem::offset_of!(Slab, bits);
 
     /// Clears the tags of the pages of a slab that nobody uses any more.
     pub fn destroy(&self, map: &ChunkMap) {
         let page = map.page_of(self.base as usize);
-        for back in 0..self.cut.pages() {
+        for back in 0..self.cut().pages() {
             map.set_tag(page + back, Tag::NONE);
         }
     }
@@ -134,7 +154,7 @@ impl Slab {
 
     /// Takes up to `out.len()` objects, lowest address first, into `out` from its end. Returns how many.
     pub fn take(&mut self, out: &mut [*mut u8]) -> usize {
-        let (size, words) = (self.cut.size(), self.cut.objects().div_ceil(64));
+        let (size, words) = (self.cut().size(), self.cut().objects().div_ceil(64));
         let mut slots = out.iter_mut().rev();
         let mut w = self.first as usize;
         while w < words {
@@ -167,7 +187,7 @@ impl Slab {
     #[must_use]
     #[inline]
     pub unsafe fn put(&mut self, objects: &[*mut u8]) -> usize {
-        let (base, cut) = (self.base as usize, self.cut);
+        let (base, cut) = (self.base as usize, self.cut());
         let mut first = usize::from(self.first);
         let mut rest = objects;
         while let [object, others @ ..] = rest {
@@ -191,7 +211,7 @@ impl Slab {
     /// True if it is cut for this class, and a slab of this shard.
     #[inline]
     pub fn is_of(&self, class: SizeClass, shard: u8) -> bool {
-        self.cut.size() == class.size() && self.shard == shard
+        usize::from(self.class) == class.index() + 1 && self.shard == shard
     }
 
     /// True if an object is free in it.
@@ -222,12 +242,12 @@ impl Slab {
 
     /// The words that say which objects are free in it.
     pub fn free_bits(&self) -> &[u64] {
-        &self.bits[..self.cut.objects().div_ceil(64)]
+        &self.bits[..self.cut().objects().div_ceil(64)]
     }
 
     /// The list that it belongs on.
     pub fn belongs(&self) -> Listed {
-        let (free, objects) = (self.free as usize, self.cut.objects());
+        let (free, objects) = (self.free as usize, self.cut().objects());
         if free == 0 {
             Listed::Full
         } else if free == objects {
@@ -239,9 +259,50 @@ impl Slab {
         } else {
             match self.list {
                 Listed::Full | Listed::Dense => Listed::Dense,
-                Listed::Sparse | Listed::Empty => Listed::Sparse,
+                Listed::Sparse | Listed::Resting | Listed::Hollow | Listed::Empty => Listed::Sparse,
             }
         }
+    }
+
+    /// True if it is on the list where it belongs, or may rest.
+    pub fn is_placed(&self) -> bool {
+        let rests = matches!(self.list, Listed::Resting | Listed::Hollow);
+        self.belongs() == if rests { Listed::Sparse } else { self.list }
+    }
+
+    /// Takes all objects that lie in its holes, so that nobody else can have them. Pages of the system are so long.
+    pub fn take_holes(&mut self, page_size: usize) -> Holes {
+        let (size, objects) = (self.cut().size(), self.cut().objects());
+        let bytes = self.cut().pages() * PAGE_SIZE;
+        let mut holes = Holes(0);
+        for page in 0..(bytes / page_size).min(u64::BITS as usize) {
+            let inside = Holes::objects_in(page * page_size, page_size, size, objects);
+            if { inside }.all(|object| self.is_free(object)) {
+                holes.0 |= 1 << page;
+            }
+        }
+        self.free -= self.flip(holes, page_size);
+        holes
+    }
+
+    /// Gives back what [`Slab::take_holes`] took.
+    pub fn fill_holes(&mut self, holes: Holes, page_size: usize) {
+        self.free += self.flip(holes, page_size);
+        let lowest = (0..WORDS).find(|w| self.bits[*w] != 0).unwrap_or(0);
+        self.first = self.first.min(lowest as u8);
+    }
+
+    /// Flips the bits of all objects that lie in holes. Returns how many there are.
+    fn flip(&mut self, holes: Holes, page_size: usize) -> u16 {
+        let (size, objects) = (self.cut().size(), self.cut().objects());
+        let mut flipped = 0;
+        for (start, len) in holes.runs(page_size) {
+            for object in Holes::objects_in(start, len, size, objects) {
+                self.bits[object / 64] ^= 1 << (object % 64);
+                flipped += 1;
+            }
+        }
+        flipped
     }
 
     /// Whether it belongs on another list, now that objects have come back.
@@ -250,16 +311,11 @@ impl Slab {
         self.free >= self.rises_at
     }
 
-    /// The list that it is on, and the one that it belongs on.
-    pub fn standing(&self) -> (Listed, Listed) {
-        (self.list, self.belongs())
-    }
-
     /// Notes the list that it is on.
     #[inline]
     fn settle(&mut self, list: Listed) {
         self.list = list;
-        self.rises_at = list.rises_at(self.cut.objects());
+        self.rises_at = list.rises_at(self.cut().objects());
     }
 
     /// The list that it is on.
@@ -269,7 +325,7 @@ impl Slab {
 
     /// Checks every invariant that one slab can tell; the holder of the shard's lock asks.
     pub fn validate(&self) -> Result<(), &'static str> {
-        let objects = self.cut.objects();
+        let objects = self.cut().objects();
         let words = self.free_bits();
         if words.iter().map(|w| w.count_ones() as usize).sum::<usize>() != self.free as usize {
             return Err("slab: the count of free objects is not that of its bits (Sl1)");
@@ -284,6 +340,34 @@ impl Slab {
             return Err("slab: it would move at another number of free objects (Sl5)");
         }
         Ok(())
+    }
+}
+
+/// Pages of the system in a slab: 64 at most, which are as long as the longest slab where they are 4 KiB long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holes(u64);
+
+const_assert!(MAX_SLAB_PAGES as usize * PAGE_SIZE <= 64 * 4096);
+
+impl Holes {
+    /// True without any.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Where each run of pages begins in the slab, and how long it is, in bytes.
+    pub fn runs(self, page_size: usize) -> impl Iterator<Item = (usize, usize)> {
+        PageSet::from_bits(self.0).runs().filter_map(move |run| {
+            let (start, pages) = run.first_run()?;
+            Some((start as usize * page_size, pages as usize * page_size))
+        })
+    }
+
+    /// The numbers of the objects, of `objects` of this size, that have a byte in a range.
+    fn objects_in(start: usize, len: usize, size: usize, objects: usize) -> core::ops::Range<usize> {
+        let first = start.checked_div(size).unwrap_or(0);
+        let end = (start + len).checked_add(size - 1).and_then(|end| end.checked_div(size)).unwrap_or(0);
+        first.min(objects)..end.min(objects)
     }
 }
 

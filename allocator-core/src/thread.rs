@@ -69,7 +69,11 @@ pub struct Thread {
     stack: [AtomicUsize; 2],
     /// Chosen when a thread gets the block, so that each shard has about as many threads.
     shard: AtomicU32,
+    /// One if the thread is the heap's own.
+    service: AtomicU32,
     arrays_used: AtomicU32,
+    /// Most arrays that were used since the memory behind them was freed last; under the lock of the registry.
+    arrays_touched: AtomicU32,
     /// The next block ever made; never changes once it is set.
     next: AtomicPtr<Thread>,
     /// The next free block; under the lock of the registry.
@@ -92,7 +96,9 @@ unsafe impl Zeroed for Thread {
             generation: AtomicU32::new(0),
             stack: array_of!(2, AtomicUsize, AtomicUsize::new(0)),
             shard: AtomicU32::new(0),
+            service: AtomicU32::new(0),
             arrays_used: AtomicU32::new(0),
+            arrays_touched: AtomicU32::new(0),
             next: AtomicPtr::new(null_mut()),
             next_free: AtomicPtr::new(null_mut()),
             arrays: array_of!(CLASSES, Array, Array::new()),
@@ -296,7 +302,9 @@ struct Blocks {
     /// Blocks of the youngest mapping that were never used, and the first of them: not even touched yet.
     fresh: u32,
     next_fresh: *mut Thread,
+    /// Threads of the program that have one, and threads of the heap itself.
     live: usize,
+    services: usize,
     mappings: usize,
     /// Forks that led to this process.
     forks: u32,
@@ -339,6 +347,7 @@ impl Registry {
                     fresh: 0,
                     next_fresh: null_mut(),
                     live: 0,
+                    services: 0,
                     mappings: 0,
                     forks: 0,
                     orphans: 0,
@@ -348,8 +357,9 @@ impl Registry {
         }
     }
 
-    /// A block for a thread that begins. `None` if the system refuses memory for one.
-    pub fn attach(&self, os: &dyn Os, kept: &Kept, shards: usize) -> Option<NonNull<Thread>> {
+    /// A block for a thread that begins. A thread of the heap itself is a `service`: it is counted nowhere, and allocates
+    /// nothing to speak of. `None` if the system refuses memory for one.
+    pub fn attach(&self, os: &dyn Os, kept: &Kept, shards: usize, service: bool) -> Option<NonNull<Thread>> {
         let mut blocks = self.blocks.lock(os);
         let block = match NonNull::new(blocks.free) {
             None => self.make(os, kept, &mut blocks)?,
@@ -365,9 +375,14 @@ impl Registry {
         let fewest =
             self.in_shard[..shards.clamp(1, MAX_SHARDS)].iter().enumerate().min_by_key(|(_, n)| n.load(Relaxed));
         let shard = fewest.map_or(0, |(shard, _)| shard);
-        self.in_shard[shard].fetch_add(1, Relaxed);
         thread.shard.store(shard as u32, Relaxed);
-        blocks.live += 1;
+        thread.service.store(service.into(), Relaxed);
+        if service {
+            blocks.services += 1;
+        } else {
+            self.in_shard[shard].fetch_add(1, Relaxed);
+            blocks.live += 1;
+        }
         Some(block)
     }
 
@@ -398,20 +413,26 @@ impl Registry {
     pub unsafe fn detach(&self, os: &dyn Os, block: NonNull<Thread>) {
         // SAFETY: blocks stay mapped.
         let thread = unsafe { block.as_ref() };
+        let used = thread.arrays_used.load(Relaxed);
         thread.reset();
         let mut blocks = self.blocks.lock(os);
+        thread.arrays_touched.store(thread.arrays_touched.load(Relaxed).max(used), Relaxed);
         thread.generation.store(0, Relaxed);
         thread.next_free.store(blocks.free, Relaxed);
         blocks.free = block.as_ptr();
-        self.in_shard[thread.shard()].fetch_sub(1, Relaxed);
-        blocks.live -= 1;
+        if thread.service.load(Relaxed) != 0 {
+            blocks.services -= 1;
+        } else {
+            self.in_shard[thread.shard()].fetch_sub(1, Relaxed);
+            blocks.live -= 1;
+        }
     }
 
     /// In a child, before anything else: every block but `own` is an orphan now.
     pub fn fork(&self, os: &dyn Os, own: Option<&Thread>) {
         let mut blocks = self.blocks.lock(os);
         blocks.forks += 1;
-        blocks.orphans = blocks.live - usize::from(own.is_some());
+        blocks.orphans = blocks.live + blocks.services - usize::from(own.is_some());
         blocks.lost += blocks.orphans;
         if let Some(own) = own {
             own.generation.store(blocks.generation(), Relaxed);
@@ -451,7 +472,7 @@ impl Registry {
         core::iter::successors(block(self.all.load(Acquire)), move |last| block(last.next.load(Relaxed)))
     }
 
-    /// Frees the memory behind the arrays of free blocks. A refusal costs memory, nothing else.
+    /// Frees the memory behind the arrays of free blocks that were used since. A refusal costs memory, nothing else.
     pub fn shrink(&self, os: &dyn Os) {
         let blocks = self.blocks.lock(os);
         let mut next = NonNull::new(blocks.free);
@@ -459,12 +480,15 @@ impl Registry {
             let start = os.whole_pages(block.as_ptr() as usize + core::mem::offset_of!(Thread, arrays));
             let end = (block.as_ptr() as usize + size_of::<Thread>()) & !(os.page_size() - 1);
             // SAFETY: blocks stay mapped; this one is free.
-            next = NonNull::new(unsafe { block.as_ref() }.next_free.load(Relaxed));
-            if start < end {
+            let thread = unsafe { block.as_ref() };
+            next = NonNull::new(thread.next_free.load(Relaxed));
+            if start < end && thread.arrays_touched.load(Relaxed) > 0 {
                 // SAFETY: between the start and the end of the block.
                 let arrays = unsafe { block.cast::<u8>().add(start - block.as_ptr() as usize) };
                 // SAFETY: whole pages of arrays that nobody has (Th2); slots of zeros are initialised too.
-                unsafe { os.discard(arrays, end - start) };
+                if unsafe { os.discard(arrays, end - start) } {
+                    thread.arrays_touched.store(0, Relaxed);
+                }
             }
         }
     }
@@ -479,7 +503,7 @@ impl Registry {
         self.in_shard[thread.shard()].load(Relaxed) as usize
     }
 
-    /// Threads that have a block now.
+    /// Threads of the program that have a block now.
     pub fn live(&self, os: &dyn Os) -> usize {
         self.blocks.lock(os).live
     }

@@ -120,7 +120,7 @@ impl Vmalloc {
         }
         if dense {
             // SAFETY: just mapped. A refusal costs time, nothing else.
-            unsafe { site.os.advise_huge(map, map_len) };
+            unsafe { site.os.advise_huge(map, map_len, true) };
         }
         // SAFETY: the record is ours (Vm3).
         unsafe { Record::write(record, Area { ptr, layout, map, map_len, next: null_mut() }) };

@@ -29,12 +29,13 @@
 //! | `generation`          | Release / Acquire | who sees it move sees what moved it                 |
 
 use crate::arena::{Arena, PageRun};
-use crate::buddy::NotFound;
+use crate::buddy::{NotFound, Purge};
 use crate::config::{
     ARENA_CHUNKS_LIMIT, CHUNKS_PER_REGION, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK,
     MAX_ARENAS, PAGES_PER_CHUNK,
 };
 use crate::error::{AllocError, Misuse};
+use crate::kswapd::Kswapd;
 use crate::page::{AddressTable, ChunkMap, Owner};
 use crate::poison;
 use crate::reclaim::{Garbage, Reclaim, Slot};
@@ -86,6 +87,8 @@ pub struct Zone {
     pub table: AddressTable,
     /// What the system did not take back.
     pub kept: Kept,
+    /// When free memory goes back to the system.
+    pub kswapd: Kswapd,
 }
 
 impl Zone {
@@ -99,6 +102,7 @@ impl Zone {
                 growth: Mutex::new(Growth { reserved: 0, bound: 0, unlinked: 0 }),
                 table: AddressTable::new(),
                 kept: Kept::new(),
+                kswapd: Kswapd::new(),
             }
         }
     }
@@ -177,13 +181,15 @@ impl Zone {
     }
 
     /// Gives pages back that the caller owns, in the chunk of `map`.
-    pub fn free_pages(&self, map: &ChunkMap, address: usize, n: PageCount) -> Result<(), Misuse> {
+    pub fn free_pages(&self, os: &dyn Os, map: &ChunkMap, address: usize, n: PageCount) -> Result<(), Misuse> {
         // SAFETY: a chunk in the table has an arena (Zo1), and it stays as long as the caller owns pages of it.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
         // From before the pages are free, so that whoever takes them all sees the count; its end is the last look.
         let stays = core::ptr::eq(arena, self.arenas[0].load(Relaxed));
         let _leaving = (!stays).then(|| arena.leaving());
-        arena.give_back(address, n)
+        arena.give_back(address, n)?;
+        self.kswapd.pages_came_back(os);
+        Ok(())
     }
 
     /// Frees the memory behind pages that the caller owns, in the chunk of `map`.
@@ -196,6 +202,22 @@ impl Zone {
         if alone && unsafe { self.kept.discard(os, ptr, n.bytes()) } {
             arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize), n);
         }
+    }
+
+    /// Frees the memory behind whole pages of the system that are part of a page of ours. False if the system refuses.
+    ///
+    /// # Safety
+    /// The caller owns them, and they are in an arena.
+    pub unsafe fn discard_part(&self, os: &dyn Os, ptr: *mut u8, len: usize) -> bool {
+        let map = self.map_of(ptr);
+        // SAFETY: as in `free_pages`.
+        unsafe { &*map.arena().cast::<Arena>() }.break_up(map);
+        let Some(ptr) = NonNull::new(ptr) else { return false };
+        poison::unpoison(ptr, len);
+        // SAFETY: by contract.
+        let zero = unsafe { self.kept.discard(os, ptr, len) };
+        poison::poison(ptr, len);
+        zero
     }
 
     /// Claims the `more` pages behind the `n` pages at `address`, in the chunk of `map`, which the caller owns.
@@ -263,6 +285,9 @@ impl Zone {
         let grown = self.commit_more(chunks) || self.add_arena(os, &mut growth, chunks);
         if grown {
             self.generation.fetch_add(1, Release);
+            // SAFETY: linked, and we hold the lock.
+            let arenas = self.arenas.iter().filter_map(|place| unsafe { place.load(Relaxed).as_ref() });
+            self.kswapd.grown(arenas.map(|arena| arena.committed() as usize).sum::<usize>() * CHUNK_SIZE);
         }
         grown
     }
@@ -334,29 +359,55 @@ impl Zone {
         }
     }
 
-    /// Frees the memory behind free pages. Returns the bytes.
-    pub fn purge(&self, caller: Caller<'_>) -> usize {
+    /// Frees the memory behind free pages that may be resident, as `what` says but for its `group`, the youngest arenas
+    /// first: they are to empty. Returns the pages.
+    pub fn purge(&self, caller: Caller<'_>, what: Purge) -> u32 {
         let mut pages = 0;
-        self.each_arena(caller, &mut |arena| {
-            pages += arena.purge(|ptr, len| {
+        let mut purge = |arena: &Arena| {
+            pages += arena.purge(Purge { most: what.most.saturating_sub(pages), ..what }, |ptr, len| {
                 poison::unpoison(ptr, len);
                 // SAFETY: a purge owns the pages, and they are whole pages of the system.
                 let zero = unsafe { self.kept.discard(caller.os, ptr, len) };
                 poison::poison(ptr, len);
                 zero
             });
-            true
-        });
-        PageCount::new(pages).bytes()
+            pages < what.most
+        };
+        self.each_later_arena(caller, &mut purge);
+        self.first().map(purge);
+        pages
     }
 
-    /// Unlinks every empty arena but the first, and unmaps it once nobody walks it.
-    pub fn retire_empty(&'static self, caller: Caller<'_>) {
+    /// Pages that are free and may be resident, and pages that are in use, at about this moment.
+    pub fn resident_pages(&self, caller: Caller<'_>) -> (usize, usize) {
+        let (mut resident, mut used) = (0, 0);
+        self.each_arena(caller, &mut |arena| {
+            let (free, dirty) = arena.buddy().free_pages();
+            resident += dirty;
+            used += ((arena.committed() * PAGES_PER_CHUNK) as usize).saturating_sub(free);
+            true
+        });
+        (resident, used)
+    }
+
+    /// Marks free pages that may be resident as idle, until somebody takes them. Returns how many were not.
+    pub fn mark_idle(&self, caller: Caller<'_>) -> u32 {
+        let mut pages = 0;
+        self.each_arena(caller, &mut |arena| {
+            pages += arena.buddy().mark_idle();
+            true
+        });
+        pages
+    }
+
+    /// Unlinks every empty arena but the first, and unmaps it once nobody walks it. `clean`: only those of which nothing
+    /// is resident.
+    pub fn retire_empty(&'static self, caller: Caller<'_>, clean: bool) {
         for place in &self.arenas[1..] {
             if place.load(Relaxed).is_null() {
                 continue;
             }
-            let Some(arena) = self.unlink_empty(caller.os, place) else { continue };
+            let Some(arena) = self.unlink_empty(caller.os, place, clean) else { continue };
             let garbage = Garbage {
                 destroy: Self::destroy_or_link,
                 context: core::ptr::from_ref(self).cast(),
@@ -378,11 +429,12 @@ impl Zone {
         }
     }
 
-    fn unlink_empty(&self, os: &'static dyn Os, place: &AtomicPtr<Arena>) -> Option<NonNull<Arena>> {
+    fn unlink_empty(&self, os: &'static dyn Os, place: &AtomicPtr<Arena>, clean: bool) -> Option<NonNull<Arena>> {
         let mut growth = self.growth.lock(os);
         let arena = NonNull::new(place.load(Relaxed))?;
         // SAFETY: linked, and we hold the lock.
-        if !unsafe { arena.as_ref() }.empty_out(&self.table) {
+        let this = unsafe { arena.as_ref() };
+        if clean && this.buddy().free_pages().1 > 0 || !this.empty_out(&self.table) {
             return None;
         }
         place.store(null_mut(), Relaxed);

@@ -19,6 +19,7 @@
 //! feature `checked` it is decided at the call for objects too, which costs a look at their descriptors each time.
 
 mod fork;
+mod kswapd;
 mod lifecycle;
 mod tls;
 
@@ -32,6 +33,7 @@ use allocator_core::sys::Unix;
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 use core::ptr::{null_mut, NonNull};
+use core::time::Duration;
 
 /// How crossbeam-epoch is called from inside the allocator that it allocates with.
 static EPOCH: Epoch = Epoch::new(Hooks { enter: lifecycle::enter_library, leave: lifecycle::leave_library });
@@ -62,6 +64,14 @@ impl Kmalloc {
     pub fn reclaim() -> usize {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.reclaim(thread) })
+    }
+
+    /// How long free memory stays resident before it goes back to the system by itself: until twice the half of that, at
+    /// most, has passed. `None`: for ever, and there is no thread for it. One second unless somebody says something else.
+    /// Costs a walk over the memmap.
+    pub fn set_purge_after(time: Option<Duration>) {
+        let millis = time.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+        lifecycle::with(|thread| HEAP.set_purge_after(thread, millis));
     }
 
     /// True for a pointer that came from this heap: the way to see that a binary really uses it. Two or three loads.
@@ -226,6 +236,7 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
     } else {
         // SAFETY: the block is the calling thread's; the rest by contract.
         lifecycle::with(|thread| unsafe { HEAP.free(thread, ptr, layout) });
+        kswapd::attend();
     }
 }
 
@@ -264,5 +275,7 @@ unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: us
         return null_mut(); // crossbeam-epoch never does; a null is a refusal
     }
     // SAFETY: the block is the calling thread's; the rest by contract.
-    or_null(lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
+    let to = or_null(lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }));
+    kswapd::attend();
+    to
 }

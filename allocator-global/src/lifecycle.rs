@@ -56,7 +56,7 @@ fn as_guest<R>(call: impl FnOnce() -> R) -> R {
 /// The calling thread's block, attached if need be. `None`: serve it uncached.
 fn current() -> Option<&'static Thread> {
     match block() {
-        None if State::Fresh.is_current() => attach(),
+        None if State::Fresh.is_current() => attach(|| HEAP.attach()),
         block => block,
     }
 }
@@ -68,11 +68,16 @@ pub(crate) fn block() -> Option<&'static Thread> {
     tls::is_block(sheaves).then(|| unsafe { &*sheaves.cast::<Thread>() })
 }
 
+/// The calling thread is one of the heap's own from now on.
+pub(crate) fn attach_service() {
+    attach(|| HEAP.attach_service());
+}
+
 #[cold]
-fn attach() -> Option<&'static Thread> {
+fn attach(block: impl FnOnce() -> Option<&'static Thread>) -> Option<&'static Thread> {
     fork::register();
     let key = key()?;
-    let thread = as_guest(|| HEAP.attach())?;
+    let thread = as_guest(block)?;
     // Before the next call: it may allocate, where the C library's heap is ours.
     tls::set(addr_of!(*thread).cast());
     // SAFETY: the key exists; the block outlives the thread.

@@ -123,7 +123,7 @@ impl Storage {
 
     /// Purges; the system refuses where `agrees` says so.
     fn purge(&self, group: u32, agrees: impl Fn(PageIndex) -> bool) -> i32 {
-        self.buddy().purge(group, |start, n| {
+        self.buddy().purge(Purge { group, ..Purge::ALL }, |start, n| {
             if agrees(start) {
                 self.discard(start, n.get());
             } else {

@@ -3,7 +3,7 @@
 //! The tests beside it use it, and the fuzz target includes this file: it names nothing but the public API.
 
 use super::{
-    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageIndex, Region, Summary, ACROSS_TRIES,
+    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageIndex, Purge, Region, Summary, ACROSS_TRIES,
     CHUNKS_PER_REGION,
 };
 use std::collections::HashSet;
@@ -32,6 +32,8 @@ pub(super) struct Checked<const P: u32> {
     pub(super) regions: Vec<Region>,
     pub(super) summary: Summary,
     pub(super) model: Vec<Page>,
+    /// Pages that were free at the last mark, and were not taken since.
+    pub(super) idle: Vec<bool>,
 }
 
 /// The blocks of a chunk as the buddy system has them: halved until a half is wholly free, or is one page.
@@ -56,6 +58,7 @@ impl<const P: u32> Checked<P> {
             regions: (0..chunks.div_ceil(CHUNKS_PER_REGION as usize)).map(|_| Region::new()).collect(),
             summary: Summary::new(),
             model: vec![Page::Owned; chunks * Self::PAGES],
+            idle: vec![false; chunks * Self::PAGES],
         }
     }
 
@@ -127,6 +130,7 @@ impl<const P: u32> Checked<P> {
 
     pub(super) fn own(&mut self, start: usize, n: usize) {
         self.model[start..][..n].fill(Page::Owned);
+        self.idle[start..][..n].fill(false);
     }
 
     /// Takes pages and compares: exactly where the policy says, free before, aligned, zero if and only if they are.
@@ -199,22 +203,33 @@ impl<const P: u32> Checked<P> {
         }
     }
 
-    /// Purges; the `i`-th discard succeeds if bit `i` of `successes` is set.
-    pub(super) fn purge(&mut self, group: u32, successes: u64) {
-        let before = self.model.clone();
+    /// Purges whole groups, of idle pages only or of all, in chunks with so many free pages; the `i`-th discard succeeds if
+    /// bit `i` of `successes` is set.
+    pub(super) fn purge(&mut self, group: u32, idle: bool, least: u32, successes: u64) {
         let mut expected = HashSet::new();
-        for chunk in 0..self.chunks.len() {
-            let len = if self.is_whole(chunk) { Self::PAGES } else { 1 << group };
-            for start in (0..Self::PAGES).step_by(len).map(|p| chunk * Self::PAGES + p) {
-                let pages = &before[start..][..len];
-                if pages.iter().all(|p| p.is_free()) && pages.contains(&Page::Dirty) {
-                    expected.extend(start..start + len);
+        for chunk in (0..self.chunks.len()).map(|chunk| chunk * Self::PAGES..(chunk + 1) * Self::PAGES) {
+            if (self.model[chunk.clone()].iter().filter(|p| p.is_free()).count() as u32) < least {
+                continue;
+            }
+            let dirty = |page: &usize| self.model[*page] == Page::Dirty;
+            let busy = |page: &usize| dirty(page) && idle && !self.idle[*page];
+            let free = |page: usize| self.model[page].is_free();
+            let mut pages = Vec::new();
+            for group in chunk.clone().step_by(1 << group).map(|start| start..start + (1 << group)) {
+                if group.clone().all(free) && group.clone().any(|p| dirty(&p)) && !group.clone().any(|p| busy(&p)) {
+                    pages.extend(group);
                 }
+            }
+            let all = chunk.clone().all(free) && chunk.clone().filter(dirty).all(|page| pages.contains(&page));
+            if all && !pages.is_empty() {
+                expected.extend(chunk);
+            } else {
+                expected.extend(pages);
             }
         }
         let (mut seen, mut good, mut calls) = (HashSet::new(), Vec::new(), 0);
         let buddy = Buddy::new(&self.chunks, &self.regions, &self.summary);
-        let purged = buddy.purge(group, |start, n| {
+        let purged = buddy.purge(Purge { group, idle, least, most: u32::MAX }, |start, n| {
             let run = start.get() as usize..(start + n).get() as usize;
             assert!(buddy.in_transit(), "whoever is refused now must know that pages are out");
             assert!(run.clone().all(|page| seen.insert(page)), "a page is purged once");
@@ -228,6 +243,17 @@ impl<const P: u32> Checked<P> {
         assert_eq!(seen, expected, "group 2^{group}");
         assert_eq!(purged as usize, good.len());
         good.into_iter().for_each(|page| self.model[page] = Page::Zero);
+    }
+
+    /// Marks free pages as idle.
+    pub(super) fn mark_idle(&mut self) {
+        let mut new = 0;
+        for (page, idle) in self.model.iter().zip(&mut self.idle).filter(|(page, _)| **page == Page::Dirty) {
+            debug_assert!(page.is_free());
+            new += u32::from(!*idle);
+            *idle = true;
+        }
+        assert_eq!(self.buddy().mark_idle(), new);
     }
 
     pub(super) fn take_all(&mut self) {
@@ -249,6 +275,10 @@ impl<const P: u32> Checked<P> {
         buddy.validate().unwrap();
         let count = |wanted: &dyn Fn(&Page) -> bool| self.model.iter().filter(|p| wanted(p)).count();
         assert_eq!(buddy.free_pages(), (count(&|p| p.is_free()), count(&|p| *p == Page::Dirty)));
+        for (page, idle) in self.idle.iter().enumerate().filter(|(page, _)| self.model[*page] == Page::Dirty) {
+            let marked = self.chunks[page / Self::PAGES].idle_pages().bits() >> (page % Self::PAGES) & 1 == 1;
+            assert_eq!(marked, *idle, "page {page}");
+        }
         // Inside chunks that are not whole, then of whole chunks; the last order holds all that is as long or longer.
         let (mut list, mut orders) = (Vec::new(), [0; LISTED]);
         let whole: Vec<_> = (0..self.chunks.len().next_multiple_of(64)).map(|c| self.is_whole_at(c)).collect();
@@ -288,7 +318,8 @@ pub(super) enum Step {
     GiveBack { run: usize, from: usize, n: usize },
     DoubleFree { page: usize, n: usize },
     Extend { run: usize, at: usize, more: usize },
-    Purge(u32, u64),
+    Purge { group: u32, idle: bool, least: u32, successes: u64 },
+    MarkIdle,
     TakeAll,
 }
 
@@ -313,7 +344,13 @@ impl Step {
             213..=235 => Step::Extend { run: many, at: usize::from(n), more: usize::from(d % 64) + 1 },
             236..=239 => Step::Extend { run: many, at: usize::MAX, more: 64 * (usize::from(d % 4) + 1) },
             240..=242 => Step::Extend { run: many, at: usize::MAX, more: usize::from(d) + 1 },
-            243..=249 => Step::Purge(align % 4, u64::from_le_bytes([a, b, c, d, a, b, c, d])),
+            243..=248 => Step::Purge {
+                group: align % 4,
+                idle: kind % 2 == 0,
+                least: u32::from(n % 4) * 16,
+                successes: u64::from_le_bytes([a, b, c, d, a, b, c, d]),
+            },
+            249..=252 => Step::MarkIdle,
             _ => Step::TakeAll,
         }
     }
@@ -361,7 +398,8 @@ pub(super) fn play(start: [u8; 2], script: impl IntoIterator<Item = Step>) {
                     checked.extend(start, n, more);
                 }
             }
-            Step::Purge(group, successes) => checked.purge(group, successes),
+            Step::Purge { group, idle, least, successes } => checked.purge(group, idle, least, successes),
+            Step::MarkIdle => checked.mark_idle(),
             Step::TakeAll => checked.take_all(),
         }
         // To look at thousands of pages takes longer than the step.

@@ -124,7 +124,7 @@ fn explore(chunks: usize, purge: bool, root: impl Fn(&mut Checked<4>)) -> usize 
                     true
                 }
                 Op::Purge(group, successes) => {
-                    checked.purge(group, successes);
+                    checked.purge(group, false, 0, successes);
                     true
                 }
                 Op::TakeAll => {
@@ -241,7 +241,7 @@ fn warm_pages_come_before_lower_ones_that_are_zero() {
     assert_eq!(buddy.take(8, 3), Some(0));
     assert_eq!(buddy.take(1, 0), Some(8));
     assert!(buddy.give_back(2, 1));
-    buddy.purge(0, u64::MAX);
+    buddy.purge(0, false, 0, u64::MAX);
     assert!(buddy.give_back(4, 1));
     assert_eq!(buddy.take(1, 0), Some(4), "2 is lower, but would have to be faulted in");
     assert_eq!(buddy.take(1, 0), Some(2), "a block of one page comes before the two at 10");
@@ -271,6 +271,38 @@ fn a_look_for_a_row_of_chunks_that_is_not_there_is_sure() {
     }
 }
 
+/// Class of bug: memory that is in use all the time is given back and faulted in again (jemalloc, decay of zero).
+#[test]
+fn a_page_that_was_taken_since_the_mark_is_not_idle() {
+    let mut buddy = fresh::<64>(3);
+    for chunk in 0..3 {
+        assert_eq!(buddy.take(64, 0), Some(64 * chunk));
+    }
+    assert!(buddy.give_back(0, 8) && buddy.give_back(64, 64));
+    buddy.mark_idle();
+    assert_eq!(buddy.take(2, 0), Some(0));
+    assert!(buddy.give_back(0, 2) && buddy.give_back(128, 4));
+    buddy.purge(0, true, 0, u64::MAX);
+    let dirty = |buddy: &Checked<64>| (0..192).filter(|p| buddy.model[*p] == Page::Dirty).collect::<Vec<_>>();
+    assert_eq!(dirty(&buddy), [0, 1, 128, 129, 130, 131]);
+    buddy.mark_idle();
+    buddy.purge(1, true, 8, u64::MAX);
+    assert_eq!(dirty(&buddy), [128, 129, 130, 131], "of that chunk not even eight pages are free");
+}
+
+#[test]
+fn a_purge_stops_when_it_has_enough() {
+    let mut buddy = fresh::<4>(3);
+    for chunk in 0..3 {
+        assert_eq!(buddy.take(4, 0), Some(4 * chunk));
+    }
+    for chunk in 0..3 {
+        assert!(buddy.give_back(4 * chunk, 4));
+    }
+    let purge = |most| buddy.buddy().purge(Purge { most, ..Purge::ALL }, |_, _| true);
+    assert_eq!((purge(0), purge(1), purge(5), purge(1)), (0, 4, 8, 0));
+}
+
 #[test]
 fn a_purge_enters_what_it_leaves_in_the_right_bin() {
     // Guards against a lost hint: page 0 is being purged, somebody takes page 1, and only page 2 was there all the
@@ -281,7 +313,7 @@ fn a_purge_enters_what_it_leaves_in_the_right_bin() {
     checked.compare();
     let buddy = checked.buddy();
     let mut taken = None;
-    let purged = buddy.purge(0, |_, _| {
+    let purged = buddy.purge(Purge::ALL, |_, _| {
         taken = buddy.take(PageCount::new(1), Order::ZERO);
         true
     });

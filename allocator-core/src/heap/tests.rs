@@ -353,7 +353,7 @@ fn pages_that_were_purged_need_no_zeroing() {
         // SAFETY: ours.
         let zero = unsafe { core::slice::from_raw_parts(run.ptr.as_ptr(), CHUNK_SIZE) }.iter().all(|b| *b == 0);
         assert!(!run.zero || zero, "known to be zero, but is not");
-        heap.parts.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
+        heap.parts.zone.free_pages(heap.os(), map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
         run.zero
     };
     assert!(zero_known(), "fresh");
@@ -513,7 +513,7 @@ fn is_free(heap: &'static Heap, map: &ChunkMap, page: usize) -> bool {
     let (before, one) = (address - PAGE_SIZE, PageCount::new(1));
     let free = heap.parts.zone.extend_pages(map, before, one, one);
     if free {
-        heap.parts.zone.free_pages(map, address, one).unwrap();
+        heap.parts.zone.free_pages(heap.os(), map, address, one).unwrap();
     }
     free
 }
@@ -781,6 +781,9 @@ impl crate::sync::Park for Odd {
     fn wait(&self, word: &crate::sync::Word, expected: u32) {
         Unix.wait(word, expected);
     }
+    fn wait_for(&self, word: &crate::sync::Word, expected: u32, millis: u32) {
+        Unix.wait_for(word, expected, millis);
+    }
     fn wake_one(&self, word: &crate::sync::Word) {
         Unix.wake_one(word);
     }
@@ -821,10 +824,10 @@ unsafe impl Os for Odd {
         self.mapped.fetch_sub(if done { len } else { 0 }, core::sync::atomic::Ordering::Relaxed);
         done
     }
-    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         self.whole(ptr, len);
         // SAFETY: by contract.
-        unsafe { Unix.advise_huge(ptr, len) }
+        unsafe { Unix.advise_huge(ptr, len, huge) }
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
@@ -852,6 +855,9 @@ unsafe impl Os for Odd {
     }
     fn yield_now(&self) {
         Unix.yield_now();
+    }
+    fn now(&self) -> u64 {
+        Unix.now()
     }
 }
 

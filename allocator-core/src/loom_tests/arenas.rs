@@ -1,6 +1,7 @@
 //! The list of arenas: growth, and retirement while others walk it.
 
 use super::*;
+use crate::buddy::Purge;
 use crate::config::CHUNK_SIZE;
 use crate::units::{Order, PageCount};
 
@@ -17,7 +18,10 @@ fn alloc(world: &'static World, caller: Caller<'_>, pages: u32) -> usize {
 
 fn free(world: &'static World, address: usize, pages: u32) -> usize {
     world.touch(address);
-    world.zone.free_pages(world.zone.map_of(address as *mut u8), address, PageCount::new(pages)).unwrap();
+    world
+        .zone
+        .free_pages(world.alone().os, world.zone.map_of(address as *mut u8), address, PageCount::new(pages))
+        .unwrap();
     0
 }
 
@@ -46,7 +50,7 @@ fn walk(world: &'static World, caller: Caller<'_>) -> usize {
 }
 
 fn retire(world: &'static World, caller: Caller<'_>) -> usize {
-    world.zone.retire_empty(caller);
+    world.zone.retire_empty(caller, false);
     0
 }
 
@@ -253,7 +257,7 @@ fn two_who_purge_and_take_see_zeros_where_it_is_said() {
             free(w, start, 2);
             vec![start + 2 * 64]
         },
-        [|w, _| w.zone.purge(w.alone()), |w, pages| free(w, pages[0], 1) + zeroed(w)],
+        [|w, _| w.zone.purge(w.alone(), Purge::ALL) as usize, |w, pages| free(w, pages[0], 1) + zeroed(w)],
         |w, _, _| w.rest(2),
     );
 }

@@ -148,6 +148,9 @@ impl Park for Memory {
     fn wait(&self, word: &Word, expected: u32) {
         self.futex.wait(word, expected);
     }
+    fn wait_for(&self, word: &Word, expected: u32, millis: u32) {
+        self.futex.wait_for(word, expected, millis);
+    }
     // All sleepers: there is one condition variable for the locks of a world, and waking too many is allowed.
     fn wake_one(&self, word: &Word) {
         self.futex.wake_all(word);
@@ -198,7 +201,7 @@ unsafe impl Os for Memory {
         mappings.retain(|m| m.start != address);
         true
     }
-    unsafe fn advise_huge(&self, _: NonNull<u8>, _: usize) -> bool {
+    unsafe fn advise_huge(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
         false
     }
 
@@ -219,6 +222,9 @@ unsafe impl Os for Memory {
     }
     fn yield_now(&self) {
         loom::thread::yield_now();
+    }
+    fn now(&self) -> u64 {
+        0
     }
 }
 

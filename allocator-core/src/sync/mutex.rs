@@ -19,7 +19,7 @@
 //! | look while spinning       | Relaxed           | only a hint; the CAS decides                   |
 //!
 //! # Lock order
-//! shard < zone < vmalloc < registry < kept. A thread takes locks in rising rank only; unit tests assert it.
+//! kswapd < shard < zone < vmalloc < registry < kept. A thread takes locks in rising rank only; unit tests assert it.
 
 use super::atomic::{
     AtomicU32,
@@ -39,6 +39,8 @@ const SPINS: u32 = if cfg!(loom) { 1 } else { 64 };
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Rank {
+    /// The right to tick.
+    Kswapd,
     /// One shard of a cache.
     Shard,
     /// The list of arenas and its growth.
@@ -196,6 +198,7 @@ mod tests {
         }
         fn wake_one(&self, _: &Word) {}
         fn wake_all(&self, _: &Word) {}
+        fn wait_for(&self, _: &Word, _: u32, _: u32) {}
         fn nap(&self) {}
         fn current(&self) -> usize {
             1

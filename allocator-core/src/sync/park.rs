@@ -6,6 +6,8 @@ use super::Word;
 pub trait Park {
     /// Sleeps while `word` is `expected`, or returns for no reason at all.
     fn wait(&self, word: &Word, expected: u32);
+    /// As `wait`, for so many milliseconds at most.
+    fn wait_for(&self, word: &Word, expected: u32, millis: u32);
     /// Wakes at least one thread that sleeps on `word`, if there is one.
     fn wake_one(&self, word: &Word);
     /// Wakes every thread that sleeps on `word`.
@@ -41,6 +43,9 @@ pub(crate) mod loom_park {
             if word.load(Relaxed) == expected {
                 drop(self.changed.wait(guard).unwrap());
             }
+        }
+        fn wait_for(&self, _: &Word, _: u32, _: u32) {
+            loom::thread::yield_now();
         }
         fn wake_one(&self, _: &Word) {
             let _guard = self.lock.lock().unwrap();

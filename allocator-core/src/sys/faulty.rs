@@ -208,6 +208,9 @@ impl<O: Os> Park for FaultyOs<O> {
     fn wait(&self, word: &Word, expected: u32) {
         self.inner.wait(word, expected);
     }
+    fn wait_for(&self, word: &Word, expected: u32, millis: u32) {
+        self.inner.wait_for(word, expected, millis);
+    }
     fn wake_one(&self, word: &Word) {
         self.inner.wake_one(word);
     }
@@ -265,9 +268,9 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
         !self.fails(Call::Discard) && unsafe { self.inner.discard(ptr, len) }
     }
 
-    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         // SAFETY: the caller's contract is the callee's.
-        !self.fails(Call::AdviseHuge) && unsafe { self.inner.advise_huge(ptr, len) }
+        !self.fails(Call::AdviseHuge) && unsafe { self.inner.advise_huge(ptr, len, huge) }
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
@@ -301,6 +304,10 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
 
     fn yield_now(&self) {
         self.inner.yield_now();
+    }
+
+    fn now(&self) -> u64 {
+        self.inner.now()
     }
 }
 

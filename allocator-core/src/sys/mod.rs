@@ -61,12 +61,12 @@ pub unsafe trait Os: Park + Sync {
     /// The range is whole pages of a readable and writable mapping of ours whose content nobody needs.
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool;
 
-    /// Asks the system to back a range by huge pages as it is touched, where its huge pages are as long as a chunk. True
-    /// if it will try to; what is in the range does not change.
+    /// Asks the system to back a range by huge pages as it is touched, where its huge pages are as long as a chunk, or
+    /// (`huge` is false) not to. True if it will try to; what is in the range does not change.
     ///
     /// # Safety
     /// The range is whole pages of a readable and writable mapping of ours.
-    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool;
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool;
 
     /// Makes a range resident by one call, which costs a fraction of a fault for each page.
     ///
@@ -89,6 +89,9 @@ pub unsafe trait Os: Park + Sync {
 
     /// Lets other threads run.
     fn yield_now(&self);
+
+    /// Milliseconds since some moment.
+    fn now(&self) -> u64;
 }
 
 /// A range of address space whose start is aligned, and the mapping that it lies in, which may be longer when the

@@ -30,6 +30,14 @@ impl Park for Unix {
         quietly(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), flags, expected, none) });
     }
 
+    fn wait_for(&self, word: &Word, expected: u32, millis: u32) {
+        let flags = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        let (seconds, rest) = (millis / 1000, millis % 1000);
+        let time = libc::timespec { tv_sec: seconds.into(), tv_nsec: libc::c_long::from(rest as i32) * 1_000_000 };
+        // SAFETY: as in `wait`.
+        quietly(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), flags, expected, &time) });
+    }
+
     fn wake_one(&self, word: &Word) {
         wake(word, 1);
     }
@@ -111,12 +119,12 @@ unsafe impl Os for Unix {
         quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_DONTNEED) }) == 0
     }
 
-    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
+        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // A huge page is as many pages as a page has entries of 8 bytes.
         let page = self.page_size();
         // SAFETY: by contract a range of our own.
-        page * (page / 8) == CHUNK_SIZE
-            && quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_HUGEPAGE) }) == 0
+        page * (page / 8) == CHUNK_SIZE && quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, advice) }) == 0
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
@@ -144,6 +152,13 @@ unsafe impl Os for Unix {
     fn yield_now(&self) {
         // SAFETY: has no precondition.
         quietly(|| unsafe { libc::sched_yield() });
+    }
+
+    fn now(&self) -> u64 {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the answer goes where there is room for it.
+        quietly(|| unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) });
+        time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
 }
 

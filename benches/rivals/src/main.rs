@@ -6,6 +6,7 @@
 //! | `row NAME [PART [THREADS]]`    | nanoseconds, operations, peak of resident memory in KiB                      |
 //! | `latency [PART]`               | peak of resident memory in KiB, then value and count of each step, in pairs  |
 //! | `count NAME [PART [THREADS]]`  | operations, then what Kmalloc did in all: see `counts` (only with that feature) |
+//! | `returns NAME [PART]`          | KiB that are alive, the peak, and resident at once, after 1, 2, and 5 s      |
 //! | `rows`                         | name and description of each row, a line each                                |
 
 #[cfg(feature = "counts")]
@@ -13,6 +14,8 @@ mod counts;
 
 use allocators::{Allocator, ALLOCATOR};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use workloads::returns::SCENARIOS;
 use workloads::Scale;
 
 #[global_allocator]
@@ -50,6 +53,19 @@ fn run(arguments: &[&str]) -> Option<()> {
             let done = (row.run)(scale);
             println!("{} {}", done.operations, counts::so_far().map(|count| count.to_string()).join(" "));
         }
+        ["returns", name, more @ ..] => {
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == *name)?;
+            let left = (scenario.run)(scale(more)?);
+            // Nothing is allocated or freed until the last look.
+            let begin = Instant::now();
+            let resident = [0, 1000, 2000, 5000].map(|millis| {
+                std::thread::sleep(Duration::from_millis(millis).saturating_sub(begin.elapsed()));
+                benches::rss::now_kib()
+            });
+            let peak = benches::rss::peak_kib();
+            println!("{} {peak} {}", left.bytes >> 10, resident.map(|kib| kib.to_string()).join(" "));
+            std::process::exit(0); // with the threads that are parked
+        }
         ["rows"] => workloads::rows().for_each(|row| println!("{} {}", row.name, row.what)),
         _ => return None,
     }
@@ -60,7 +76,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if run(&arguments).is_none() {
-        eprintln!("usage: rivals row|count NAME [PART [THREADS]] | latency [PART] | rows");
+        eprintln!("usage: rivals row|count NAME [PART [THREADS]] | latency [PART] | returns NAME [PART] | rows");
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS

@@ -86,6 +86,11 @@ impl Park for Tracked {
             self.inner.wait(word, expected);
         }
     }
+    fn wait_for(&self, word: &AtomicU32, expected: u32, millis: u32) {
+        if !waits::yields() {
+            self.inner.wait_for(word, expected, millis);
+        }
+    }
     // Under a scheduler nobody sleeps: a wait returns for no reason, as it may.
     fn wake_one(&self, word: &AtomicU32) {
         self.inner.wake_one(word);
@@ -153,10 +158,10 @@ unsafe impl Os for Tracked {
         // SAFETY: by contract.
         unsafe { self.inner.discard(ptr, len) }
     }
-    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         self.mappings().expect("advise_huge", ptr, len);
         // SAFETY: by contract.
-        unsafe { self.inner.advise_huge(ptr, len) }
+        unsafe { self.inner.advise_huge(ptr, len, huge) }
     }
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
         self.mappings().expect("populate", ptr, len);
@@ -187,6 +192,9 @@ unsafe impl Os for Tracked {
         if !waits::yields() {
             self.inner.yield_now();
         }
+    }
+    fn now(&self) -> u64 {
+        self.inner.now()
     }
 }
 

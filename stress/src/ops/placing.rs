@@ -52,6 +52,9 @@ impl Park for Placing {
     fn wait(&self, word: &AtomicU32, expected: u32) {
         Unix.wait(word, expected);
     }
+    fn wait_for(&self, word: &AtomicU32, expected: u32, millis: u32) {
+        Unix.wait_for(word, expected, millis);
+    }
     fn wake_one(&self, word: &AtomicU32) {
         Unix.wake_one(word);
     }
@@ -92,9 +95,9 @@ unsafe impl Os for Placing {
         // SAFETY: as above.
         unsafe { Unix.discard(ptr, len) }
     }
-    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize) -> bool {
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         // SAFETY: as above.
-        unsafe { Unix.advise_huge(ptr, len) }
+        unsafe { Unix.advise_huge(ptr, len, huge) }
     }
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: as above.
@@ -112,5 +115,8 @@ unsafe impl Os for Placing {
     }
     fn yield_now(&self) {
         Unix.yield_now();
+    }
+    fn now(&self) -> u64 {
+        Unix.now()
     }
 }

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 const PAGE: usize = 4096;
 
 /// A block.
-pub(super) struct Block {
+pub(crate) struct Block {
     at: NonNull<u8>,
     layout: Layout,
 }
@@ -19,13 +19,13 @@ unsafe impl Send for Block {}
 impl Block {
     /// A block of `size` bytes, more than none, the first word of which is written, as far as it is there.
     #[inline(always)]
-    pub(super) fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self::aligned(size, 8)
     }
 
     /// As [`Block::new`], at a multiple of `align`.
     #[inline(always)]
-    pub(super) fn aligned(size: usize, align: usize) -> Self {
+    pub(crate) fn aligned(size: usize, align: usize) -> Self {
         let layout = layout(size, align);
         // SAFETY: no row asks for no bytes.
         let block = Self::from(unsafe { alloc(layout) }, layout);
@@ -36,7 +36,7 @@ impl Block {
 
     /// A block of zeros, which nothing is written to.
     #[inline(always)]
-    pub(super) fn zeroed(size: usize) -> Self {
+    pub(crate) fn zeroed(size: usize) -> Self {
         let layout = layout(size, 8);
         // SAFETY: no row asks for no bytes.
         Self::from(unsafe { alloc_zeroed(layout) }, layout)
@@ -48,8 +48,19 @@ impl Block {
         Self { at, layout }
     }
 
+    /// Its length in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// Writes to every byte.
+    pub(crate) fn fill(&mut self) {
+        // SAFETY: the whole block.
+        unsafe { self.at.write_bytes(black_box(0xa5), self.layout.size()) };
+    }
+
     /// Writes to one page in so many.
-    pub(super) fn touch(&mut self, one_in: usize) {
+    pub(crate) fn touch(&mut self, one_in: usize) {
         for offset in (0..self.layout.size()).step_by(PAGE * one_in) {
             // SAFETY: inside the block.
             let byte = unsafe { self.at.add(offset) };
@@ -59,7 +70,7 @@ impl Block {
     }
 
     /// Adds one to its first byte, so many times.
-    pub(super) fn scribble(&mut self, times: usize) {
+    pub(crate) fn scribble(&mut self, times: usize) {
         for _ in 0..times {
             // SAFETY: the first byte of the block. Volatile, so that each is done.
             let value = unsafe { self.at.read_volatile() };
@@ -69,7 +80,7 @@ impl Block {
     }
 
     /// The byte that [`Block::new`] wrote.
-    pub(super) fn first(&self) -> u8 {
+    pub(crate) fn first(&self) -> u8 {
         // SAFETY: written when the block was made.
         unsafe { self.at.read() }
     }

@@ -5,7 +5,7 @@
 //!   in a ring, cache-scratch and cache-thrash (Berger et al., Hoard, 2000), threads that come and go.
 //! - Growth and large blocks, which are mostly the system's page faults.
 
-mod block;
+pub(crate) mod block;
 mod growth;
 mod single;
 mod threads;

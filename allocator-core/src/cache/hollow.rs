@@ -1,0 +1,134 @@
+//! hollow: memory behind the free objects of slabs that are at rest goes back to the system.
+//!
+//! # Algorithm
+//! One object in a hundred that survives keeps the slab of the others. An allocator whose free objects hold its links
+//! can do nothing about that; here nothing lies in them. So a look at a shard frees the memory behind the *holes* of its
+//! resting slabs, whole pages of the system in which no object is out, and lets the sparse ones rest: who takes an object
+//! of one or gives one back before the next look makes it sparse again. Only slabs of which more than half is free are
+//! looked at: it must be worth to break up a huge page, and to fault the pages in again.
+//!
+//! The objects in the holes are taken for as long as the system frees their memory, as by a refill, so that nobody else
+//! can have them, and no lock is held meanwhile. Nobody can give the slab up meanwhile either: not all of it is free.
+
+use super::{give_back, Caches, Found, Partial};
+use crate::config::{MIN_PARTIAL, PAGE_SIZE};
+use crate::size_class::SizeClass;
+use crate::slab::{Holes, List, Listed, Slab};
+use crate::zone::{Caller, Zone};
+use core::ptr::NonNull;
+
+/// Slabs whose holes are taken at a time.
+const HOLLOWED: usize = 16;
+
+/// Slabs that are laid to rest at a time.
+const RESTED: usize = 64;
+
+/// A slab, its first byte, and its holes.
+type Taken = Option<(NonNull<Slab>, *mut u8, Holes)>;
+
+impl Partial {
+    /// Takes the holes of the first slabs that have rested since the last look. Those without any are hollow.
+    fn take_holes(&mut self, page_size: usize) -> [Taken; HOLLOWED] {
+        let mut taken = [None; HOLLOWED];
+        for place in &mut taken {
+            let Some(mut slab) = self.resting.first() else { break };
+            // SAFETY: on a list of this shard, whose lock we have; the reference ends before `put_on`.
+            let this = unsafe { slab.as_mut() };
+            let before = this.free();
+            let holes = this.take_holes(page_size);
+            let (after, base) = (this.free(), this.base());
+            self.free -= before - after;
+            // SAFETY: of this shard.
+            unsafe { self.put_on(slab, if after == 0 { Listed::Full } else { Listed::Hollow }) };
+            if !holes.is_empty() {
+                *place = Some((slab, base, holes));
+            }
+        }
+        taken
+    }
+
+    /// Gives the objects in the holes back. A slab that nobody has touched meanwhile is hollow.
+    fn fill_holes(&mut self, taken: [Taken; HOLLOWED], page_size: usize) {
+        for (mut slab, _, holes) in taken.into_iter().flatten() {
+            // SAFETY: of this shard, whose lock we have; not given up, since its objects were out. The reference ends
+            // before `put_on`.
+            let this = unsafe { slab.as_mut() };
+            let before = this.free();
+            this.fill_holes(holes, page_size);
+            self.free += this.free() - before;
+            let belongs = match (this.listed(), this.belongs()) {
+                (Listed::Full | Listed::Hollow, Listed::Sparse) => Listed::Hollow,
+                (_, belongs) => belongs,
+            };
+            // SAFETY: of this shard.
+            unsafe { self.put_on(slab, belongs) };
+        }
+    }
+
+    /// Lets the first of the sparse slabs rest. Returns how many.
+    fn lay_to_rest(&mut self) -> usize {
+        for n in 0..RESTED {
+            let Some(slab) = self.sparse.first() else { return n };
+            // SAFETY: on a list of this shard.
+            unsafe { self.put_on(slab, Listed::Resting) };
+        }
+        RESTED
+    }
+}
+
+impl Caches {
+    /// Frees the memory behind the holes of some slabs of a shard that have rested. Returns the bytes; `None` if none has
+    /// rested. Call it with no lock held.
+    pub fn hollow(
+        &self,
+        zone: &Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+        shard: usize,
+        page_size: usize,
+    ) -> Result<Option<usize>, Found> {
+        if PAGE_SIZE % page_size != 0 {
+            return Ok(None); // a page of the system may hold others' objects, too
+        }
+        let taken = {
+            let mut partial = self.shard(class, shard).lock(caller.os);
+            if partial.resting.len() == 0 {
+                return Ok(None);
+            }
+            partial.take_holes(page_size)
+        };
+        let mut bytes = 0;
+        for (_, base, holes) in taken.iter().flatten() {
+            for (start, len) in holes.runs(page_size) {
+                // SAFETY: holes lie inside the slab.
+                let ptr = unsafe { base.add(start) };
+                // SAFETY: whole pages in which no object is out, and we have all of them.
+                bytes += if unsafe { zone.discard_part(caller.os, ptr, len) } { len } else { 0 };
+            }
+        }
+        let mut chain = List::new();
+        {
+            let mut partial = self.shard(class, shard).lock(caller.os);
+            partial.fill_holes(taken, page_size);
+            partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
+        }
+        give_back(chain, zone, caller.os, class)?;
+        Ok(Some(bytes))
+    }
+
+    /// Lets the sparse slabs of a shard rest. Returns how many. Call it with no lock held.
+    pub fn lay_to_rest(&self, caller: Caller<'_>, class: SizeClass, shard: usize) -> usize {
+        let (mut rested, mut all) = (0, usize::MAX);
+        // Others may make sparse ones all the time.
+        while rested < all {
+            let mut partial = self.shard(class, shard).lock(caller.os);
+            all = all.min(partial.sparse.len());
+            let now = if all > 0 { partial.lay_to_rest() } else { 0 };
+            rested += now;
+            if now < RESTED {
+                break;
+            }
+        }
+        rested
+    }
+}

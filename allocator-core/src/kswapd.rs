@@ -1,0 +1,307 @@
+//! kswapd: when it runs, how much free memory may stay resident, and what it has done.
+//!
+//! # Algorithm
+//! Free pages that stay resident make the next burst fast; nobody else can use them. A *tick* frees the memory behind
+//! those that were free at the tick before and have not been taken since, and marks the others ([`crate::buddy`]); so
+//! age is counted in ticks, and no clock is read. It begins when more than the *high* watermark is resident, and stops
+//! at the *low* one ([`Watermarks`]). What a tick does is the heap's business; here is when.
+//!
+//! One thread ticks. It is started when pages come back to a heap that has grown beyond [`GROWN`]: small processes never
+//! have it. When two ticks in a row had nothing to do it sleeps, and the next pages that come back call it. A call may be
+//! missed, since no fence lies between giving pages back and the look at the state; so its sleep has an end.
+//! Where no thread can be had, whoever gives pages back looks at the clock once in a while, and ticks.
+//!
+//! ```text
+//! SMALL ─grown─► DORMANT ─pages come back─► WANTED ─started─► AWAKE ─nothing to do─► ASLEEP
+//!                                              │                └◄───pages come back───┘
+//!                                              └─refused─► ALONE ─pages come back, time is up─► DUE ─ticked─► ALONE
+//! ```
+//! From everywhere to OFF and, as after a fork in the child, back to DORMANT. Each of these two gives the thread that
+//! may still run a new number to compare: it sees that it is not wanted any more, and ends.
+//!
+//! # Invariants
+//! - Ks1: one thread at a time has the number in the state.
+//! - Ks2: who holds `still` meets no tick, so no pages in transit of one.
+//!
+//! # Memory ordering
+//! The state orders nothing: pages are ordered by the buddy's words. All of it is Relaxed.
+//!
+//! The idea of a thread that balances zones by watermarks is the kernel's (`mm/vmscan.c`). There, memory runs out when
+//! it is below them; here, too much is kept when it is above.
+
+use crate::config::{CHUNK_SIZE, PAGE_SIZE};
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::sync::{const_unless_loom, Guard, Mutex, Rank, Ranked, UnwatchedU64};
+use crate::sys::Os;
+
+/// Committed bytes from which on a heap has a kswapd.
+pub const GROWN: usize = 16 * CHUNK_SIZE;
+
+/// Milliseconds that free memory stays resident, unless somebody says something else.
+pub const PURGE_AFTER: u32 = 1000;
+
+/// A sleep that nobody ends lasts for so many ticks.
+const SLEEP: u32 = 64;
+
+/// Ticks without work before the thread sleeps.
+const QUIET: u32 = 2;
+
+/// Waits in a row that may end too early.
+const WAITS: u32 = 8;
+
+/// Without a thread, the clock is looked at once for so many times that pages come back.
+const LOOKS: u32 = 64;
+
+// The lowest bit: pages that come back call somebody. The next one: whoever leaves the heap has to do something.
+const CALL: u32 = 1;
+const ATTEND: u32 = 2;
+
+const SMALL: u32 = 0;
+const DORMANT: u32 = 4 | CALL;
+const WANTED: u32 = 8 | ATTEND;
+const AWAKE: u32 = 12;
+const ASLEEP: u32 = 16 | CALL;
+const ALONE: u32 = 20 | CALL;
+const DUE: u32 = 24 | ATTEND;
+const OFF: u32 = 28;
+const STATE: u32 = 31;
+/// The number of the thread, in the bits above the state.
+const NUMBER: u32 = STATE + 1;
+
+/// What a thread that leaves the heap has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attend {
+    /// Nothing, somebody else does it.
+    Nothing,
+    /// Start the thread of this number, which calls [`crate::heap::Heap::run_kswapd`]; say so if there can be none
+    /// ([`crate::heap::Heap::no_kswapd`]).
+    Start(u32),
+    /// Tick, and say so.
+    Tick(u32),
+}
+
+/// Bounds of the memory that is free but resident, in bytes. Every process may have other ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watermarks {
+    /// So much is kept, for whoever would be refused otherwise. Nothing is, without a limit.
+    pub min: usize,
+    /// Down to so much is given back.
+    pub low: usize,
+    /// With more than that it begins.
+    pub high: usize,
+}
+
+impl Watermarks {
+    /// Those of a heap of which so many bytes are in use.
+    pub const fn of(used: usize) -> Self {
+        // A sixty-fourth of what is in use is found again by the next burst.
+        let low = CHUNK_SIZE / 4 + used / 64 / PAGE_SIZE * PAGE_SIZE;
+        Self { min: 0, low, high: 2 * low }
+    }
+}
+
+/// What has been done so far.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// Ticks.
+    pub ticks: u64,
+    /// Times that pages which came back ended its sleep.
+    pub wakeups: u64,
+    /// Bytes given back to the system by ticks.
+    pub by_ticks: u64,
+    /// Bytes given back to the system because somebody asked for it.
+    pub by_calls: u64,
+}
+
+/// The state of one heap's kswapd. All zeros is that of a new heap.
+pub struct Kswapd {
+    state: AtomicU32,
+    /// Milliseconds; zero: as it is by default.
+    purge_after: AtomicU32,
+    /// Without a thread: times that pages came back, and when the last tick was.
+    looks: AtomicU32,
+    ticked: UnwatchedU64,
+    still: Mutex<Still>,
+    ticks: UnwatchedU64,
+    wakeups: UnwatchedU64,
+    by_ticks: UnwatchedU64,
+    by_calls: UnwatchedU64,
+}
+
+/// Whoever has it is the only one to tick.
+pub struct Still(());
+
+impl Ranked for Still {
+    const RANK: Rank = Rank::Kswapd;
+}
+
+impl Kswapd {
+    const_unless_loom! {
+        /// Of a new heap.
+        pub fn new() -> Self {
+            Self {
+                state: AtomicU32::new(SMALL),
+                purge_after: AtomicU32::new(0),
+                looks: AtomicU32::new(0),
+                ticked: UnwatchedU64::new(0),
+                still: Mutex::new(Still(())),
+                ticks: UnwatchedU64::new(0),
+                wakeups: UnwatchedU64::new(0),
+                by_ticks: UnwatchedU64::new(0),
+                by_calls: UnwatchedU64::new(0),
+            }
+        }
+    }
+
+    /// The right to tick, or to meet no tick.
+    pub fn hold_still<'a>(&'a self, os: &'a dyn Os) -> Guard<'a, Still, dyn Os + 'a> {
+        self.still.lock(os)
+    }
+
+    /// The heap has so many bytes committed.
+    pub fn grown(&self, committed: usize) {
+        let state = self.state.load(Relaxed);
+        if committed >= GROWN && state & STATE == SMALL {
+            self.go(state, state - SMALL + DORMANT);
+        }
+    }
+
+    /// Pages have come back. Wakes whoever sleeps until they do.
+    #[inline(always)]
+    pub fn pages_came_back(&self, os: &dyn Os) {
+        let state = self.state.load(Relaxed);
+        if state & CALL != 0 {
+            self.call(os, state);
+        }
+    }
+
+    #[cold]
+    fn call(&self, os: &dyn Os, state: u32) {
+        match state & STATE {
+            DORMANT => _ = self.go(state, state - DORMANT + WANTED),
+            ASLEEP if self.go(state, state - ASLEEP + AWAKE) => {
+                self.wakeups.fetch_add(1, Relaxed);
+                os.wake_all(&self.state);
+            }
+            ALONE if self.looks.fetch_add(1, Relaxed) % LOOKS == 0 && self.is_time(os) => {
+                self.go(state, state - ALONE + DUE);
+            }
+            _ => {}
+        }
+    }
+
+    fn is_time(&self, os: &dyn Os) -> bool {
+        os.now().wrapping_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
+    }
+
+    /// True if [`Kswapd::attend`] has something to say.
+    #[inline(always)]
+    pub fn needs_attention(&self) -> bool {
+        self.state.load(Relaxed) & ATTEND != 0
+    }
+
+    /// What the calling thread has to do, now that it is outside. Of several threads one is told.
+    #[cold]
+    pub fn attend(&self) -> Attend {
+        let state = self.state.load(Relaxed);
+        match state & STATE {
+            // As if the thread ran already: it will, or it will be said that it does not.
+            WANTED if self.go(state, state - WANTED + AWAKE) => Attend::Start(state / NUMBER),
+            DUE if self.go(state, state - DUE + AWAKE) => Attend::Tick(state / NUMBER),
+            _ => Attend::Nothing,
+        }
+    }
+
+    /// There is no thread, or none that ticks now: whoever gives pages back has to.
+    pub fn alone(&self, os: &dyn Os, number: u32) {
+        self.ticked.store(os.now(), Relaxed);
+        self.go(number * NUMBER + AWAKE, number * NUMBER + ALONE);
+    }
+
+    /// Waits for the next tick of the thread of this number, which has had nothing to do for so many. False: it is not
+    /// wanted any more, or the system does not let it wait.
+    pub fn wait(&self, os: &dyn Os, number: u32, quiet: u32) -> bool {
+        let (awake, asleep) = (number * NUMBER + AWAKE, number * NUMBER + ASLEEP);
+        if quiet >= QUIET && self.go(awake, asleep) {
+            os.wait_for(&self.state, asleep, self.period().saturating_mul(SLEEP));
+            self.go(asleep, awake);
+        }
+        let begin = os.now();
+        for _ in 0..WAITS {
+            let waited = os.now().wrapping_sub(begin);
+            let left = u64::from(self.period()).saturating_sub(waited) as u32;
+            if left == 0 || self.state.load(Relaxed) != awake {
+                return self.state.load(Relaxed) == awake;
+            }
+            os.wait_for(&self.state, awake, left);
+        }
+        self.alone(os, number);
+        false
+    }
+
+    /// Milliseconds between two ticks: what is free for two of them has been for one at least.
+    fn period(&self) -> u32 {
+        (self.purge_after() / 2).max(1)
+    }
+
+    /// Milliseconds that free memory stays resident, at most.
+    pub fn purge_after(&self) -> u32 {
+        match self.purge_after.load(Relaxed) {
+            0 => PURGE_AFTER,
+            given => given,
+        }
+    }
+
+    /// From now on, free memory stays resident for so many milliseconds; for ever, if `None`.
+    pub fn set_purge_after(&self, os: &dyn Os, millis: Option<u32>, committed: usize) {
+        if let Some(millis) = millis {
+            self.purge_after.store(millis.max(1), Relaxed);
+        }
+        self.restart(if millis.is_some() { SMALL } else { OFF });
+        os.wake_all(&self.state); // the thread, if there is one, sees that it is not wanted any more
+        if millis.is_some() {
+            self.grown(committed);
+        }
+    }
+
+    /// In a child, which has none of the threads of its parent.
+    pub fn fork(&self) {
+        if ![SMALL, OFF].contains(&(self.state.load(Relaxed) & STATE)) {
+            self.restart(DORMANT);
+        }
+    }
+
+    /// Another state, and another number: the thread that there may be is not wanted any more.
+    fn restart(&self, state: u32) {
+        let mut was = self.state.load(Relaxed);
+        let next = |was: u32| (was & !STATE).wrapping_add(NUMBER) | state;
+        while let Err(now) = self.state.compare_exchange_weak(was, next(was), Relaxed, Relaxed) {
+            was = now;
+        }
+    }
+
+    fn go(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Notes a tick that gave so many bytes back.
+    pub fn note_tick(&self, bytes: usize) {
+        self.ticks.fetch_add(1, Relaxed);
+        self.by_ticks.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Notes that so many bytes were given back because somebody asked for it.
+    pub fn note_call(&self, bytes: usize) {
+        self.by_calls.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// What has been done so far.
+    pub fn done(&self) -> Done {
+        Done {
+            ticks: self.ticks.load(Relaxed),
+            wakeups: self.wakeups.load(Relaxed),
+            by_ticks: self.by_ticks.load(Relaxed),
+            by_calls: self.by_calls.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! kswapd: the thread that gives free memory back to the system (`allocator_core::kswapd` says when).
+//!
+//! # Algorithm
+//! The heap says that it wants the thread; whoever leaves a slow call of `dealloc` or `realloc` next starts it, outside of
+//! the heap and of crossbeam-epoch. It blocks every signal, so that no handler of the program runs on it; its stack is
+//! small, and its name is `kmalloc-kswapd`. It ends when the heap does not want it any more. A child of a fork has none
+//! until its heap wants one.
+//!
+//! Where the system refuses a thread, whoever gives pages back does the work once in a while.
+
+use crate::{lifecycle, HEAP};
+use allocator_core::kswapd::Attend;
+use core::mem::MaybeUninit;
+use core::ptr::null_mut;
+
+/// Bytes of its stack: crossbeam-epoch's needs, and what the C library puts there. A page or two of it are touched.
+const STACK: usize = 256 << 10;
+
+/// To be called outside of the heap. Leaves `errno` as it was.
+#[inline(always)]
+pub(crate) fn attend() {
+    if HEAP.kswapd().needs_attention() {
+        attend_now();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn attend_now() {
+    // SAFETY: has no precondition.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: this thread's own variable.
+    let saved = unsafe { *errno };
+    let number = match HEAP.kswapd().attend() {
+        Attend::Nothing => return,
+        Attend::Start(number) => (!start(number)).then_some(number),
+        Attend::Tick(number) => {
+            // SAFETY: the block is the calling thread's.
+            lifecycle::with(|thread| unsafe { HEAP.tick(thread) });
+            Some(number)
+        }
+    };
+    if let Some(number) = number {
+        HEAP.kswapd().alone(HEAP.os(), number);
+    }
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+}
+
+/// Starts the thread. False if the system refuses.
+fn start(number: u32) -> bool {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: there is room for the set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the first set was filled above, and there is room for the other.
+    if unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // A program may have more thread-local storage, which the C library takes from the stack.
+    let started = create(number, Some(STACK)) || create(number, None);
+    // SAFETY: initialised by the call above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
+    started
+}
+
+fn create(number: u32, stack: Option<usize>) -> bool {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let attributes = attributes.as_mut_ptr();
+    // SAFETY: there is room for them.
+    if unsafe { libc::pthread_attr_init(attributes) } != 0 {
+        return false;
+    }
+    // SAFETY: initialised. Nobody waits for its end.
+    unsafe { libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED) };
+    // SAFETY: initialised.
+    let fits = stack.map_or(true, |bytes| unsafe { libc::pthread_attr_setstacksize(attributes, bytes) } == 0);
+    let mut thread = MaybeUninit::uninit();
+    let number = number as usize as *mut libc::c_void;
+    // SAFETY: the body takes any number.
+    let started = fits && unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes, body, number) } == 0;
+    // SAFETY: initialised, and not used again.
+    unsafe { libc::pthread_attr_destroy(attributes) };
+    started
+}
+
+extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: has no precondition.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: the calling thread exists, and the name is short enough.
+    unsafe { libc::pthread_setname_np(this, c"kmalloc-kswapd".as_ptr()) };
+    lifecycle::attach_service();
+    // SAFETY: the block is the calling thread's.
+    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32) });
+    null_mut()
+}
