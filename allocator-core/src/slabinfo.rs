@@ -1,10 +1,12 @@
 //! slabinfo: read-only reports in the text formats of Linux, written without allocating.
 //!
-//! Both are values that implement `Display`; each line is read off the heap when it is written. The columns are those
-//! of `/proc/slabinfo` (version 2.1) and `/proc/buddyinfo`; pages are pages of the heap, 32 KiB.
+//! All are values that implement `Display`; each line is read off the heap when it is written. The columns are those of
+//! `/proc/slabinfo` (version 2.1) and `/proc/buddyinfo`, the fields those of `/proc/zoneinfo` and `/proc/vmstat`, as far as
+//! they mean something here; pages are pages of the heap, 32 KiB.
 
 use crate::config::{PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::heap::Heap;
+use crate::kswapd::Watermarks;
 use crate::size_class::SizeClass;
 use crate::thread::Thread;
 use core::fmt;
@@ -19,6 +21,14 @@ pub struct SlabInfo<'a>(pub &'a Heap, pub Option<&'a Thread>);
 /// The free blocks of a heap, as `/proc/buddyinfo` shows them. The second part as above.
 #[derive(Clone, Copy)]
 pub struct BuddyInfo<'a>(pub &'a Heap, pub Option<&'a Thread>);
+
+/// What is free, and how much of that may stay resident, as `/proc/zoneinfo` shows it. The second part as above.
+#[derive(Clone, Copy)]
+pub struct ZoneInfo<'a>(pub &'a Heap, pub Option<&'a Thread>);
+
+/// What pages are used for, and what has been given back, as `/proc/vmstat` shows it. The second part as above.
+#[derive(Clone, Copy)]
+pub struct VmStat<'a>(pub &'a Heap, pub Option<&'a Thread>);
 
 impl fmt::Display for SlabInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,5 +70,49 @@ impl fmt::Display for BuddyInfo<'_> {
             write!(f, "{count:6} ")?;
         }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for ZoneInfo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.0.stats(self.1);
+        let bounds = Watermarks::of(stats.committed.saturating_sub(stats.free_pages * PAGE_SIZE));
+        writeln!(f, "Node 0, zone {:>8}", "Normal")?;
+        writeln!(f, "  pages free     {}", stats.free_pages)?;
+        for (name, bytes) in [
+            ("boost", 0),
+            ("min", bounds.min),
+            ("low", bounds.low),
+            ("high", bounds.high),
+            ("spanned", stats.reserved),
+            ("present", stats.committed),
+            ("managed", stats.committed),
+        ] {
+            writeln!(f, "        {name:8} {}", bytes / PAGE_SIZE)?;
+        }
+        writeln!(f, "      nr_free_pages {}", stats.free_pages)?;
+        writeln!(f, "      nr_free_resident {}", stats.free_dirty_pages)
+    }
+}
+
+impl fmt::Display for VmStat<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stats, done) = (self.0.stats(self.1), self.0.kswapd().done());
+        let pages = |bytes: u64| bytes / PAGE_SIZE as u64;
+        for (name, count) in [
+            ("nr_free_pages", stats.free_pages as u64),
+            ("nr_free_resident", stats.free_dirty_pages as u64),
+            ("nr_slab_pages", stats.slab_pages as u64),
+            ("nr_run_pages", pages(stats.run_bytes as u64)),
+            ("nr_vmalloc_pages", pages(stats.area_bytes as u64)),
+            ("nr_cached_objects", stats.cached_objects as u64),
+            ("pgsteal_kswapd", pages(done.by_ticks)),
+            ("pgsteal_direct", pages(done.by_calls)),
+            ("kswapd_ticks", done.ticks),
+            ("kswapd_wakeups", done.wakeups),
+        ] {
+            writeln!(f, "{name} {count}")?;
+        }
+        Ok(())
     }
 }

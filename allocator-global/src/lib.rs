@@ -28,7 +28,7 @@ pub use allocator_core::heap::Stats;
 use allocator_core::heap::{Heap, Parts};
 use allocator_core::reclaim::{Epoch, Hooks};
 use allocator_core::size_class::SizeClass;
-use allocator_core::slabinfo::{BuddyInfo, SlabInfo};
+use allocator_core::slabinfo::{BuddyInfo, SlabInfo, VmStat, ZoneInfo};
 use allocator_core::sys::Unix;
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
@@ -66,9 +66,9 @@ impl Kmalloc {
         lifecycle::with(|thread| unsafe { HEAP.reclaim(thread) })
     }
 
-    /// How long free memory stays resident before it goes back to the system by itself: until twice the half of that, at
-    /// most, has passed. `None`: for ever, and there is no thread for it. One second unless somebody says something else.
-    /// Costs a walk over the memmap.
+    /// How long free memory stays resident before it goes back to the system by itself; half of that at least. `None`: for
+    /// ever, and there is no thread for it. One second unless somebody says something else. A process that never had 32
+    /// MiB has no thread either, and keeps them. Costs a walk over the memmap.
     pub fn set_purge_after(time: Option<Duration>) {
         let millis = time.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
         lifecycle::with(|thread| HEAP.set_purge_after(thread, millis));
@@ -104,6 +104,32 @@ impl Kmalloc {
         impl fmt::Display for Now {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 BuddyInfo(&HEAP, lifecycle::block()).fmt(f)
+            }
+        }
+        Now
+    }
+
+    /// The zone in the text format of `/proc/zoneinfo`, with the watermarks of what may stay resident. Writing it allocates
+    /// nothing.
+    pub fn zoneinfo() -> impl fmt::Display {
+        /// As for `slabinfo`.
+        struct Now;
+        impl fmt::Display for Now {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                ZoneInfo(&HEAP, lifecycle::block()).fmt(f)
+            }
+        }
+        Now
+    }
+
+    /// Counters in the text format of `/proc/vmstat`: what pages are used for, what went back to the system, and why.
+    /// Writing it allocates nothing.
+    pub fn vmstat() -> impl fmt::Display {
+        /// As for `slabinfo`.
+        struct Now;
+        impl fmt::Display for Now {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                VmStat(&HEAP, lifecycle::block()).fmt(f)
             }
         }
         Now

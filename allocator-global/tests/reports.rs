@@ -7,6 +7,7 @@ use common::{class_sizes, on_threads, Block, AREA, KIB, LONGEST_RUN, MIB, PAGE};
 use std::alloc::{GlobalAlloc, Layout};
 use std::fmt::{self, Display, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Kmalloc, and a count of the calls that reach it: figures alone would miss a pair of calls.
 struct Counting;
@@ -50,6 +51,7 @@ fn main() -> std::process::ExitCode {
             ("slabinfo_agrees_with_the_figures", slabinfo_agrees_with_the_figures),
             ("slabinfo_shows_what_is_allocated", slabinfo_shows_what_is_allocated),
             ("buddyinfo_is_in_the_format_of_the_kernel", buddyinfo_is_in_the_format_of_the_kernel),
+            ("zoneinfo_and_vmstat_have_the_fields_of_the_kernel", zoneinfo_and_vmstat_have_the_fields_of_the_kernel),
             ("reports_are_made_without_allocating", reports_are_made_without_allocating),
             ("reports_can_be_read_while_threads_allocate", reports_can_be_read_while_threads_allocate),
             ("a_writer_that_is_full_ends_the_report", a_writer_that_is_full_ends_the_report),
@@ -251,9 +253,46 @@ fn buddyinfo_is_in_the_format_of_the_kernel() {
     assert_eq!(pages, stats.free_pages, "{lines:?}");
 }
 
+/// The number behind each name.
+fn numbers(text: &str) -> impl Fn(&str) -> usize + '_ {
+    move |name| {
+        let line = text.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(' '));
+        let line = line.unwrap_or_else(|| panic!("no line of {name} in:\n{text}"));
+        line.trim().parse().unwrap_or_else(|_| panic!("{name} is no number in:\n{text}"))
+    }
+}
+
+fn zoneinfo_and_vmstat_have_the_fields_of_the_kernel() {
+    Kmalloc::set_purge_after(None);
+    let run = Block::filled(50 * PAGE, 8, 1);
+    let (stats, out) = write_without_allocating(Kmalloc::zoneinfo());
+    assert!(out.text().starts_with("Node 0, zone   Normal\n"), "{}", out.text());
+    let zone = numbers(out.text());
+    assert_eq!(zone("pages free"), stats.free_pages);
+    assert_eq!((zone("spanned"), zone("present")), (stats.reserved / PAGE, stats.committed / PAGE));
+    assert!(zone("min") <= zone("low") && zone("low") <= zone("high") && zone("high") > 0);
+    assert_eq!(zone("nr_free_resident"), stats.free_dirty_pages);
+
+    let (stats, out) = write_without_allocating(Kmalloc::vmstat());
+    let before = numbers(out.text());
+    assert_eq!((before("nr_free_pages"), before("nr_run_pages")), (stats.free_pages, stats.run_bytes / PAGE));
+    assert_eq!(before("nr_slab_pages"), stats.slab_pages);
+    run.check_and_free(1);
+    let bytes = Kmalloc::reclaim();
+    assert!(bytes >= 50 * PAGE);
+    let (_, out) = write_without_allocating(Kmalloc::vmstat());
+    let after = numbers(out.text());
+    assert_eq!(after("pgsteal_direct") - before("pgsteal_direct"), bytes / PAGE);
+    assert_eq!(after("pgsteal_kswapd"), before("pgsteal_kswapd"));
+    assert_eq!(after("nr_free_resident"), 0);
+    Kmalloc::set_purge_after(Some(Duration::from_secs(1)));
+}
+
 fn reports_are_made_without_allocating() {
     for _ in 0..3 {
-        for report in [&Kmalloc::slabinfo() as &dyn Display, &Kmalloc::buddyinfo()] {
+        for report in
+            [&Kmalloc::slabinfo() as &dyn Display, &Kmalloc::buddyinfo(), &Kmalloc::zoneinfo(), &Kmalloc::vmstat()]
+        {
             let (_, out) = write_without_allocating(report);
             assert!(out.len > 0, "the report is empty");
         }
@@ -352,6 +391,7 @@ fn figures_count_the_threads() {
 }
 
 fn reclaim_gives_back_what_nobody_uses() {
+    Kmalloc::set_purge_after(None);
     Kmalloc::reclaim();
     let resident = common::resident_bytes();
     let blocks: Vec<Block> = (0..100).map(|id| Block::filled(MIB, 8, id)).collect();
@@ -367,6 +407,7 @@ fn reclaim_gives_back_what_nobody_uses() {
     // What was not given back by `free` already was given back now, and said so.
     held = held.saturating_sub(left);
     assert!(bytes + 4 * MIB >= held, "{bytes} bytes are said to be given back, {held} were");
+    Kmalloc::set_purge_after(Some(Duration::from_secs(1)));
 }
 
 fn owns_tells_our_memory_from_that_of_others() {

@@ -1,6 +1,8 @@
 //! The heap as a whole, on a system that refuses what it is told to.
 
 extern crate std;
+mod returns;
+
 use super::*;
 use crate::cache::BATCH;
 use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};

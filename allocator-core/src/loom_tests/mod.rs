@@ -78,6 +78,7 @@ pub(crate) struct Memory {
     reservable: AtomicUsize,
     keeps: AtomicBool,
     futex: Futex,
+    touched: std::sync::Mutex<HashMap<usize, Arc<Watched>>>,
 }
 
 const BLOCK: Layout = match Layout::from_size_align(1 << ADDRESS_BITS, 1 << ADDRESS_BITS) {
@@ -99,6 +100,7 @@ impl Memory {
             reservable: AtomicUsize::new(usize::MAX),
             keeps: AtomicBool::new(false),
             futex: Futex::new(),
+            touched: std::sync::Mutex::default(),
         }
     }
 
@@ -129,6 +131,24 @@ impl Memory {
         let watched = Arc::new(Watched(UnsafeCell::new(0)));
         self.mappings.lock().unwrap().push(Mapping { start: ptr.as_ptr() as usize, len, reserved, watched });
         Some(ptr)
+    }
+
+    /// Writes to memory, as its owner does.
+    fn touch(&self, address: usize) {
+        let cell = {
+            let mut touched = self.touched.lock().unwrap();
+            touched.entry(address).or_insert_with(|| Arc::new(Watched(UnsafeCell::new(0)))).clone()
+        };
+        // SAFETY: loom fails the model if anybody else is here.
+        cell.0.with_mut(|value| unsafe { *value += 1 });
+    }
+
+    /// What was touched of a range.
+    fn touched_in(&self, start: usize, len: usize) -> Vec<usize> {
+        let mut touched: Vec<_> = self.touched.lock().unwrap().keys().copied().collect();
+        touched.retain(|address| (start..start + len).contains(address));
+        touched.sort_unstable(); // a model does the same each time
+        touched
     }
 
     /// Reads mapped memory: loom fails the model if it may be unmapped at the same time.
@@ -210,6 +230,7 @@ unsafe impl Os for Memory {
     }
 
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
+        self.touched_in(ptr.as_ptr() as usize, len).into_iter().for_each(|address| self.touch(address));
         // SAFETY: by contract nobody needs the content.
         unsafe { ptr.as_ptr().write_bytes(0, len) };
         true
@@ -290,7 +311,6 @@ struct World {
     caches: Caches,
     registry: Registry,
     vmalloc: Vmalloc,
-    touched: std::sync::Mutex<HashMap<usize, Arc<Watched>>>,
 }
 
 // SAFETY: every part is made for sharing.
@@ -305,7 +325,6 @@ impl World {
             caches: Caches::new(),
             registry: Registry::new(),
             vmalloc: Vmalloc::new(),
-            touched: std::sync::Mutex::default(),
         }
     }
 
@@ -330,12 +349,7 @@ impl World {
 
     /// Writes to memory, as its owner does.
     fn touch(&self, address: usize) {
-        let cell = {
-            let mut touched = self.touched.lock().unwrap();
-            touched.entry(address).or_insert_with(|| Arc::new(Watched(UnsafeCell::new(0)))).clone()
-        };
-        // SAFETY: loom fails the model if anybody else is here.
-        cell.0.with_mut(|value| unsafe { *value += 1 });
+        self.memory.touch(address);
     }
 
     fn arenas(&'static self) -> usize {

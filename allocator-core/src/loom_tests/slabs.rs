@@ -133,10 +133,58 @@ fn s7_a_shrink_takes_empty_slabs_and_no_others() {
             flush(w, &objects);
             objects
         },
-        [|w, _| w.caches.shrink(&w.zone, w.alone()).unwrap(), |w, _| refill(w, 0, 1).len()],
+        [|w, _| w.caches.shrink(&w.zone, w.alone(), 2).unwrap(), |w, _| refill(w, 0, 1).len()],
         |w, _, [pages, n]| {
             assert!(pages <= 1 && n == 1);
             rest(w, 1, 1);
         },
     );
+}
+
+/// A page of the system that holds two objects.
+const SYSTEM_PAGE: usize = 16;
+
+/// A slab of which all but the last two objects are free, and that rests. Those two.
+fn resting(world: &'static World) -> Vec<usize> {
+    let objects = full(world);
+    flush(world, &objects[..OBJECTS - 2]);
+    assert_eq!(world.caches.lay_to_rest(world.alone(), class(), 0), 1);
+    objects[OBJECTS - 2..].to_vec()
+}
+
+fn hollow(world: &'static World) -> usize {
+    world.caches.hollow(&world.zone, world.alone(), class(), 0, SYSTEM_PAGE).unwrap().unwrap_or(0)
+}
+
+#[test]
+fn s8_memory_of_an_object_that_is_out_is_not_freed_with_the_holes() {
+    model(resting, [|w, _| hollow(w), |w, _| refill(w, 0, 3).len()], |w, _, [bytes, n]| {
+        // Some object was out in the holes, or the whole slab was: then there is another.
+        let slabs = w.caches.usage(w.alone(), class()).slabs;
+        assert!([0, 16, 32, 48].contains(&bytes) && n == 3 && slabs <= 2);
+        rest(w, 2 + n, slabs);
+    });
+}
+
+#[test]
+fn s9_a_slab_stays_while_its_holes_are_taken_and_leaves_when_they_are_back() {
+    model(
+        |w| {
+            // The empty slab that a shard keeps.
+            let other = full(w);
+            let out = resting(w);
+            flush(w, &other);
+            out
+        },
+        [|w, _| hollow(w), |w, o| flush(w, &o[..1]), |w, o| flush(w, &o[1..])],
+        |w, _, _| rest(w, 0, 1),
+    );
+}
+
+#[test]
+fn s9_two_looks_share_no_hole() {
+    model(resting, [|w, _| hollow(w), |w, _| hollow(w), |w, o| flush(w, &o[..1])], |w, _, [one, other, _]| {
+        assert!(one + other == 0 || one + other == 48, "{one} and {other} bytes");
+        rest(w, 1, 1);
+    });
 }

@@ -332,6 +332,22 @@ fn edges(s: &mut Script, scale: usize) {
     s.random(Profile::Edges, 120 * scale, 15);
 }
 
+fn ticks(s: &mut Script, scale: usize) {
+    for round in 0..3 * scale {
+        for lane in 0..3 {
+            s.fill(lane, CHUNK_SIZE / 2 + round * PAGE_SIZE, 12);
+            s.fill(lane, [48, 1000, 5000][usize::from(lane)], 400);
+        }
+        // Most of it goes, and what survives is scattered; then nothing happens for a while.
+        (0..3).for_each(|lane| s.free_every(lane, 2));
+        (0..3).for_each(|lane| s.free_every(lane, 2));
+        (0..3).for_each(|lane| s.op(lane, Action::Tick));
+        s.fill(3, CHUNK_SIZE / 2, 2);
+        (0..4).for_each(|lane| s.free_every(lane, 1));
+        (0..4).for_each(|lane| s.op(lane, Action::Tick));
+    }
+}
+
 /// A little of everything, to see that a heap serves every layer on every lane.
 pub fn probe() -> Vec<Op> {
     let mut s = Script::new(0);
@@ -354,7 +370,7 @@ pub fn probe() -> Vec<Op> {
 /// Every workload, `scale` times as long as the shortest that is of use.
 pub fn all(scale: usize) -> Vec<Workload> {
     type Make = fn(&mut Script, usize);
-    let alone: [(&'static str, bool, Make); 16] = [
+    let alone: [(&'static str, bool, Make); 17] = [
         ("objects of one class", true, objects_of_one_class),
         ("objects of all classes", false, objects_of_all_classes),
         ("page runs", true, page_runs),
@@ -371,6 +387,7 @@ pub fn all(scale: usize) -> Vec<Workload> {
         ("hand-over", true, hand_over),
         ("mixed", true, mixed),
         ("edges of sizes", false, edges),
+        ("ticks", true, ticks),
     ];
     let limits = Limits { bytes: 96 * MIB, blocks: 20_000, whole: 512 };
     let mut all = Vec::new();

@@ -352,6 +352,11 @@ impl Subject for Instance {
         // SAFETY: the block is this lane's.
         unsafe { self.heap.reclaim(thread) };
     }
+    fn tick(&mut self, lane: usize) {
+        let thread = self.thread(lane);
+        // SAFETY: the block is this lane's.
+        unsafe { self.heap.tick(thread) };
+    }
     fn validate(&mut self) -> Option<Result<Stats, &'static str>> {
         let mut live =
             self.lanes.iter().filter_map(|lane| if let Lane::Live(thread) = lane { Some(*thread) } else { None });
@@ -450,6 +455,11 @@ impl Subject for Visitor {
         let thread = self.thread();
         // SAFETY: the block is the calling thread's.
         unsafe { self.heap.reclaim(thread) };
+    }
+    fn tick(&mut self, _: usize) {
+        let thread = self.thread();
+        // SAFETY: the block is the calling thread's.
+        unsafe { self.heap.tick(thread) };
     }
     fn validate(&mut self) -> Option<Result<Stats, &'static str>> {
         None

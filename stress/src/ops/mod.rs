@@ -102,6 +102,8 @@ pub enum Action {
     Detach,
     /// What is free goes back to the system.
     Reclaim,
+    /// As after a while without a call: what has been free for long enough goes back.
+    Tick,
     /// Every invariant of the heap is checked.
     Validate,
     /// From now on system calls fail as planned; `Never` is the end of it.
@@ -128,7 +130,8 @@ impl Op {
             218..=228 => Action::Hand { which, count: band, to: fine_low },
             229..=232 => Action::Attach,
             233..=236 => Action::Detach,
-            237..=240 => Action::Reclaim,
+            237..=239 => Action::Reclaim,
+            240 => Action::Tick,
             241..=243 => Action::Validate,
             244..=251 => Action::Fail(plan(band, fine, which)),
             252..=255 => Action::Fail(Plan::Never),

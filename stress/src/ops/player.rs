@@ -39,6 +39,11 @@ pub trait Subject {
     /// Gives back what is free.
     fn reclaim(&mut self, lane: usize);
 
+    /// Gives back what has been free since the last tick. Where that is done by itself, as `reclaim`.
+    fn tick(&mut self, lane: usize) {
+        self.reclaim(lane);
+    }
+
     /// Checks every invariant, and tells how many blocks are out. `None` where others use the heap as well.
     fn validate(&mut self) -> Option<Result<Stats, &'static str>>;
 
@@ -220,6 +225,10 @@ impl<'c, S: Subject> Player<'c, S> {
             }
             Action::Reclaim => {
                 self.subject.reclaim(lane);
+                Ok(())
+            }
+            Action::Tick => {
+                self.subject.tick(lane);
                 Ok(())
             }
             Action::Validate => self.validate(),

@@ -186,6 +186,9 @@ impl Subject for Broken {
     fn reclaim(&mut self, lane: usize) {
         self.inner.reclaim(lane);
     }
+    fn tick(&mut self, lane: usize) {
+        self.inner.tick(lane);
+    }
     fn validate(&mut self) -> Option<Result<Stats, &'static str>> {
         self.inner.validate()
     }

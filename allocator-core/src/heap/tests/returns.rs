@@ -1,0 +1,254 @@
+//! What goes back to the system by itself, tick by tick.
+
+use super::*;
+use crate::kswapd::Attend;
+
+fn tick(heap: &'static Heap, thread: Option<&Thread>) -> bool {
+    // SAFETY: the block is the calling thread's.
+    unsafe { heap.tick(thread) }
+}
+
+fn dirty(heap: &'static Heap) -> usize {
+    heap.stats(None).free_dirty_pages * PAGE_SIZE
+}
+
+/// Blocks of a chunk each.
+fn chunks(heap: &'static Heap, n: usize) -> Vec<Block> {
+    (0..n).map(|i| Block::new(heap, None, layout(CHUNK_SIZE, 8), i as u8).unwrap()).collect()
+}
+
+/// Class of bug: memory of a burst that is never returned (glibc, jemalloc without its background threads).
+#[test]
+fn what_is_free_for_a_whole_tick_goes_back_down_to_the_low_watermark() {
+    for with_epoch in [false, true] {
+        let Setup { heap, .. } = setup(with_epoch);
+        let thread = heap.attach();
+        let kept = chunks(heap, 1);
+        chunks(heap, 40).into_iter().for_each(|block| block.free(heap, None));
+        assert_eq!(dirty(heap), 40 * CHUNK_SIZE);
+        assert!(tick(heap, thread), "they have an age now");
+        assert_eq!(dirty(heap), 40 * CHUNK_SIZE, "nobody knows yet how long they have been free");
+        // In use between the ticks: three chunks.
+        let used: Vec<_> = chunks(heap, 3).iter().map(|block| block.ptr).collect();
+        for at in used {
+            // SAFETY: just allocated.
+            unsafe { heap.free(None, at, layout(CHUNK_SIZE, 8)) };
+        }
+        assert!(tick(heap, thread));
+        assert!((3 * CHUNK_SIZE..4 * CHUNK_SIZE).contains(&dirty(heap)), "{} bytes", dirty(heap));
+        tick(heap, thread);
+        assert!(!tick(heap, thread) && !tick(heap, thread), "nothing is left to do");
+        // A chunk goes as a whole, so less may be left than the low watermark.
+        assert!(dirty(heap) <= Watermarks::of(CHUNK_SIZE).high, "{} bytes", dirty(heap));
+        assert!(heap.kswapd().done().by_ticks >= 39 * CHUNK_SIZE as u64);
+        heap.validate(thread).unwrap();
+        kept.into_iter().for_each(|block| block.free(heap, None));
+    }
+}
+
+#[test]
+fn a_tick_that_the_system_refuses_loses_nothing() {
+    let Setup { os, heap } = setup(true);
+    let thread = heap.attach();
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    for plan in [Plan::Kind(Call::Discard), Plan::Each(2), Plan::From(1), Plan::OneIn(3, 1)] {
+        os.plan(plan);
+        tick(heap, thread);
+        tick(heap, thread);
+        os.plan(Plan::Never);
+        heap.validate(thread).unwrap();
+        let again = chunks(heap, 20);
+        again.into_iter().for_each(|block| block.free(heap, None));
+    }
+    tick(heap, thread);
+    tick(heap, thread);
+    assert!(dirty(heap) <= Watermarks::of(0).high);
+    // SAFETY: our own block.
+    unsafe { heap.reclaim(thread) };
+    heap.audit(thread).unwrap();
+}
+
+#[test]
+fn an_arena_without_pages_in_use_is_unmapped() {
+    let Setup { os, heap } = setup(true);
+    let thread = heap.attach();
+    let before = os.mapped();
+    let (first, later) = (chunks(heap, FIRST_ARENA_CHUNKS as usize), chunks(heap, 70));
+    assert!(heap.stats(thread).arenas > 1);
+    later.into_iter().for_each(|block| block.free(heap, None));
+    for _ in 0..4 {
+        tick(heap, thread);
+    }
+    assert_eq!(heap.stats(thread).arenas, 1);
+    let first_arena = FIRST_ARENA_CHUNKS as usize * CHUNK_SIZE;
+    assert!(os.mapped() - before < 2 * first_arena, "{} bytes are mapped", os.mapped() - before);
+    first.into_iter().for_each(|block| block.free(heap, None));
+    heap.validate(thread).unwrap();
+}
+
+/// Class of bug: one survivor in many keeps the memory of all (every allocator with links in free objects).
+#[test]
+fn a_slab_at_rest_loses_the_memory_behind_its_holes_and_no_object() {
+    let page_size = Unix.page_size();
+    for size in [8, 48, 200, 1000, 3000, 5000, 12_000] {
+        let Setup { os, heap } = setup(false);
+        let n = 2 * CHUNK_SIZE / size;
+        let all: Vec<_> = (0..n).map(|i| Block::new(heap, None, layout(size, 8), i as u8).unwrap()).collect();
+        let mut alive = Vec::new();
+        // Groups, so that there are holes between objects of any size.
+        for (i, block) in all.into_iter().enumerate() {
+            if i * size / (4 * page_size) % 5 == 0 {
+                alive.push(block);
+            } else {
+                block.free(heap, None);
+            }
+        }
+        heap.validate(None).unwrap();
+        tick(heap, None);
+        let before = heap.kswapd().done().by_ticks;
+        let calls = os.calls_of(Call::Discard);
+        assert!(tick(heap, None), "they rest since the tick before");
+        let bytes = (heap.kswapd().done().by_ticks - before) as usize;
+        let freed = n * size / 5 * 4;
+        assert!(bytes > freed / 4 && bytes <= n * size + n * size / 8, "{size}: {bytes} bytes of {freed}");
+        assert!(os.calls_of(Call::Discard) > calls);
+        heap.validate(None).unwrap();
+        assert!(!tick(heap, None), "{size}: once is enough");
+        // Every object can be had again, and none of those that are out has changed.
+        alive.iter().for_each(|block| block.check(size));
+        let again: Vec<_> = (0..n).map(|i| Block::new(heap, None, layout(size, 8), i as u8).unwrap()).collect();
+        alive.extend(again);
+        heap.validate(None).unwrap();
+        alive.into_iter().for_each(|block| block.free(heap, None));
+        // SAFETY: no block of a thread is meant.
+        unsafe { heap.reclaim(None) };
+        heap.audit(None).unwrap();
+    }
+}
+
+/// An object that comes or goes is a sign of life.
+#[test]
+fn a_slab_that_is_used_does_not_rest() {
+    let Setup { os, heap } = setup(false);
+    let size = 1000;
+    let mut all: Vec<_> =
+        (0..PAGE_SIZE / size).map(|i| Block::new(heap, None, layout(size, 8), i as u8).unwrap()).collect();
+    all.drain(4..).for_each(|block| block.free(heap, None));
+    for _ in 0..4 {
+        Block::new(heap, None, layout(size, 8), 9).unwrap().free(heap, None);
+        tick(heap, None);
+        assert_eq!(os.calls_of(Call::Discard), 0);
+    }
+    tick(heap, None);
+    assert_eq!(os.calls_of(Call::Discard), 1);
+    all.into_iter().for_each(|block| block.free(heap, None));
+}
+
+#[test]
+fn ticks_beside_threads_at_work_lose_no_page_and_no_object() {
+    let Setup { heap, .. } = setup(true);
+    let stop = core::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ticking = scope.spawn(|| {
+            let thread = heap.attach().unwrap();
+            while !stop.load(core::sync::atomic::Ordering::Relaxed) {
+                tick(heap, Some(thread));
+            }
+            // SAFETY: this thread's block.
+            unsafe { heap.detach(thread) };
+        });
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let thread = heap.attach().unwrap();
+                    (0..if cfg!(debug_assertions) { 10 } else { 40 }).for_each(|_| _ = workload(heap, Some(thread)));
+                    // SAFETY: this thread's block.
+                    unsafe { heap.detach(thread) };
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        stop.store(true, core::sync::atomic::Ordering::Relaxed);
+        ticking.join().unwrap();
+    });
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.reclaim(None) };
+    heap.audit(None).unwrap();
+}
+
+#[test]
+fn a_heap_wants_its_thread_when_it_has_grown_and_pages_come_back() {
+    let Setup { heap, .. } = setup(false);
+    let attend = || if heap.kswapd().needs_attention() { heap.kswapd().attend() } else { Attend::Nothing };
+    let small = chunks(heap, 4);
+    small.into_iter().for_each(|block| block.free(heap, None));
+    assert_eq!(attend(), Attend::Nothing, "a small one does not");
+    let large = chunks(heap, 20);
+    assert_eq!(attend(), Attend::Nothing, "nothing has come back");
+    large.into_iter().for_each(|block| block.free(heap, None));
+    assert_eq!(attend(), Attend::Start(0));
+    assert_eq!(attend(), Attend::Nothing, "one is enough");
+    heap.set_purge_after(None, None);
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    assert_eq!(attend(), Attend::Nothing, "it is switched off");
+    heap.set_purge_after(None, Some(10));
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    assert_eq!(attend(), Attend::Start(2));
+    heap.before_fork(None);
+    heap.after_fork_in_child(None);
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    assert_eq!(attend(), Attend::Start(3), "the child has none");
+}
+
+#[test]
+fn a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted() {
+    let Setup { heap, .. } = setup(true);
+    heap.set_purge_after(None, Some(2));
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    let Attend::Start(number) = heap.kswapd().attend() else { panic!("it is wanted") };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let thread = heap.attach_service();
+            // SAFETY: this thread's block.
+            unsafe { heap.run_kswapd(thread, number) };
+            // SAFETY: as above.
+            thread.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+        });
+        let comes_true = |what: &str, holds: &dyn Fn() -> bool| {
+            for _ in 0..10_000 {
+                if holds() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            panic!("{what}: {:?}", heap.kswapd().done());
+        };
+        comes_true("what is free goes back", &|| dirty(heap) <= Watermarks::of(0).high);
+        // Asleep by then, or soon: pages that come back wake it.
+        comes_true("it sleeps, and is woken", &|| {
+            chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            heap.kswapd().done().wakeups > 0
+        });
+        comes_true("what is free goes back again", &|| dirty(heap) <= Watermarks::of(0).high);
+        assert_eq!(heap.stats(None).threads, 0, "it is none of the program's");
+        heap.set_purge_after(None, None);
+    });
+    heap.validate(None).unwrap();
+}
+
+#[test]
+fn without_a_thread_whoever_gives_pages_back_is_told_to_tick() {
+    let Setup { os, heap } = setup(false);
+    heap.set_purge_after(None, Some(1));
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    let Attend::Start(number) = heap.kswapd().attend() else { panic!("it is wanted") };
+    heap.kswapd().alone(os, number);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    for _ in 0..100 {
+        chunks(heap, 1).into_iter().for_each(|block| block.free(heap, None));
+    }
+    assert_eq!(heap.kswapd().attend(), Attend::Tick(number));
+    assert_eq!(heap.kswapd().attend(), Attend::Nothing, "one does it");
+    heap.kswapd().alone(os, number);
+}
