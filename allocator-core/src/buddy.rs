@@ -343,6 +343,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if end as usize > self.chunks.len() * PAGES as usize {
             return Err(Misuse::Foreign);
         }
+        if page / PAGES == (end - 1) / PAGES && n.get() < PAGES {
+            return self.give_back_in(ChunkIndex::new(page / PAGES), PageSet::run(page % PAGES, n.get()));
+        }
         while page < end {
             let chunk = ChunkIndex::new(page / PAGES);
             let first = page % PAGES;

@@ -32,7 +32,6 @@ use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
 use crate::slab::{List, Listed, Slab};
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked};
-use crate::sys::Os;
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
@@ -122,16 +121,15 @@ impl Partial {
         }
     }
 
-    /// Puts a slab on the list where it belongs now. Returns which that is.
+    /// Puts a slab on the list where it belongs now.
     ///
     /// # Safety
     /// `slab` is of this shard; no reference to its header lives.
-    unsafe fn relist(&mut self, slab: NonNull<Slab>) -> Listed {
+    unsafe fn relist(&mut self, slab: NonNull<Slab>) {
         // SAFETY: by contract, and we have the shard's lock; the reference ends with this line.
         let belongs = unsafe { slab.as_ref() }.belongs();
         // SAFETY: by contract.
         unsafe { self.put_on(slab, belongs) };
-        belongs
     }
 
     /// Puts a slab on this list.
@@ -184,7 +182,7 @@ impl Partial {
 }
 
 /// Gives the pages of slabs that left their shard back. No lock is held.
-fn give_back(mut chain: List, zone: &Zone, os: &dyn Os, class: SizeClass) -> Result<(), Found> {
+fn give_back(mut chain: List, zone: &Zone, class: SizeClass) -> Result<(), Found> {
     let pages = PageCount::new(class.slab_pages());
     while let Some(slab) = chain.first() {
         // SAFETY: on that list, which is ours alone as its slabs are: they are empty, and no shard has them.
@@ -194,7 +192,7 @@ fn give_back(mut chain: List, zone: &Zone, os: &dyn Os, class: SizeClass) -> Res
         let base = slab.base();
         let map = zone.map_of(base);
         slab.destroy(map);
-        zone.free_pages(os, map, base as usize, pages).map_err(|misuse| Found { at: base, said: class, misuse })?;
+        zone.free_pages(map, base as usize, pages).map_err(|misuse| Found { at: base, said: class, misuse })?;
     }
     Ok(())
 }
@@ -328,7 +326,7 @@ impl Caches {
         let mut stretches = Stretches::new();
         let stretches = stretches.find(zone, class, batch)?;
         while let Some(&Stretch { shard, .. }) = stretches.iter().find(|stretch| !stretch.done) {
-            let (mut chain, mut sparse) = (List::new(), false);
+            let mut chain = List::new();
             {
                 let mut partial = self.shard(class, shard as usize).lock(caller.os);
                 let mut end = batch.len();
@@ -350,7 +348,7 @@ impl Caches {
                     partial.free += taken;
                     if taken > 0 && slab.rises() {
                         // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
-                        sparse |= unsafe { partial.relist(stretch.slab) } == Listed::Sparse;
+                        unsafe { partial.relist(stretch.slab) };
                     }
                     if taken < behind - begin {
                         // SAFETY: as above.
@@ -359,10 +357,7 @@ impl Caches {
                 }
                 partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
             }
-            if sparse {
-                zone.kswapd.pages_came_back(caller.os);
-            }
-            give_back(chain, zone, caller.os, class)?;
+            give_back(chain, zone, class)?;
         }
         Ok(())
     }
@@ -398,7 +393,7 @@ impl Caches {
                 let mut chain = List::new();
                 self.shard(class, shard).lock(caller.os).trim(0, &mut chain, class.slab_objects());
                 pages += chain.len() * class.slab_pages() as usize;
-                give_back(chain, zone, caller.os, class)?;
+                give_back(chain, zone, class)?;
             }
         }
         Ok(pages)

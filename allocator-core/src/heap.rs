@@ -522,7 +522,7 @@ impl Heap {
         match claimed {
             Claimed::Run(map, ptr, pages) => {
                 poison::poison(ptr, pages.bytes());
-                self.parts.zone.free_pages(self.os(), map, ptr.as_ptr() as usize, pages)
+                self.parts.zone.free_pages(map, ptr.as_ptr() as usize, pages)
             }
             Claimed::Area(record) => {
                 // SAFETY: claimed, and by contract.
@@ -644,7 +644,7 @@ impl Heap {
                 poison::fit(ptr, new.size(), wants.max(has).bytes());
                 if wants < has {
                     let tail = ptr.as_ptr() as usize + wants.bytes();
-                    self.parts.zone.free_pages(self.os(), map, tail, has - wants)?;
+                    self.parts.zone.free_pages(map, tail, has - wants)?;
                 }
                 Ok(Some(ptr))
             }

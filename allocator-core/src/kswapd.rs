@@ -6,15 +6,15 @@
 //! age is counted in ticks, and no clock is read. It begins when more than the *high* watermark is resident, and stops
 //! at the *low* one ([`Watermarks`]). What a tick does is the heap's business; here is when.
 //!
-//! One thread ticks. It is started when pages come back to a heap that has grown beyond [`GROWN`]: small processes never
-//! have it. When two ticks in a row had nothing to do it sleeps, and the next pages that come back call it. A call may be
-//! missed, since no fence lies between giving pages back and the look at the state; so its sleep has an end.
-//! Where no thread can be had, whoever gives pages back looks at the clock once in a while, and ticks.
+//! One thread ticks. It is started by a slow `dealloc` of a heap that has grown beyond [`GROWN`]: small processes never have
+//! it. When two ticks in a row had nothing to do it sleeps, and the next slow `dealloc` wakes it. That may miss it, since no
+//! fence lies between what it gives back and its look at the state; so the sleep has an end. Where no thread can be
+//! had, a slow `dealloc` looks at the clock once in a while, and ticks.
 //!
 //! ```text
-//! SMALL ─grown─► DORMANT ─pages come back─► WANTED ─started─► AWAKE ─nothing to do─► ASLEEP
-//!                                              │                └◄───pages come back───┘
-//!                                              └─refused─► ALONE ─pages come back, time is up─► DUE ─ticked─► ALONE
+//! SMALL ──grown──► DORMANT ──dealloc──► AWAKE ──nothing to do──► ASLEEP
+//!                                        │ └◄──────dealloc─────────┘
+//!                                        └──refused──► ALONE
 //! ```
 //! From everywhere to OFF and, as after a fork in the child, back to DORMANT. Each of these two gives the thread that
 //! may still run a new number to compare: it sees that it is not wanted any more, and ends.
@@ -49,26 +49,23 @@ const QUIET: u32 = 2;
 /// Waits in a row that may end too early.
 const WAITS: u32 = 8;
 
-/// Without a thread, the clock is looked at once for so many times that pages come back.
+/// Without a thread, the clock is looked at by one in so many slow calls of `dealloc`.
 const LOOKS: u32 = 64;
 
-// The lowest bit: pages that come back call somebody. The next one: whoever leaves the heap has to do something.
-const CALL: u32 = 1;
-const ATTEND: u32 = 2;
+/// The bit of a state in which a slow `dealloc` has something to do.
+const ATTEND: u32 = 1;
 
 const SMALL: u32 = 0;
-const DORMANT: u32 = 4 | CALL;
-const WANTED: u32 = 8 | ATTEND;
-const AWAKE: u32 = 12;
-const ASLEEP: u32 = 16 | CALL;
-const ALONE: u32 = 20 | CALL;
-const DUE: u32 = 24 | ATTEND;
-const OFF: u32 = 28;
-const STATE: u32 = 31;
+const DORMANT: u32 = 2 | ATTEND;
+const AWAKE: u32 = 4;
+const ASLEEP: u32 = 6 | ATTEND;
+const ALONE: u32 = 8 | ATTEND;
+const OFF: u32 = 10;
+const STATE: u32 = 15;
 /// The number of the thread, in the bits above the state.
 const NUMBER: u32 = STATE + 1;
 
-/// What a thread that leaves the heap has to do.
+/// What a thread has to do that gives memory back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attend {
     /// Nothing, somebody else does it.
@@ -105,7 +102,7 @@ impl Watermarks {
 pub struct Done {
     /// Ticks.
     pub ticks: u64,
-    /// Times that pages which came back ended its sleep.
+    /// Times that a slow `dealloc` ended its sleep.
     pub wakeups: u64,
     /// Bytes given back to the system by ticks.
     pub by_ticks: u64,
@@ -118,7 +115,7 @@ pub struct Kswapd {
     state: AtomicU32,
     /// Milliseconds; zero: as it is by default.
     purge_after: AtomicU32,
-    /// Without a thread: times that pages came back, and when the last tick was.
+    /// Without a thread: slow calls so far, and when the last tick was.
     looks: AtomicU32,
     ticked: UnwatchedU64,
     still: Mutex<Still>,
@@ -166,50 +163,34 @@ impl Kswapd {
         }
     }
 
-    /// Pages have come back. Wakes whoever sleeps until they do.
-    #[inline(always)]
-    pub fn pages_came_back(&self, os: &dyn Os) {
-        let state = self.state.load(Relaxed);
-        if state & CALL != 0 {
-            self.call(os, state);
-        }
-    }
-
-    #[cold]
-    fn call(&self, os: &dyn Os, state: u32) {
-        match state & STATE {
-            DORMANT => _ = self.go(state, state - DORMANT + WANTED),
-            ASLEEP if self.go(state, state - ASLEEP + AWAKE) => {
-                self.wakeups.fetch_add(1, Relaxed);
-                os.wake_all(&self.state);
-            }
-            ALONE if self.looks.fetch_add(1, Relaxed) % LOOKS == 0 && self.is_time(os) => {
-                self.go(state, state - ALONE + DUE);
-            }
-            _ => {}
-        }
-    }
-
-    fn is_time(&self, os: &dyn Os) -> bool {
-        os.now().wrapping_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
-    }
-
     /// True if [`Kswapd::attend`] has something to say.
     #[inline(always)]
     pub fn needs_attention(&self) -> bool {
         self.state.load(Relaxed) & ATTEND != 0
     }
 
-    /// What the calling thread has to do, now that it is outside. Of several threads one is told.
+    /// What a thread has to do that gives memory back, and is outside. Of several threads one is told.
     #[cold]
-    pub fn attend(&self) -> Attend {
+    pub fn attend(&self, os: &dyn Os) -> Attend {
         let state = self.state.load(Relaxed);
+        let awake = state & !STATE | AWAKE;
         match state & STATE {
             // As if the thread ran already: it will, or it will be said that it does not.
-            WANTED if self.go(state, state - WANTED + AWAKE) => Attend::Start(state / NUMBER),
-            DUE if self.go(state, state - DUE + AWAKE) => Attend::Tick(state / NUMBER),
+            DORMANT if self.go(state, awake) => Attend::Start(state / NUMBER),
+            ASLEEP if self.go(state, awake) => {
+                self.wakeups.fetch_add(1, Relaxed);
+                os.wake_all(&self.state);
+                Attend::Nothing
+            }
+            ALONE if self.is_time(os) && self.go(state, awake) => Attend::Tick(state / NUMBER),
             _ => Attend::Nothing,
         }
+    }
+
+    /// Without a thread: whether the last tick is long ago. The clock is looked at once for some calls.
+    fn is_time(&self, os: &dyn Os) -> bool {
+        self.looks.fetch_add(1, Relaxed) % LOOKS == 0
+            && os.now().wrapping_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
     }
 
     /// There is no thread, or none that ticks now: whoever gives pages back has to.

@@ -61,6 +61,17 @@ impl Listed {
     }
 }
 
+/// The class and the shard of a slab in one word. Zeros are none: a room may hold them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner(u16);
+
+impl Owner {
+    #[inline]
+    fn new(class: SizeClass, shard: u8) -> Self {
+        Self(((class.index() + 1) << 8) as u16 | u16::from(shard))
+    }
+}
+
 /// The header of a slab, in the room of its first page.
 #[repr(C, align(64))]
 pub struct Slab {
@@ -70,11 +81,9 @@ pub struct Slab {
     /// Not a reference: a room may hold zeros when somebody looks whether there is a slab still ([`Slab::is_of`]).
     cut: *const Cut,
     free: u16,
-    shard: u8,
+    owner: Owner,
     list: Listed,
     first: u8,
-    /// The number of the class, plus one: zeros are no slab.
-    class: u8,
     /// With so many free objects it belongs on another list than the one that `list` names.
     rises_at: u16,
     bits: [u64; WORDS],
@@ -102,10 +111,9 @@ impl Slab {
             base,
             cut: class.cut(),
             free: objects as u16,
-            shard: shard as u8,
+            owner: Owner::new(class, shard as u8),
             list: Listed::Full,
             first: 0,
-            class: class.index() as u8 + 1,
             rises_at: Listed::Full.rises_at(objects),
             bits: [0; WORDS],
         };
@@ -211,7 +219,7 @@ impl Slab {
     /// True if it is cut for this class, and a slab of this shard.
     #[inline]
     pub fn is_of(&self, class: SizeClass, shard: u8) -> bool {
-        usize::from(self.class) == class.index() + 1 && self.shard == shard
+        self.owner == Owner::new(class, shard)
     }
 
     /// True if an object is free in it.

@@ -181,15 +181,13 @@ impl Zone {
     }
 
     /// Gives pages back that the caller owns, in the chunk of `map`.
-    pub fn free_pages(&self, os: &dyn Os, map: &ChunkMap, address: usize, n: PageCount) -> Result<(), Misuse> {
+    pub fn free_pages(&self, map: &ChunkMap, address: usize, n: PageCount) -> Result<(), Misuse> {
         // SAFETY: a chunk in the table has an arena (Zo1), and it stays as long as the caller owns pages of it.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
         // From before the pages are free, so that whoever takes them all sees the count; its end is the last look.
         let stays = core::ptr::eq(arena, self.arenas[0].load(Relaxed));
         let _leaving = (!stays).then(|| arena.leaving());
-        arena.give_back(address, n)?;
-        self.kswapd.pages_came_back(os);
-        Ok(())
+        arena.give_back(address, n)
     }
 
     /// Frees the memory behind pages that the caller owns, in the chunk of `map`.

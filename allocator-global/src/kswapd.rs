@@ -1,8 +1,8 @@
 //! kswapd: the thread that gives free memory back to the system (`allocator_core::kswapd` says when).
 //!
 //! # Algorithm
-//! The heap says that it wants the thread; whoever leaves a slow call of `dealloc` or `realloc` next starts it, outside of
-//! the heap and of crossbeam-epoch. It blocks every signal, so that no handler of the program runs on it; its stack is
+//! A slow call of `dealloc` starts the thread when the heap says so, outside of the heap and of
+//! crossbeam-epoch. It blocks every signal, so that no handler of the program runs on it; its stack is
 //! small, and its name is `kmalloc-kswapd`. It ends when the heap does not want it any more. A child of a fork has none
 //! until its heap wants one.
 //!
@@ -16,7 +16,8 @@ use core::ptr::null_mut;
 /// Bytes of its stack: crossbeam-epoch's needs, and what the C library puts there. A page or two of it are touched.
 const STACK: usize = 256 << 10;
 
-/// To be called outside of the heap. Leaves `errno` as it was.
+/// To be called outside of the heap, by whoever is about to give memory back: a tick comes much later anyway, and nothing
+/// has to be kept over the call. Leaves `errno` as it was.
 #[inline(always)]
 pub(crate) fn attend() {
     if HEAP.kswapd().needs_attention() {
@@ -31,7 +32,7 @@ fn attend_now() {
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: this thread's own variable.
     let saved = unsafe { *errno };
-    let number = match HEAP.kswapd().attend() {
+    let number = match HEAP.kswapd().attend(HEAP.os()) {
         Attend::Nothing => return,
         Attend::Start(number) => (!start(number)).then_some(number),
         Attend::Tick(number) => {

@@ -260,9 +260,9 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
         // SAFETY: the library frees what it allocated, and does both between `enter_library` and `leave_library`.
         unsafe { HEAP.library_free(ptr) };
     } else {
+        kswapd::attend();
         // SAFETY: the block is the calling thread's; the rest by contract.
         lifecycle::with(|thread| unsafe { HEAP.free(thread, ptr, layout) });
-        kswapd::attend();
     }
 }
 
@@ -301,7 +301,5 @@ unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: us
         return null_mut(); // crossbeam-epoch never does; a null is a refusal
     }
     // SAFETY: the block is the calling thread's; the rest by contract.
-    let to = or_null(lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }));
-    kswapd::attend();
-    to
+    or_null(lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
 }

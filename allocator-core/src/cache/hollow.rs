@@ -112,7 +112,7 @@ impl Caches {
             partial.fill_holes(taken, page_size);
             partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
         }
-        give_back(chain, zone, caller.os, class)?;
+        give_back(chain, zone, class)?;
         Ok(Some(bytes))
     }
 

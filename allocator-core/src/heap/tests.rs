@@ -355,7 +355,7 @@ fn pages_that_were_purged_need_no_zeroing() {
         // SAFETY: ours.
         let zero = unsafe { core::slice::from_raw_parts(run.ptr.as_ptr(), CHUNK_SIZE) }.iter().all(|b| *b == 0);
         assert!(!run.zero || zero, "known to be zero, but is not");
-        heap.parts.zone.free_pages(heap.os(), map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
+        heap.parts.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
         run.zero
     };
     assert!(zero_known(), "fresh");
@@ -515,7 +515,7 @@ fn is_free(heap: &'static Heap, map: &ChunkMap, page: usize) -> bool {
     let (before, one) = (address - PAGE_SIZE, PageCount::new(1));
     let free = heap.parts.zone.extend_pages(map, before, one, one);
     if free {
-        heap.parts.zone.free_pages(heap.os(), map, address, one).unwrap();
+        heap.parts.zone.free_pages(map, address, one).unwrap();
     }
     free
 }

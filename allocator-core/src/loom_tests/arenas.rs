@@ -20,7 +20,7 @@ fn free(world: &'static World, address: usize, pages: u32) -> usize {
     world.touch(address);
     world
         .zone
-        .free_pages(world.alone().os, world.zone.map_of(address as *mut u8), address, PageCount::new(pages))
+        .free_pages(world.zone.map_of(address as *mut u8), address, PageCount::new(pages))
         .unwrap();
     0
 }

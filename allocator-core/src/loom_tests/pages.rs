@@ -108,7 +108,7 @@ fn free_run(world: &'static World, address: usize, pages: PageCount) -> usize {
         return 0;
     }
     world.touch(address);
-    world.zone.free_pages(world.alone().os, map, address, pages).unwrap();
+    world.zone.free_pages(map, address, pages).unwrap();
     1
 }
 
