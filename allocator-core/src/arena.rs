@@ -17,17 +17,21 @@ use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::Chunk;
 use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
-use crate::page::{AddressTable, ChunkMap};
+use crate::page::{AddressTable, Backing, ChunkMap};
 use crate::poison;
 use crate::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::lay;
+use crate::sync::{lay, UnwatchedU32};
 use crate::sys::{Kept, Os, Reservation};
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
 use core::ptr::NonNull;
+
+/// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
+/// system, which bounds their number for a process.
+const MAX_BROKEN: u32 = 512;
 
 /// One mapped range of chunks and everything known about it.
 #[repr(C, align(64))]
@@ -43,6 +47,8 @@ pub struct Arena {
     writable: bool,
     /// Chunks from this one on are backed by huge pages, whatever they are for.
     huge_from: u32,
+    /// Chunks that were backed by huge pages and are not any more.
+    broken: UnwatchedU32,
     maps: NonNull<ChunkMap>,
     words: NonNull<Chunk>,
     regions: NonNull<Region>,
@@ -125,6 +131,7 @@ impl Arena {
             leaving: AtomicU32::new(0),
             writable,
             huge_from,
+            broken: UnwatchedU32::new(0),
             maps,
             words,
             regions,
@@ -229,7 +236,7 @@ impl Arena {
             let first = page.get() / PAGES_PER_CHUNK;
             let chunks = || (first..first + pages.get() / PAGES_PER_CHUNK).map(|c| self.map(c));
             // The advice outlives the purge of a whole chunk.
-            if chunks().all(ChunkMap::is_huge) {
+            if chunks().all(|map| map.backing() == Backing::Huge) {
                 return true;
             }
             let used = n.get() > PAGES_PER_CHUNK && wanted.get() >= pages.get() / 4 * 3;
@@ -241,7 +248,9 @@ impl Arena {
             // SAFETY: whole chunks, and committed.
             let huge = unsafe { self.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
-                chunks().for_each(|map| map.set_huge(true));
+                let broken = chunks().filter(|map| map.backing() == Backing::Broken).count();
+                self.broken.fetch_sub(broken as u32, Relaxed);
+                chunks().for_each(|map| map.set_backing(Backing::Huge));
             }
             huge
         }
@@ -306,11 +315,11 @@ impl Arena {
     /// The memory behind a part of a chunk is about to be freed: not to be backed by a huge page any more, since the system
     /// would fill the gap some time. The caller owns something in it.
     pub fn break_up(&self, map: &ChunkMap) {
-        if let (true, Some(base)) = (map.is_huge(), NonNull::new(map.base())) {
-            // SAFETY: a chunk of the range, and committed.
-            if unsafe { self.os.advise_huge(base, CHUNK_SIZE, false) } {
-                map.set_huge(false);
-            }
+        let Some(base) = NonNull::new(map.base()).filter(|_| map.backing() == Backing::Huge) else { return };
+        // SAFETY: a chunk of the range, and committed.
+        if self.broken.load(Relaxed) < MAX_BROKEN && unsafe { self.os.advise_huge(base, CHUNK_SIZE, false) } {
+            map.set_backing(Backing::Broken);
+            self.broken.fetch_add(1, Relaxed);
         }
     }
 

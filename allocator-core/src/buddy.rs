@@ -446,7 +446,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     }
 
     /// Takes free pages that may be resident, as `what` says, lets `discard` free the memory behind each run of them, and
-    /// gives them back, known to be zero where it succeeded. Returns pages discarded.
+    /// gives them back, known to be zero where it succeeded. Returns how many of those were not known to be zero.
     pub fn purge(&self, what: Purge, mut discard: impl FnMut(PageIndex, PageCount) -> bool) -> u32 {
         let mut purged = 0;
         for i in 0..self.chunks.len() as u32 {
@@ -463,8 +463,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             let mut purge = |run: PageSet| {
                 let (start, n) = run.first_run().unwrap_or((0, 0));
                 if discard(Self::first_page(chunk) + PageCount::new(start), PageCount::new(n)) {
+                    purged += run.and(state.dirty_pages()).len();
                     state.cleanse(run);
-                    purged += n;
                 }
             };
             if self.is_whole(chunk) && self.claim_chunks(chunk, 1) {

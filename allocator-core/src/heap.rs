@@ -286,6 +286,8 @@ impl Heap {
         if !matches!(first, Err(AllocError::OutOfMemory)) {
             return first;
         }
+        // What is missing may be with a tick.
+        let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
         unsafe { self.shrink(thread) };
         // SAFETY: by contract.
@@ -693,6 +695,7 @@ impl Heap {
     /// As for [`Heap::alloc`].
     pub unsafe fn reclaim(&self, thread: Option<&Thread>) -> usize {
         let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
         unsafe { self.shrink(thread) };
         let pages = self.parts.zone.purge(self.caller(thread), Purge::ALL);
@@ -810,7 +813,9 @@ impl Heap {
     /// if `None`.
     pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
         let _inside = self.enter(thread);
-        self.kswapd().set_purge_after(self.os(), millis, self.figures(thread).committed);
+        self.kswapd().set_purge_after(self.os(), millis);
+        // Looked at later than that, so that growth meanwhile is not missed.
+        self.kswapd().grown(self.figures(thread).committed);
     }
 
     /// True if `address` lies in an arena of this heap, or is the start of one of its areas.
@@ -826,6 +831,7 @@ impl Heap {
     pub fn usage(&self, thread: Option<&Thread>, class: SizeClass) -> Usage {
         let thread = self.own(thread);
         let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
         let mut usage = self.parts.caches.usage(self.caller(thread), class);
         usage.out = usage.out.saturating_sub(self.parts.registry.cached(class));
         usage

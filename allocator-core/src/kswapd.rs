@@ -199,6 +199,11 @@ impl Kswapd {
         self.go(number * NUMBER + AWAKE, number * NUMBER + ALONE);
     }
 
+    /// The thread cannot be started here, but elsewhere.
+    pub fn not_here(&self, number: u32) {
+        self.go(number * NUMBER + AWAKE, number * NUMBER + DORMANT);
+    }
+
     /// Waits for the next tick of the thread of this number, which has had nothing to do for so many. False: it is not
     /// wanted any more, or the system does not let it wait.
     pub fn wait(&self, os: &dyn Os, number: u32, quiet: u32) -> bool {
@@ -234,15 +239,12 @@ impl Kswapd {
     }
 
     /// From now on, free memory stays resident for so many milliseconds; for ever, if `None`.
-    pub fn set_purge_after(&self, os: &dyn Os, millis: Option<u32>, committed: usize) {
+    pub fn set_purge_after(&self, os: &dyn Os, millis: Option<u32>) {
         if let Some(millis) = millis {
             self.purge_after.store(millis.max(1), Relaxed);
         }
         self.restart(if millis.is_some() { SMALL } else { OFF });
         os.wake_all(&self.state); // the thread, if there is one, sees that it is not wanted any more
-        if millis.is_some() {
-            self.grown(committed);
-        }
     }
 
     /// In a child, which has none of the threads of its parent.

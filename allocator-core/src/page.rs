@@ -129,15 +129,27 @@ impl Room {
     }
 }
 
+/// What the system was asked to back a chunk by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Backing {
+    /// Nothing in particular.
+    Usual,
+    /// A huge page.
+    Huge,
+    /// A huge page at first, and then no longer.
+    Broken,
+}
+
 /// The memmap of one chunk.
 #[repr(C, align(64))]
 pub struct ChunkMap {
     tags: [AtomicU32; PAGES_PER_CHUNK as usize],
     base: AtomicPtr<u8>,
     arena: AtomicPtr<u8>,
-    /// One while the system is asked to back the chunk by a huge page. Whoever owns the chunk as a whole sets it; who owns
-    /// a part of it, so that nobody owns all of it, may clear it.
-    huge: AtomicU32,
+    /// A [`Backing`]. Whoever owns the chunk as a whole may make it huge; who owns a part of it, so that nobody owns all of
+    /// it, may break it up.
+    backing: AtomicU32,
     rooms: [Room; PAGES_PER_CHUNK as usize],
 }
 
@@ -153,7 +165,7 @@ unsafe impl Zeroed for ChunkMap {
             tags: array_of!(PAGES_PER_CHUNK as usize, AtomicU32, AtomicU32::new(0)),
             base: AtomicPtr::new(null_mut()),
             arena: AtomicPtr::new(null_mut()),
-            huge: AtomicU32::new(0),
+            backing: AtomicU32::new(0),
             rooms: array_of!(
                 PAGES_PER_CHUNK as usize,
                 Room,
@@ -173,14 +185,18 @@ impl ChunkMap {
         self.arena.store(arena, Relaxed);
     }
 
-    /// Whether the first touch of the chunk may make all of it resident.
-    pub fn is_huge(&self) -> bool {
-        self.huge.load(Relaxed) != 0
+    /// What the system was asked to back the chunk by. Of a huge one the first touch may make all resident.
+    pub fn backing(&self) -> Backing {
+        match self.backing.load(Relaxed) {
+            1 => Backing::Huge,
+            2 => Backing::Broken,
+            _ => Backing::Usual,
+        }
     }
 
-    /// Notes whether it may. The caller owns the chunk as a whole, or a part of it and does not set it.
-    pub fn set_huge(&self, huge: bool) {
-        self.huge.store(huge.into(), Relaxed);
+    /// Notes what it was asked for.
+    pub fn set_backing(&self, backing: Backing) {
+        self.backing.store(backing as u32, Relaxed);
     }
 
     /// The whole pages of the system that hold nothing but rooms of the `n` pages from `page` on: who owns those may free the

@@ -289,28 +289,28 @@ impl Slab {
                 holes.0 |= 1 << page;
             }
         }
-        self.free -= self.flip(holes, page_size);
+        for object in holes.objects(page_size, size, objects) {
+            self.bits[object / 64] &= !(1 << (object % 64));
+            self.free -= 1;
+        }
         holes
     }
 
-    /// Gives back what [`Slab::take_holes`] took.
-    pub fn fill_holes(&mut self, holes: Holes, page_size: usize) {
-        self.free += self.flip(holes, page_size);
-        let lowest = (0..WORDS).find(|w| self.bits[*w] != 0).unwrap_or(0);
-        self.first = self.first.min(lowest as u8);
-    }
-
-    /// Flips the bits of all objects that lie in holes. Returns how many there are.
-    fn flip(&mut self, holes: Holes, page_size: usize) -> u16 {
+    /// Gives back what [`Slab::take_holes`] took. An object that somebody else has given back meanwhile is returned: it
+    /// was freed twice.
+    pub fn fill_holes(&mut self, holes: Holes, page_size: usize) -> Option<*mut u8> {
         let (size, objects) = (self.cut().size(), self.cut().objects());
-        let mut flipped = 0;
-        for (start, len) in holes.runs(page_size) {
-            for object in Holes::objects_in(start, len, size, objects) {
-                self.bits[object / 64] ^= 1 << (object % 64);
-                flipped += 1;
+        let mut twice = None;
+        for object in holes.objects(page_size, size, objects) {
+            if self.is_free(object) {
+                twice = Some(self.base.wrapping_add(object * size));
+                continue;
             }
+            self.bits[object / 64] |= 1 << (object % 64);
+            self.free += 1;
+            self.first = self.first.min((object / 64) as u8);
         }
-        flipped
+        twice
     }
 
     /// Whether it belongs on another list, now that objects have come back.
@@ -358,17 +358,18 @@ pub struct Holes(u64);
 const_assert!(MAX_SLAB_PAGES as usize * PAGE_SIZE <= 64 * 4096);
 
 impl Holes {
-    /// True without any.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
     /// Where each run of pages begins in the slab, and how long it is, in bytes.
     pub fn runs(self, page_size: usize) -> impl Iterator<Item = (usize, usize)> {
         PageSet::from_bits(self.0).runs().filter_map(move |run| {
             let (start, pages) = run.first_run()?;
             Some((start as usize * page_size, pages as usize * page_size))
         })
+    }
+
+    /// The numbers of the objects, of `objects` of this size, that lie in them. No object lies in two runs: the pages
+    /// between them would be holes, too.
+    fn objects(self, page_size: usize, size: usize, objects: usize) -> impl Iterator<Item = usize> {
+        self.runs(page_size).flat_map(move |(start, len)| Self::objects_in(start, len, size, objects))
     }
 
     /// The numbers of the objects, of `objects` of this size, that have a byte in a range.

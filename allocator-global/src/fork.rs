@@ -9,7 +9,7 @@
 //! What that cannot help: a handler registered before ours that waits for a thread which waits before the gate.
 //! `vfork`, `posix_spawn` and a bare `clone` run no handlers; the first two need none.
 
-use crate::{lifecycle, HEAP};
+use crate::{kswapd, lifecycle, HEAP};
 use core::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Relaxed},
@@ -29,6 +29,7 @@ pub(crate) extern "C" fn register() {
     if REGISTERED.load(Relaxed) || REGISTERED.swap(true, AcqRel) {
         return;
     }
+    kswapd::own();
     // SAFETY: the handlers stay as long as this code does.
     if unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } != 0 {
         REGISTERED.store(false, Relaxed);
@@ -48,4 +49,5 @@ unsafe extern "C" fn parent() {
 
 unsafe extern "C" fn child() {
     HEAP.after_fork_in_child(lifecycle::block());
+    kswapd::own();
 }

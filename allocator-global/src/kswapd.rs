@@ -12,9 +12,20 @@ use crate::{lifecycle, HEAP};
 use allocator_core::kswapd::Attend;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 /// Bytes of its stack: crossbeam-epoch's needs, and what the C library puts there. A page or two of it are touched.
 const STACK: usize = 256 << 10;
+
+/// The process that this memory belongs to. A child of `vfork` uses its parent's, and a thread that it started would be
+/// its own.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// This memory is the calling process's own.
+pub(crate) fn own() {
+    // SAFETY: has no precondition.
+    OWNER.store(unsafe { libc::getpid() }, Relaxed);
+}
 
 /// To be called outside of the heap, by whoever is about to give memory back: a tick comes much later anyway, and nothing
 /// has to be kept over the call. Leaves `errno` as it was.
@@ -34,7 +45,14 @@ fn attend_now() {
     let saved = unsafe { *errno };
     let number = match HEAP.kswapd().attend(HEAP.os()) {
         Attend::Nothing => return,
-        Attend::Start(number) => (!start(number)).then_some(number),
+        Attend::Start(number) => {
+            // SAFETY: has no precondition.
+            if OWNER.load(Relaxed) != unsafe { libc::getpid() } {
+                HEAP.kswapd().not_here(number);
+                return;
+            }
+            (!start(number)).then_some(number)
+        }
         Attend::Tick(number) => {
             // SAFETY: the block is the calling thread's.
             lifecycle::with(|thread| unsafe { HEAP.tick(thread) });
@@ -58,14 +76,16 @@ fn start(number: u32) -> bool {
     if unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) } != 0 {
         return false;
     }
-    // A program may have more thread-local storage, which the C library takes from the stack.
-    let started = create(number, Some(STACK)) || create(number, None);
+    // A program may have more thread-local storage, which the C library takes from the stack; a sandbox may refuse what
+    // sets a policy.
+    let started = create(number, true) || create(number, false);
     // SAFETY: initialised by the call above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
     started
 }
 
-fn create(number: u32, stack: Option<usize>) -> bool {
+/// `modest`: with a small stack, and not with the policy of the thread that happens to free.
+fn create(number: u32, modest: bool) -> bool {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     let attributes = attributes.as_mut_ptr();
     // SAFETY: there is room for them.
@@ -75,7 +95,10 @@ fn create(number: u32, stack: Option<usize>) -> bool {
     // SAFETY: initialised. Nobody waits for its end.
     unsafe { libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED) };
     // SAFETY: initialised.
-    let fits = stack.map_or(true, |bytes| unsafe { libc::pthread_attr_setstacksize(attributes, bytes) } == 0);
+    let small = || unsafe { libc::pthread_attr_setstacksize(attributes, STACK) } == 0;
+    // SAFETY: initialised.
+    let usual = || unsafe { libc::pthread_attr_setinheritsched(attributes, libc::PTHREAD_EXPLICIT_SCHED) } == 0;
+    let fits = !modest || small() && usual();
     let mut thread = MaybeUninit::uninit();
     let number = number as usize as *mut libc::c_void;
     // SAFETY: the body takes any number.

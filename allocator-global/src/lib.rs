@@ -72,6 +72,7 @@ impl Kmalloc {
     pub fn set_purge_after(time: Option<Duration>) {
         let millis = time.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
         lifecycle::with(|thread| HEAP.set_purge_after(thread, millis));
+        kswapd::attend();
     }
 
     /// True for a pointer that came from this heap: the way to see that a binary really uses it. Two or three loads.

@@ -17,7 +17,7 @@
 //!   lost.
 
 use crate::tls::State;
-use crate::{fork, tls, HEAP};
+use crate::{fork, kswapd, tls, HEAP};
 use allocator_core::gate::Barred;
 use allocator_core::sheaf::Sheaves;
 use allocator_core::sys::die;
@@ -70,7 +70,9 @@ pub(crate) fn block() -> Option<&'static Thread> {
 
 /// The calling thread is one of the heap's own from now on.
 pub(crate) fn attach_service() {
-    attach(|| HEAP.attach_service());
+    if attach(|| HEAP.attach_service()).is_none() {
+        tls::set(State::Uncached.sheaves());
+    }
 }
 
 #[cold]
@@ -118,6 +120,7 @@ unsafe extern "C" fn on_exit(block: *mut libc::c_void) {
     let thread = unsafe { &*block.cast::<Thread>() };
     // SAFETY: the calling thread's block, and its pointer names it no more.
     as_guest(|| unsafe { HEAP.detach(thread) });
+    kswapd::attend();
 }
 
 /// True if the calling thread is inside crossbeam-epoch.

@@ -11,6 +11,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::Barrier;
+use std::time::Duration;
 
 suite! {
     tests: [
@@ -278,6 +279,8 @@ fn a_vfork_child_may_allocate() {
             block.free();
         }
         Kmalloc::reclaim();
+        // A thread of the child would keep it from ending, and its parent's memory would be its own.
+        Kmalloc::set_purge_after(Some(Duration::from_secs(1)));
         0
     }
     const STACK: usize = 64 * KIB;

@@ -4,14 +4,15 @@
 //! One object in a hundred that survives keeps the slab of the others. An allocator whose free objects hold its links
 //! can do nothing about that; here nothing lies in them. So a look at a shard frees the memory behind the *holes* of its
 //! resting slabs, whole pages of the system in which no object is out, and lets the sparse ones rest: who takes an object
-//! of one or gives one back before the next look makes it sparse again. Only slabs of which more than half is free are
-//! looked at: it must be worth to break up a huge page, and to fault the pages in again.
+//! of one or gives one back before the next look makes it sparse again. Only sparse slabs are looked at: it must be worth to
+//! break up a huge page, and to fault the pages in again.
 //!
 //! The objects in the holes are taken for as long as the system frees their memory, as by a refill, so that nobody else
 //! can have them, and no lock is held meanwhile. Nobody can give the slab up meanwhile either: not all of it is free.
 
 use super::{give_back, Caches, Found, Partial};
 use crate::config::{MIN_PARTIAL, PAGE_SIZE};
+use crate::error::Misuse;
 use crate::size_class::SizeClass;
 use crate::slab::{Holes, List, Listed, Slab};
 use crate::zone::{Caller, Zone};
@@ -40,21 +41,23 @@ impl Partial {
             self.free -= before - after;
             // SAFETY: of this shard.
             unsafe { self.put_on(slab, if after == 0 { Listed::Full } else { Listed::Hollow }) };
-            if !holes.is_empty() {
+            // What no object lies in, the rest of a slab behind its last one, would not keep the slab.
+            if after < before {
                 *place = Some((slab, base, holes));
             }
         }
         taken
     }
 
-    /// Gives the objects in the holes back. A slab that nobody has touched meanwhile is hollow.
-    fn fill_holes(&mut self, taken: [Taken; HOLLOWED], page_size: usize) {
+    /// Gives the objects in the holes back. A slab that nobody has touched meanwhile is hollow. An object of them that is
+    /// free already was freed twice.
+    fn fill_holes(&mut self, taken: [Taken; HOLLOWED], page_size: usize, class: SizeClass) -> Result<(), Found> {
         for (mut slab, _, holes) in taken.into_iter().flatten() {
             // SAFETY: of this shard, whose lock we have; not given up, since its objects were out. The reference ends
             // before `put_on`.
             let this = unsafe { slab.as_mut() };
             let before = this.free();
-            this.fill_holes(holes, page_size);
+            let twice = this.fill_holes(holes, page_size);
             self.free += this.free() - before;
             let belongs = match (this.listed(), this.belongs()) {
                 (Listed::Full | Listed::Hollow, Listed::Sparse) => Listed::Hollow,
@@ -62,7 +65,11 @@ impl Partial {
             };
             // SAFETY: of this shard.
             unsafe { self.put_on(slab, belongs) };
+            if let Some(at) = twice {
+                return Err(Found { at, said: class, misuse: Misuse::DoubleFree });
+            }
         }
+        Ok(())
     }
 
     /// Lets the first of the sparse slabs rest. Returns how many.
@@ -109,7 +116,7 @@ impl Caches {
         let mut chain = List::new();
         {
             let mut partial = self.shard(class, shard).lock(caller.os);
-            partial.fill_holes(taken, page_size);
+            partial.fill_holes(taken, page_size, class)?;
             partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
         }
         give_back(chain, zone, class)?;
@@ -122,8 +129,8 @@ impl Caches {
         // Others may make sparse ones all the time.
         while rested < all {
             let mut partial = self.shard(class, shard).lock(caller.os);
-            all = all.min(partial.sparse.len());
-            let now = if all > 0 { partial.lay_to_rest() } else { 0 };
+            all = all.min(rested + partial.sparse.len());
+            let now = partial.lay_to_rest();
             rested += now;
             if now < RESTED {
                 break;

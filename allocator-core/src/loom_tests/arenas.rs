@@ -18,10 +18,7 @@ fn alloc(world: &'static World, caller: Caller<'_>, pages: u32) -> usize {
 
 fn free(world: &'static World, address: usize, pages: u32) -> usize {
     world.touch(address);
-    world
-        .zone
-        .free_pages(world.zone.map_of(address as *mut u8), address, PageCount::new(pages))
-        .unwrap();
+    world.zone.free_pages(world.zone.map_of(address as *mut u8), address, PageCount::new(pages)).unwrap();
     0
 }
 
