@@ -71,9 +71,9 @@ pub enum Attend {
     /// Nothing, somebody else does it.
     Nothing,
     /// Start the thread of this number, which calls [`crate::heap::Heap::run_kswapd`]; say so if there can be none
-    /// ([`crate::heap::Heap::no_kswapd`]).
+    /// ([`Kswapd::alone`]), or not from here ([`Kswapd::not_here`]).
     Start(u32),
-    /// Tick, and say so.
+    /// Tick, and say so ([`Kswapd::alone`]).
     Tick(u32),
 }
 
