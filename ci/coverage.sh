@@ -56,7 +56,7 @@ BEGIN {
         if (split(line, cell, /[|`]/) >= 6 && cell[3] ~ /\.rs$/) reason[cell[3] " " cell[6]] = cell[8]
 }
 /^SF:/ {
-    file = substr($0, 4); wanted = file ~ /allocator-core\/src\// && file !~ /\/(loom_)?tests\.rs$|\/model\.rs$/
+    file = substr($0, 4); wanted = file ~ /allocator-core\/src\// && file !~ /\/(loom_)?tests(\.rs$|\/)|\/model\.rs$/
     if (!wanted) next
     name = file; sub(/.*allocator-core\/src\//, "", name)
     delete text; delete inside; number = 0; end = 0; fn = "-"

@@ -747,12 +747,14 @@ struct Odd {
     lies: bool,
     /// Every other mapping lies at a low address.
     low: bool,
+    /// A wait with a limit ends at once.
+    sleepless: bool,
     mapped: core::sync::atomic::AtomicUsize,
 }
 
 impl Odd {
     fn plain() -> Self {
-        Self { page: 4096, lies: false, low: false, mapped: core::sync::atomic::AtomicUsize::new(0) }
+        Self { page: 4096, lies: false, low: false, sleepless: false, mapped: core::sync::atomic::AtomicUsize::new(0) }
     }
 
     fn place(&self, len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
@@ -784,7 +786,9 @@ impl crate::sync::Park for Odd {
         Unix.wait(word, expected);
     }
     fn wait_for(&self, word: &crate::sync::Word, expected: u32, millis: u32) {
-        Unix.wait_for(word, expected, millis);
+        if !self.sleepless {
+            Unix.wait_for(word, expected, millis);
+        }
     }
     fn wake_one(&self, word: &crate::sync::Word) {
         Unix.wake_one(word);
@@ -885,6 +889,10 @@ fn lives_on(os: Odd) {
             assert_eq!(workload(heap, thread), 0);
             heap.validate(thread).unwrap();
             zeros();
+            for _ in 0..2 {
+                // SAFETY: the block is this thread's.
+                unsafe { heap.tick(thread) };
+            }
             // SAFETY: the block is this thread's.
             unsafe { heap.reclaim(thread) };
             // Now what the system says that it has discarded.

@@ -126,6 +126,59 @@ fn a_slab_at_rest_loses_the_memory_behind_its_holes_and_no_object() {
     }
 }
 
+/// Many slabs of one class take more than one step of a look.
+#[test]
+fn every_sparse_slab_rests_at_the_next_look() {
+    let Setup { heap, .. } = setup(false);
+    let (size, slabs) = (1024, 150);
+    let all: Vec<_> =
+        (0..slabs * PAGE_SIZE / size).map(|i| Block::new(heap, None, layout(size, 8), i as u8).unwrap()).collect();
+    let mut alive = Vec::new();
+    for (i, block) in all.into_iter().enumerate() {
+        if i % 32 == 0 {
+            alive.push(block);
+        } else {
+            block.free(heap, None);
+        }
+    }
+    tick(heap, None);
+    tick(heap, None);
+    let bytes = heap.kswapd().done().by_ticks as usize;
+    assert_eq!(
+        bytes,
+        alive.len() * (PAGE_SIZE - Unix.page_size()),
+        "each slab has a page in use, and the others are holes"
+    );
+    alive.into_iter().for_each(|block| block.free(heap, None));
+    heap.validate(None).unwrap();
+}
+
+/// Class of bug: an object that is freed twice while its memory is on its way to the system.
+#[test]
+fn an_object_in_a_hole_that_is_freed_once_more_is_told() {
+    let Setup { heap, .. } = setup(false);
+    let class = SizeClass::of(layout(1000, 8)).unwrap();
+    let run = heap.parts.zone.alloc_pages(heap.caller(None), PageCount::new(class.slab_pages()), Order::ZERO).unwrap();
+    let map = heap.parts.zone.map_of(run.ptr.as_ptr());
+    let page = map.page_of(run.ptr.as_ptr() as usize);
+    // SAFETY: the pages were just taken.
+    let mut slab = unsafe { crate::slab::Slab::create(map, page, class, 0) };
+    // SAFETY: nobody else knows it.
+    let slab = unsafe { slab.as_mut() };
+    let mut out = [null_mut(); 9];
+    assert_eq!(slab.take(&mut out), 9);
+    let holes = slab.take_holes(4096);
+    assert_eq!(slab.free(), 3, "those beside the ninth in its page");
+    let inside = slab.base().wrapping_add(20 * class.size());
+    // SAFETY: the address of an object.
+    assert_eq!(unsafe { slab.put(&[inside]) }, 1, "nobody can tell yet");
+    assert_eq!(slab.fill_holes(holes, 4096), Some(inside));
+    assert_eq!(slab.free(), class.slab_objects() - 9);
+    slab.validate().unwrap();
+    slab.destroy(map);
+    heap.parts.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(class.slab_pages())).unwrap();
+}
+
 /// An object that comes or goes is a sign of life.
 #[test]
 fn a_slab_that_is_used_does_not_rest() {
@@ -235,6 +288,21 @@ fn a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted() {
         heap.set_purge_after(None, None);
     });
     heap.validate(None).unwrap();
+}
+
+/// Class of bug: a thread that the system does not let sleep burns a processor.
+#[test]
+fn a_thread_that_cannot_wait_ends_and_leaves_the_work_to_others() {
+    let os = forever(Odd { sleepless: true, ..Odd::plain() });
+    let heap = heap_on(os, None);
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    let Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it is wanted") };
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.run_kswapd(None, number) };
+    assert_eq!(heap.kswapd().done().ticks, 0);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let told = (0..100).map(|_| heap.kswapd().attend(os)).find(|what| *what != Attend::Nothing);
+    assert_eq!(told, Some(Attend::Tick(number)));
 }
 
 #[test]
