@@ -12,6 +12,8 @@
 //! thread's *sheaf* of a class is an array of pointers to free objects: the fast path pops and pushes there, without an
 //! atomic operation, a lock or a call. `kmalloc` chooses between class, page run and vmalloc; [`heap::Heap`] joins all.
 //!
+//! What has been free for a while goes back to the system: [`kswapd`] says when, and a heap's `tick` how.
+//!
 //! The memory that a program gets is never touched by the allocator: no link lies in a free object. No thread owns a
 //! slab, so a thread that ends sends its objects home and is gone. Heaps are instances; nothing here is global.
 //!

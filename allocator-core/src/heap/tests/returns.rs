@@ -1,7 +1,7 @@
 //! What goes back to the system by itself, tick by tick.
 
 use super::*;
-use crate::kswapd::Attend;
+use crate::kswapd::{Attend, Watermarks};
 
 fn tick(heap: &'static Heap, thread: Option<&Thread>) -> bool {
     // SAFETY: the block is the calling thread's.

@@ -1,0 +1,140 @@
+//! tick: what kswapd does, and in which order.
+//!
+//! # Algorithm
+//! A tick goes from the small to the large, so that what one step gives back can be had by the next tick: empty slabs to the
+//! arenas; memory behind the holes of slabs at rest, and behind free pages that are idle, to the system; empty arenas as
+//! a whole. Last, what is free now is marked, and sparse slabs are laid to rest: if nobody touches them until the next
+//! tick, it is their turn.
+//!
+//! It is done in pieces, each inside the gate and with the right to be the only one who ticks, and never longer than a fork
+//! can wait.
+
+use super::Heap;
+use crate::buddy::Purge;
+use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE};
+use crate::kswapd::{Kswapd, Watermarks};
+use crate::size_class::SizeClass;
+use crate::thread::Thread;
+use crate::units::PageCount;
+use crate::zone::Caller;
+
+/// Free pages that a chunk must have for a tick to purge it: whole chunks first, then those that are nearly empty.
+const EMPTIEST_FIRST: [u32; 4] = [PAGES_PER_CHUNK, PAGES_PER_CHUNK / 4 * 3, PAGES_PER_CHUNK / 2, 1];
+
+/// Pages that a tick purges before it lets others fork: 64 MiB, some milliseconds.
+const AT_A_TIME: u32 = 32 * PAGES_PER_CHUNK;
+
+impl Heap {
+    /// When free memory goes back to the system by itself.
+    pub fn kswapd(&self) -> &Kswapd {
+        &self.parts.zone.kswapd
+    }
+
+    /// The body of the thread of this number: gives memory back that has not been used for a while, until nobody wants it
+    /// to. It may begin after it is not wanted any more.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn run_kswapd(&self, thread: Option<&Thread>, number: u32) {
+        let mut quiet = 0;
+        while self.kswapd().wait(self.os(), number, quiet) {
+            // SAFETY: by contract.
+            let worked = unsafe { self.tick(thread) };
+            quiet = if worked { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// One tick of kswapd: gives empty slabs back to the arenas, and to the system what was free at the last tick already,
+    /// down to the low watermark. False: there was nothing to do. Costs a walk over the words of all chunks, and a
+    /// system call for each run that goes back; in between others may fork.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn tick(&self, thread: Option<&Thread>) -> bool {
+        let zone = &self.parts.zone;
+        let mut excess = self.calmly(thread, |caller| {
+            self.shrink_caches(caller, self.shards());
+            self.parts.registry.shrink(caller.os);
+            let (resident, used) = zone.resident_pages(caller);
+            let bounds = Watermarks::of(used * PAGE_SIZE);
+            if resident * PAGE_SIZE > bounds.high {
+                (resident - bounds.low / PAGE_SIZE) as u32
+            } else {
+                0
+            }
+        });
+        let hollowed = self.hollow(thread);
+        let mut purged = 0;
+        for least in EMPTIEST_FIRST {
+            while excess > 0 {
+                let most = excess.min(AT_A_TIME);
+                let what = Purge { group: 0, idle: true, least, most };
+                let now = self.calmly(thread, |caller| zone.purge(caller, what));
+                purged += now;
+                excess = excess.saturating_sub(now);
+                if now < most {
+                    break;
+                }
+            }
+        }
+        let aged = self.calmly(thread, |caller| {
+            zone.retire_empty(caller, true);
+            zone.collect(caller);
+            zone.kept.shrink(caller.os);
+            zone.mark_idle(caller)
+        });
+        let rested = self.lay_to_rest(thread);
+        let bytes = hollowed + PageCount::new(purged).bytes();
+        self.kswapd().note_tick(bytes);
+        bytes > 0 || rested > 0 || excess > 0 && aged > 0
+    }
+
+    /// Frees the memory behind the holes of all slabs that have rested. Returns the bytes.
+    fn hollow(&self, thread: Option<&Thread>) -> usize {
+        let mut bytes = 0;
+        for (class, shard) in self.used_shards() {
+            let some = |caller: Caller<'_>| match self.parts.caches.hollow(
+                &self.parts.zone,
+                caller,
+                class,
+                shard,
+                caller.os.page_size(),
+            ) {
+                Ok(bytes) => bytes,
+                Err(found) => self.found(found),
+            };
+            while let Some(now) = self.calmly(thread, some) {
+                bytes += now;
+            }
+        }
+        bytes
+    }
+
+    /// Lets all sparse slabs rest. Returns how many.
+    fn lay_to_rest(&self, thread: Option<&Thread>) -> usize {
+        let rest = |(class, shard)| self.calmly(thread, |caller| self.parts.caches.lay_to_rest(caller, class, shard));
+        self.used_shards().map(rest).sum()
+    }
+
+    /// The shards that may have slabs; the locks of others were never touched.
+    fn used_shards(&self) -> impl Iterator<Item = (SizeClass, usize)> {
+        let shards = self.shards();
+        SizeClass::all().flat_map(move |class| (0..shards).map(move |shard| (class, shard)))
+    }
+
+    /// A piece of a tick, short enough for a fork to wait for it, and for whoever must meet no pages in transit.
+    fn calmly<R>(&self, thread: Option<&Thread>, piece: impl FnOnce(Caller<'_>) -> R) -> R {
+        let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
+        piece(self.caller(thread))
+    }
+
+    /// From now on, free memory stays resident for so many milliseconds, and then goes back to the system by itself; never,
+    /// if `None`.
+    pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
+        let _inside = self.enter(thread);
+        self.kswapd().set_purge_after(self.os(), millis);
+        // Looked at later than that, so that growth meanwhile is not missed.
+        self.kswapd().grown(self.figures(thread).committed);
+    }
+}
