@@ -203,7 +203,7 @@ impl ChunkMap {
     /// memory behind them, since a room says nothing but of a slab. `None` if there are none.
     pub fn rooms_alone(&self, page: usize, n: usize, page_size: usize) -> Option<(NonNull<u8>, usize)> {
         let rooms = self.rooms.get(page..page + n)?.as_ptr_range();
-        let start = (rooms.start as usize).next_multiple_of(page_size);
+        let start = (rooms.start as usize + page_size - 1) & !(page_size - 1);
         let len = (rooms.end as usize & !(page_size - 1)).checked_sub(start).filter(|len| *len > 0)?;
         let this: *const Self = self;
         Some((NonNull::new(this.cast_mut().cast::<u8>().wrapping_add(start - this as usize))?, len))

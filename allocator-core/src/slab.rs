@@ -281,9 +281,9 @@ impl Slab {
     /// Takes all objects that lie in its holes, so that nobody else can have them. Pages of the system are so long.
     pub fn take_holes(&mut self, page_size: usize) -> Holes {
         let (size, objects) = (self.cut().size(), self.cut().objects());
-        let bytes = self.cut().pages() * PAGE_SIZE;
         let mut holes = Holes(0);
-        for page in 0..(bytes / page_size).min(u64::BITS as usize) {
+        let pages = (self.cut().pages() * PAGE_SIZE).checked_div(page_size).unwrap_or(0);
+        for page in 0..pages.min(u64::BITS as usize) {
             let inside = Holes::objects_in(page * page_size, page_size, size, objects);
             if { inside }.all(|object| self.is_free(object)) {
                 holes.0 |= 1 << page;

@@ -94,7 +94,7 @@ impl Caches {
         shard: usize,
         page_size: usize,
     ) -> Result<Option<usize>, Found> {
-        if PAGE_SIZE % page_size != 0 {
+        if page_size > PAGE_SIZE {
             return Ok(None); // a page of the system may hold others' objects, too
         }
         let taken = {

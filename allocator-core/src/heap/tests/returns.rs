@@ -110,7 +110,7 @@ fn a_slab_at_rest_loses_the_memory_behind_its_holes_and_no_object() {
         assert!(tick(heap, None), "they rest since the tick before");
         let bytes = (heap.kswapd().done().by_ticks - before) as usize;
         let freed = n * size / 5 * 4;
-        assert!(bytes > freed / 4 && bytes <= n * size + n * size / 8, "{size}: {bytes} bytes of {freed}");
+        assert!(bytes > freed / 4, "{size}: {bytes} bytes of {freed}");
         assert!(os.calls_of(Call::Discard) > calls);
         heap.validate(None).unwrap();
         assert!(!tick(heap, None), "{size}: once is enough");
@@ -144,11 +144,9 @@ fn every_sparse_slab_rests_at_the_next_look() {
     tick(heap, None);
     tick(heap, None);
     let bytes = heap.kswapd().done().by_ticks as usize;
-    assert_eq!(
-        bytes,
-        alive.len() * (PAGE_SIZE - Unix.page_size()),
-        "each slab has a page in use, and the others are holes"
-    );
+    // Beside them, free pages may have gone.
+    let holes = alive.len() * (PAGE_SIZE - Unix.page_size());
+    assert!(bytes >= holes, "each slab has a page in use, and the others are holes: {bytes} bytes of {holes}");
     alive.into_iter().for_each(|block| block.free(heap, None));
     heap.validate(None).unwrap();
 }
