@@ -65,8 +65,8 @@ table=$(awk -v names="${allocators[*]}" -v rows="${scenarios[*]}" '
     }' "$runs")
 echo "$table"
 
-# alive, in MiB, and what may be resident beside a tenth of it.
-kept=$(awk -v part="$part" '
+# What may be resident, in KiB.
+kept=$(awk '
     $2 == "kmalloc" && NF == 8 {
         bound["idle-neighbours"] = 1.1 * $3 + 24 * 1024
         bound["idle-scattered"] = 12 * $3

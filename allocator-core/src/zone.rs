@@ -210,7 +210,15 @@ impl Zone {
         let map = self.map_of(ptr);
         // SAFETY: as in `free_pages`.
         unsafe { &*map.arena().cast::<Arena>() }.break_up(map);
-        let Some(ptr) = NonNull::new(ptr) else { return false };
+        // SAFETY: by contract.
+        NonNull::new(ptr).is_some_and(|ptr| unsafe { self.discard_free(os, ptr, len) })
+    }
+
+    /// Frees the memory behind whole pages of the system that nobody uses. True if they read as zeros now.
+    ///
+    /// # Safety
+    /// The caller owns them.
+    unsafe fn discard_free(&self, os: &dyn Os, ptr: NonNull<u8>, len: usize) -> bool {
         poison::unpoison(ptr, len);
         // SAFETY: by contract.
         let zero = unsafe { self.kept.discard(os, ptr, len) };
@@ -283,11 +291,21 @@ impl Zone {
         let grown = self.commit_more(chunks) || self.add_arena(os, &mut growth, chunks);
         if grown {
             self.generation.fetch_add(1, Release);
-            // SAFETY: linked, and we hold the lock.
-            let arenas = self.arenas.iter().filter_map(|place| unsafe { place.load(Relaxed).as_ref() });
-            self.kswapd.grown(arenas.map(|arena| arena.committed() as usize).sum::<usize>() * CHUNK_SIZE);
+            self.tell_kswapd(&growth);
         }
         grown
+    }
+
+    /// Looks anew whether the zone is large enough for a kswapd.
+    pub fn consider_kswapd(&self, os: &dyn Os) {
+        self.tell_kswapd(&self.growth.lock(os));
+    }
+
+    /// The caller holds the lock.
+    fn tell_kswapd(&self, _: &Growth) {
+        // SAFETY: linked, and the lock is held.
+        let arenas = self.arenas.iter().filter_map(|place| unsafe { place.load(Relaxed).as_ref() });
+        self.kswapd.grown(arenas.map(|arena| arena.committed() as usize).sum::<usize>() * CHUNK_SIZE);
     }
 
     fn commit_more(&self, chunks: u32) -> bool {
@@ -363,11 +381,8 @@ impl Zone {
         let mut pages = 0;
         let mut purge = |arena: &Arena| {
             pages += arena.purge(Purge { most: what.most.saturating_sub(pages), ..what }, |ptr, len| {
-                poison::unpoison(ptr, len);
                 // SAFETY: a purge owns the pages, and they are whole pages of the system.
-                let zero = unsafe { self.kept.discard(caller.os, ptr, len) };
-                poison::poison(ptr, len);
-                zero
+                unsafe { self.discard_free(caller.os, ptr, len) }
             });
             pages < what.most
         };

@@ -31,7 +31,7 @@ use allocator_core::size_class::SizeClass;
 use allocator_core::slabinfo::{BuddyInfo, SlabInfo, VmStat, ZoneInfo};
 use allocator_core::sys::Unix;
 use core::alloc::{GlobalAlloc, Layout};
-use core::fmt;
+use core::fmt::{self, Display};
 use core::ptr::{null_mut, NonNull};
 use core::time::Duration;
 
@@ -68,7 +68,7 @@ impl Kmalloc {
 
     /// How long free memory stays resident before it goes back to the system by itself; half of that at least. `None`: for
     /// ever, and there is no thread for it. One second unless somebody says something else. A process that never had 32
-    /// MiB has no thread either, and keeps them. Costs a walk over the memmap.
+    /// MiB has no thread either, and keeps them. Costs a lock.
     pub fn set_purge_after(time: Option<Duration>) {
         let millis = time.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
         lifecycle::with(|thread| HEAP.set_purge_after(thread, millis));
@@ -87,53 +87,25 @@ impl Kmalloc {
     }
 
     /// The caches in the text format of `/proc/slabinfo`, version 2.1. Writing it allocates nothing.
-    pub fn slabinfo() -> impl fmt::Display {
-        /// The block is looked up when the text is written: that may be on another thread.
-        struct Now;
-        impl fmt::Display for Now {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                SlabInfo(&HEAP, lifecycle::block()).fmt(f)
-            }
-        }
-        Now
+    pub fn slabinfo() -> impl Display {
+        Report(|f| SlabInfo(&HEAP, lifecycle::block()).fmt(f))
     }
 
     /// The free blocks in the text format of `/proc/buddyinfo`. Writing it allocates nothing.
-    pub fn buddyinfo() -> impl fmt::Display {
-        /// As for `slabinfo`.
-        struct Now;
-        impl fmt::Display for Now {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                BuddyInfo(&HEAP, lifecycle::block()).fmt(f)
-            }
-        }
-        Now
+    pub fn buddyinfo() -> impl Display {
+        Report(|f| BuddyInfo(&HEAP, lifecycle::block()).fmt(f))
     }
 
     /// The zone in the text format of `/proc/zoneinfo`, with the watermarks of what may stay resident. Writing it allocates
     /// nothing.
-    pub fn zoneinfo() -> impl fmt::Display {
-        /// As for `slabinfo`.
-        struct Now;
-        impl fmt::Display for Now {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                ZoneInfo(&HEAP, lifecycle::block()).fmt(f)
-            }
-        }
-        Now
+    pub fn zoneinfo() -> impl Display {
+        Report(|f| ZoneInfo(&HEAP, lifecycle::block()).fmt(f))
     }
 
     /// Counters in the text format of `/proc/vmstat`: what pages are used for, what went back to the system, and why.
     /// Writing it allocates nothing.
-    pub fn vmstat() -> impl fmt::Display {
-        /// As for `slabinfo`.
-        struct Now;
-        impl fmt::Display for Now {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                VmStat(&HEAP, lifecycle::block()).fmt(f)
-            }
-        }
-        Now
+    pub fn vmstat() -> impl Display {
+        Report(|f| VmStat(&HEAP, lifecycle::block()).fmt(f))
     }
 
     /// Checks every invariant of every layer. Call it while no other thread allocates or frees.
@@ -145,6 +117,15 @@ impl Kmalloc {
     /// [`Kmalloc::reclaim`] first, as the only thread that still has a thread block.
     pub fn audit() -> Result<(), &'static str> {
         lifecycle::with(|thread| HEAP.audit(thread))
+    }
+}
+
+/// A report that is made when it is written: the block is looked up then, which may be on another thread.
+struct Report(fn(&mut fmt::Formatter<'_>) -> fmt::Result);
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)(f)
     }
 }
 

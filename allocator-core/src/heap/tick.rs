@@ -135,6 +135,6 @@ impl Heap {
         let _inside = self.enter(thread);
         self.kswapd().set_purge_after(self.os(), millis);
         // Looked at later than that, so that growth meanwhile is not missed.
-        self.kswapd().grown(self.figures(thread).committed);
+        self.parts.zone.consider_kswapd(self.os());
     }
 }
