@@ -17,7 +17,9 @@ use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::Chunk;
 use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
+use crate::huge::{HugePages, Policy};
 use crate::page::{AddressTable, Backing, ChunkMap};
+use crate::page_counter::PageCounter;
 use crate::poison;
 use crate::sync::atomic::{
     AtomicU32,
@@ -33,10 +35,21 @@ use core::ptr::NonNull;
 /// system, which bounds their number for a process.
 const MAX_BROKEN: u32 = 512;
 
+/// What all arenas of a zone have in common.
+#[derive(Clone, Copy)]
+pub struct Ground {
+    /// The system.
+    pub os: &'static dyn Os,
+    /// What may be resident.
+    pub counter: &'static PageCounter,
+    /// What is backed by huge pages.
+    pub huge: &'static Policy,
+}
+
 /// One mapped range of chunks and everything known about it.
 #[repr(C, align(64))]
 pub struct Arena {
-    os: &'static dyn Os,
+    ground: Ground,
     range: Reservation,
     chunks: u32,
     committed: AtomicU32,
@@ -49,6 +62,8 @@ pub struct Arena {
     huge_from: u32,
     /// Chunks that were backed by huge pages and are not any more.
     broken: UnwatchedU32,
+    /// One once the system knows it by a name.
+    named: UnwatchedU32,
     maps: NonNull<ChunkMap>,
     words: NonNull<Chunk>,
     regions: NonNull<Region>,
@@ -61,8 +76,17 @@ pub struct Arena {
 pub struct PageRun {
     /// Its first byte.
     pub ptr: NonNull<u8>,
+    /// Its length.
+    pub pages: PageCount,
+    /// Those of its pages that are known to read as zeros.
+    pub fresh: PageCount,
+}
+
+impl PageRun {
     /// True if it is known to read as zeros.
-    pub zero: bool,
+    pub fn is_zero(&self) -> bool {
+        self.fresh == self.pages
+    }
 }
 
 /// Offsets of the parts in an arena's own mapping.
@@ -98,13 +122,8 @@ impl Arena {
     /// Reserves an arena of `chunks` chunks, none of them committed yet. `None` if the system refuses any part of it.
     /// `writable`: without the need to ask the system again when they are. `huge_from`: the first chunk that is backed by
     /// huge pages whatever it is for.
-    pub fn create(
-        os: &'static dyn Os,
-        kept: &Kept,
-        chunks: u32,
-        writable: bool,
-        huge_from: u32,
-    ) -> Option<NonNull<Arena>> {
+    pub fn create(ground: Ground, kept: &Kept, chunks: u32, writable: bool, huge_from: u32) -> Option<NonNull<Arena>> {
+        let os = ground.os;
         let parts = Parts::of(chunks, os);
         let len = chunks as usize * CHUNK_SIZE;
         let (own, own_len) = (kept.map(os, parts.len)?, parts.len);
@@ -123,7 +142,7 @@ impl Arena {
         // SAFETY: as above.
         let regions = unsafe { lay(at(parts.regions), n.div_ceil(CHUNKS_PER_REGION as usize)) };
         let arena = Arena {
-            os,
+            ground,
             range,
             chunks,
             committed: AtomicU32::new(0),
@@ -132,6 +151,7 @@ impl Arena {
             writable,
             huge_from,
             broken: UnwatchedU32::new(0),
+            named: UnwatchedU32::new(0),
             maps,
             words,
             regions,
@@ -143,6 +163,18 @@ impl Arena {
         Some(this)
     }
 
+    /// Gives its mappings names, once. A refusal costs those, nothing else.
+    pub fn name(&self) {
+        if self.named.swap(1, Relaxed) != 0 {
+            return;
+        }
+        let (this, os) = (NonNull::from(self).cast(), self.ground.os);
+        // SAFETY: the mapping of the chunks.
+        unsafe { os.name(self.range.ptr, self.bytes(), c"kmalloc arena") };
+        // SAFETY: the mapping of the descriptors, which begins here.
+        unsafe { os.name(this, self.own_len, c"kmalloc memmap") };
+    }
+
     /// Makes up to `n` more chunks writable and hands them to the buddy. False if there are none or the system refuses.
     /// The caller holds the lock of the zone (Ar2).
     pub fn commit(&self, kept: &Kept, table: &AddressTable, n: u32) -> bool {
@@ -151,12 +183,16 @@ impl Arena {
         // SAFETY: `first` chunks are at most the arena's length.
         let start = unsafe { self.base().add((first as usize) << CHUNK_SHIFT) };
         let len = (n as usize) << CHUNK_SHIFT;
-        if n == 0 || !table.prepare(self.os, kept, start, len) {
+        if n == 0 || !table.prepare(self.ground.os, kept, start, len) {
             return false;
         }
         // SAFETY: chunks from `first` on, of which there are `n`; whole pages of our reservation.
-        if !self.writable && !unsafe { self.os.commit(start, len) } {
+        if !self.writable && !unsafe { self.ground.os.commit(start, len) } {
             return false;
+        }
+        if self.ground.huge.get() == HugePages::Never {
+            // SAFETY: as above. A refusal costs memory, nothing else.
+            unsafe { self.ground.os.advise_huge(start, len, false) };
         }
         poison::poison(start, len);
         for c in first..first + n {
@@ -188,7 +224,7 @@ impl Arena {
 
     /// The system that it was made with, and its length: what is needed once it is gone.
     pub fn accounts(&self) -> (&'static dyn Os, usize) {
-        (self.os, self.bytes())
+        (self.ground.os, self.bytes())
     }
 
     /// Chunks in all.
@@ -209,7 +245,7 @@ impl Arena {
         let regions = n.div_ceil(CHUNKS_PER_REGION as usize);
         // SAFETY: as above.
         let regions = unsafe { core::slice::from_raw_parts(self.regions.as_ptr(), regions) };
-        Buddy::new(words, regions, &self.summary)
+        Buddy::new(words, regions, &self.summary, self.ground.counter)
     }
 
     /// The memmap of chunk `c`.
@@ -227,7 +263,7 @@ impl Arena {
     /// than a chunk, or if they lie so high that the part of them that is never touched is small beside all that lies
     /// below.
     pub fn take(&self, n: PageCount, align: Order) -> Option<PageRun> {
-        self.buddy().take_warming(n, align, self.warm(n)).map(|run| self.at(run))
+        self.buddy().take_warming(n, align, self.warm(n)).map(|run| self.at(run, n))
     }
 
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
@@ -235,18 +271,28 @@ impl Arena {
         move |page, pages, wanted| {
             let first = page.get() / PAGES_PER_CHUNK;
             let chunks = || (first..first + pages.get() / PAGES_PER_CHUNK).map(|c| self.map(c));
+            // Near a limit, nothing is resident that nobody asked for.
+            if wanted < pages && self.ground.counter.is_tight() {
+                chunks().for_each(|map| self.break_up(map));
+                return false;
+            }
             // The advice outlives the purge of a whole chunk.
             if chunks().all(|map| map.backing() == Backing::Huge) {
                 return true;
             }
             let used = n.get() > PAGES_PER_CHUNK && wanted.get() >= pages.get() / 4 * 3;
-            if !used && first < self.huge_from {
+            let asks = match self.ground.huge.get() {
+                HugePages::Never => false,
+                HugePages::Auto => used || first >= self.huge_from,
+                HugePages::Always => true,
+            };
+            if !asks {
                 return false;
             }
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(page.byte_offset()) };
             // SAFETY: whole chunks, and committed.
-            let huge = unsafe { self.os.advise_huge(ptr, pages.bytes(), true) };
+            let huge = unsafe { self.ground.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
                 let broken = chunks().filter(|map| map.backing() == Backing::Broken).count();
                 self.broken.fetch_sub(broken as u32, Relaxed);
@@ -256,22 +302,25 @@ impl Arena {
         }
     }
 
-    /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns.
-    pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> bool {
+    /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns how many of them are known
+    /// to read as zeros.
+    pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> Option<u32> {
         let start = self.page_at(address);
-        (start + n + more).get() <= self.committed() * PAGES_PER_CHUNK
-            && self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get()))).is_some()
+        if (start + n + more).get() > self.committed() * PAGES_PER_CHUNK {
+            return None;
+        }
+        self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get())))
     }
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.
     pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<PageRun, NotFound> {
-        self.buddy().take_by_words(n, align, self.warm(n)).map(|run| self.at(run))
+        self.buddy().take_by_words(n, align, self.warm(n)).map(|run| self.at(run, n))
     }
 
-    fn at(&self, Run { start, zero }: Run) -> PageRun {
+    fn at(&self, Run { start, fresh }: Run, pages: PageCount) -> PageRun {
         // SAFETY: pages of the buddy are pages of the range.
         let ptr = unsafe { self.base().add(start.byte_offset()) };
-        PageRun { ptr, zero }
+        PageRun { ptr, pages, fresh: PageCount::new(fresh) }
     }
 
     /// The number of the page at `address`, which is one of the arena's.
@@ -295,7 +344,7 @@ impl Arena {
     /// the pages.
     pub fn purge(&self, what: Purge, discard: impl Fn(NonNull<u8>, usize) -> bool) -> u32 {
         // With pages of the system longer than ours, only whole ones can be discarded.
-        let group = self.os.page_size().trailing_zeros().saturating_sub(PAGE_SHIFT);
+        let group = self.ground.os.page_size().trailing_zeros().saturating_sub(PAGE_SHIFT);
         self.buddy().purge(Purge { group, ..what }, |start, n| {
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(start.byte_offset()) };
@@ -304,9 +353,9 @@ impl Arena {
                 self.break_up(map);
             }
             let first = (start.get() % PAGES_PER_CHUNK) as usize;
-            if let Some((rooms, len)) = map.rooms_alone(first, n.get() as usize, self.os.page_size()) {
+            if let Some((rooms, len)) = map.rooms_alone(first, n.get() as usize, self.ground.os.page_size()) {
                 // SAFETY: whole pages of our own mapping; what they describe is the purge's, so no slab is there.
-                unsafe { self.os.discard(rooms, len) };
+                unsafe { self.ground.os.discard(rooms, len) };
             }
             discard(ptr, n.bytes())
         })
@@ -317,7 +366,7 @@ impl Arena {
     pub fn break_up(&self, map: &ChunkMap) {
         let Some(base) = NonNull::new(map.base()).filter(|_| map.backing() == Backing::Huge) else { return };
         // SAFETY: a chunk of the range, and committed.
-        if self.broken.load(Relaxed) < MAX_BROKEN && unsafe { self.os.advise_huge(base, CHUNK_SIZE, false) } {
+        if self.broken.load(Relaxed) < MAX_BROKEN && unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
             map.set_backing(Backing::Broken);
             self.broken.fetch_add(1, Relaxed);
         }
@@ -358,15 +407,16 @@ impl Arena {
     /// Nobody else can reach the arena any more.
     pub unsafe fn destroy(this: NonNull<Arena>, kept: &Kept) -> bool {
         // SAFETY: by contract it is still there, and ours alone.
-        let Arena { os, range, own_len, .. } = *unsafe { this.as_ref() };
+        let Arena { ground: Ground { os, counter, .. }, range, own_len, .. } = *unsafe { this.as_ref() };
         // SAFETY: as above.
-        let bytes = unsafe { this.as_ref() }.bytes();
+        let (bytes, dirty) = unsafe { (this.as_ref().bytes(), this.as_ref().buddy().dirty_pages()) };
         poison::unpoison(range.map, range.map_len);
         // SAFETY: nobody has a page of it (`empty_out`).
         if !unsafe { os.unmap(range.map, range.map_len) } {
             poison::poison(range.ptr, bytes);
             return false;
         }
+        counter.uncharge_pages(dirty);
         // SAFETY: the arena's own mapping, and this was its last use.
         unsafe { kept.unmap(os, this.cast(), own_len) };
         true

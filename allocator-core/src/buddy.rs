@@ -48,6 +48,7 @@
 use crate::chunk::{Change, Chunk, PageSet, Taken};
 use crate::config::{BINS, CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
 use crate::error::Misuse;
+use crate::page_counter::PageCounter;
 use crate::sync::atomic::{
     fence, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -109,8 +110,8 @@ unsafe impl Zeroed for Region {
 pub struct Run {
     /// Its first page.
     pub start: PageIndex,
-    /// True if it is known to read as zeros.
-    pub zero: bool,
+    /// How many of its pages are known to read as zeros.
+    pub fresh: u32,
 }
 
 /// What `Buddy::take_warming` shows chunks to.
@@ -149,6 +150,7 @@ pub struct Buddy<'m, const PAGES: u32 = PAGES_PER_CHUNK> {
     chunks: &'m [Chunk<PAGES>],
     regions: &'m [Region],
     summary: &'m Summary,
+    counter: &'m PageCounter,
 }
 
 /// The word of one kind, a bin or the whole chunks, in a region or in the summary.
@@ -163,10 +165,16 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     const BINS: u32 = Self::TOP;
 
     /// A buddy over this storage: one region for every 64 chunks. Nothing is free until [`Buddy::add_chunks`].
-    pub fn new(chunks: &'m [Chunk<PAGES>], regions: &'m [Region], summary: &'m Summary) -> Self {
+    /// What may be resident of it is counted by `counter`.
+    pub fn new(
+        chunks: &'m [Chunk<PAGES>],
+        regions: &'m [Region],
+        summary: &'m Summary,
+        counter: &'m PageCounter,
+    ) -> Self {
         debug_assert!(regions.len() <= REGIONS_PER_ARENA as usize && Self::BINS as usize <= BINS);
         debug_assert!(chunks.len() <= regions.len() * CHUNKS_PER_REGION as usize);
-        Self { chunks, regions, summary }
+        Self { chunks, regions, summary, counter }
     }
 
     /// Hands chunks that were never used to the buddy. Their pages are known to be zero.
@@ -256,44 +264,50 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
         let _transit = (rest > 0).then(|| self.transit());
         let first = self.take_chunks(chunks, regions)?;
-        let mut zero = self.warm_chunks(first, whole, warm);
+        let mut fresh = self.warm_chunks(first, whole, warm);
         if rest > 0 {
-            zero &= self.open(ChunkIndex::new(first.get() + whole), rest, warm);
+            fresh += self.open(ChunkIndex::new(first.get() + whole), rest, warm);
         }
-        Some(Run { start: Self::first_page(first), zero })
+        Some(Run { start: Self::first_page(first), fresh })
     }
 
-    /// Marks whole chunks that the caller owns as dirty, and shows each stretch of those that were not to `warm`. True if
-    /// all were known to be zero.
-    fn warm_chunks(&self, first: ChunkIndex, n: u32, warm: &impl Warm) -> bool {
-        let (end, mut cold, mut zero) = (first.get() + n, 0, true);
+    /// Marks whole chunks that the caller owns as dirty, and shows each stretch of those that were known to be zero to
+    /// `warm`. Returns the pages that were.
+    fn warm_chunks(&self, first: ChunkIndex, n: u32, warm: &impl Warm) -> u32 {
+        let (end, mut cold, mut fresh) = (first.get() + n, 0, 0);
         for c in first.get()..=end {
-            if c < end && self.chunk(ChunkIndex::new(c)).soil(Chunk::<PAGES>::ALL) {
+            let pages = if c < end { self.chunk(ChunkIndex::new(c)).soil(Chunk::<PAGES>::ALL) } else { PageSet::EMPTY };
+            fresh += pages.len();
+            if pages == Chunk::<PAGES>::ALL {
                 cold += 1;
                 continue;
             }
-            zero &= c == end;
             if cold > 0 {
                 let pages = PageCount::new(cold * PAGES);
                 warm(Self::first_page(ChunkIndex::new(c - cold)), pages, pages);
                 cold = 0;
             }
         }
-        zero
+        self.counter.charge_pages(fresh);
+        fresh
     }
 
-    /// Opens a chunk that the caller owns as a whole, keeps its first `n` pages and frees the others; true if those kept
-    /// are known to be zero. The caller is in transit.
-    fn open(&self, chunk: ChunkIndex, n: u32, warm: &impl Warm) -> bool {
+    /// Opens a chunk that the caller owns as a whole, keeps its first `n` pages and frees the others. Returns how many of
+    /// those kept are known to be zero. The caller is in transit.
+    fn open(&self, chunk: ChunkIndex, n: u32, warm: &impl Warm) -> u32 {
         let state = self.chunk(chunk);
         let all = PageCount::new(PAGES);
         // What will be resident as a whole must not be passed over by a purge.
-        let warm = state.dirty_pages().is_empty()
-            && warm(Self::first_page(chunk), all, PageCount::new(n))
-            && state.soil(Chunk::<PAGES>::ALL);
-        let (zero, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n)));
+        let warm = state.dirty_pages().is_empty() && warm(Self::first_page(chunk), all, PageCount::new(n));
+        let soiled = if warm { state.soil(Chunk::<PAGES>::ALL) } else { PageSet::EMPTY };
+        let (fresh, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n)));
+        self.counter.charge_pages(soiled.len() + fresh.len());
         self.publish(chunk, change);
-        zero || warm
+        if warm {
+            n
+        } else {
+            fresh.len()
+        }
     }
 
     /// As `take`, but asks every word and trusts no hint: for whoever is about to be refused. Between the change of a
@@ -332,9 +346,10 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     }
 
     fn taken_in(&self, chunk: ChunkIndex, taken: Option<Taken>) -> Option<Run> {
-        let taken = taken?;
-        self.publish(chunk, taken.change);
-        Some(Run { start: Self::first_page(chunk) + PageCount::new(taken.start), zero: taken.zero })
+        let Taken { start, fresh, change } = taken?;
+        self.counter.charge_pages(fresh.len());
+        self.publish(chunk, change);
+        Some(Run { start: Self::first_page(chunk) + PageCount::new(start), fresh: fresh.len() })
     }
 
     /// Gives a run back, or part of one: any pages that the caller owns. Wait-free but for parking a whole chunk.
@@ -378,9 +393,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         Ok(())
     }
 
-    /// Claims the `more` pages right behind the run of `n` pages at `start`, if all of them are free. The flag says that
-    /// they are known to be zero. `warm` as for `take_warming`.
-    pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount, warm: impl Warm) -> Option<bool> {
+    /// Claims the `more` pages right behind the run of `n` pages at `start`, if all of them are free. Returns how
+    /// many of them are known to be zero. `warm` as for `take_warming`.
+    pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount, warm: impl Warm) -> Option<u32> {
         let from = start + n;
         let end = (from + more).get();
         if end as usize > self.chunks.len() * PAGES as usize {
@@ -396,18 +411,18 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             page += pages.len();
         }
         let _transit = (from.get() / PAGES != (end - 1) / PAGES).then(|| self.transit());
-        let mut zero = true;
+        let mut fresh = 0;
         page = from.get();
         while page < end {
             let (chunk, pages) = Self::piece(page, end);
-            let Some(clean) = self.claim(chunk, pages, &warm) else {
+            let Some(here) = self.claim(chunk, pages, &warm) else {
                 self.give_back(from, PageCount::new(page - from.get())).ok();
                 return None;
             };
-            zero &= clean;
+            fresh += here;
             page += pages.len();
         }
-        Some(zero)
+        Some(fresh)
     }
 
     /// Marks pages that the caller owns as known to be zero.
@@ -415,9 +430,15 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         let (mut page, end) = (start.get(), (start + n).get());
         while page < end {
             let (chunk, pages) = Self::piece(page, end);
-            self.chunk(chunk).cleanse(pages);
+            self.cleanse_in(chunk, pages);
             page += pages.len();
         }
+    }
+
+    fn cleanse_in(&self, chunk: ChunkIndex, pages: PageSet) -> u32 {
+        let cleansed = self.chunk(chunk).cleanse(pages).len();
+        self.counter.uncharge_pages(cleansed);
+        cleansed
     }
 
     /// The chunk of `page`, and the pages of it that lie from there to `end`.
@@ -428,11 +449,12 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     /// Claims pages of one chunk that were free a moment ago: all of them, the first ones, or, if the chunk is not
     /// parked, any.
-    fn claim(&self, chunk: ChunkIndex, pages: PageSet, warm: &impl Warm) -> Option<bool> {
+    fn claim(&self, chunk: ChunkIndex, pages: PageSet, warm: &impl Warm) -> Option<u32> {
         if !self.is_whole(chunk) {
-            let (zero, change) = self.chunk(chunk).claim(pages)?;
+            let (fresh, change) = self.chunk(chunk).claim(pages)?;
+            self.counter.charge_pages(fresh.len());
             self.publish(chunk, change);
-            return Some(zero);
+            return Some(fresh.len());
         }
         let all = pages == Chunk::<PAGES>::ALL;
         if !all && !pages.contains(PageSet::first(1)) {
@@ -463,8 +485,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             let mut purge = |run: PageSet| {
                 let (start, n) = run.first_run().unwrap_or((0, 0));
                 if discard(Self::first_page(chunk) + PageCount::new(start), PageCount::new(n)) {
-                    purged += run.and(state.dirty_pages()).len();
-                    state.cleanse(run);
+                    purged += self.cleanse_in(chunk, run);
                 }
             };
             if self.is_whole(chunk) && self.claim_chunks(chunk, 1) {
@@ -544,6 +565,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             dirty += pages.and(chunk.dirty_pages()).len() as usize;
         }
         (free, dirty)
+    }
+
+    /// Pages that are not known to be zero, at about this moment.
+    pub fn dirty_pages(&self) -> u32 {
+        self.chunks.iter().map(|chunk| chunk.dirty_pages().len()).sum()
     }
 
     /// Checks every invariant; for a moment when nobody else is here.

@@ -266,7 +266,7 @@ impl Caches {
     /// with no lock held.
     pub fn refill(
         &self,
-        zone: &Zone,
+        zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
         shard: usize,
@@ -301,7 +301,7 @@ impl Caches {
 
     fn create_slab(
         &self,
-        zone: &Zone,
+        zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
         shard: usize,
@@ -311,7 +311,7 @@ impl Caches {
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
         let bytes = PageCount::new(class.slab_pages()).bytes();
-        if populate && run.zero && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0 {
+        if populate && run.is_zero() && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0 {
             // SAFETY: pages that were just taken. A refusal costs time, nothing else.
             unsafe { caller.os.populate(run.ptr, bytes) };
         }

@@ -285,8 +285,8 @@ impl Change {
 pub struct Taken {
     /// The first page.
     pub start: u32,
-    /// True if every page is known to read as zeros.
-    pub zero: bool,
+    /// Those of its pages that were known to read as zeros.
+    pub fresh: PageSet,
     /// What it did to the word.
     pub change: Change,
 }
@@ -357,14 +357,14 @@ impl<const PAGES: u32> Chunk<PAGES> {
             let after = before.minus(pages);
             // Acquire meets `give_back`'s Release: the last owner's writes come before ours.
             match self.free.compare_exchange_weak(before.0, after.0, Acquire, Relaxed) {
-                Ok(_) => return Some(Taken { start, zero: self.soil(pages), change: Change { before, after } }),
+                Ok(_) => return Some(Taken { start, fresh: self.soil(pages), change: Change { before, after } }),
                 Err(now) => before = PageSet(now),
             }
         }
     }
 
-    /// Takes exactly these pages, if all of them are free. Lock-free. The flag says that all are known to be zero.
-    pub fn claim(&self, pages: PageSet) -> Option<(bool, Change)> {
+    /// Takes exactly these pages, if all of them are free, and tells those that were known to be zero. Lock-free.
+    pub fn claim(&self, pages: PageSet) -> Option<(PageSet, Change)> {
         let mut before = self.free_pages();
         loop {
             if !before.contains(pages) {
@@ -419,30 +419,31 @@ impl<const PAGES: u32> Chunk<PAGES> {
         self.free.compare_exchange(Self::ALL.0, 0, Acquire, Relaxed).is_ok()
     }
 
-    /// Frees `rest` of a chunk that the caller owns as a whole, and keeps the other pages; the flag says that those
-    /// are known to be zero.
-    pub fn open(&self, rest: PageSet) -> (bool, Change) {
-        let zero = self.soil(Self::ALL.minus(rest));
+    /// Frees `rest` of a chunk that the caller owns as a whole, and keeps the other pages; tells those of them that were
+    /// known to be zero.
+    pub fn open(&self, rest: PageSet) -> (PageSet, Change) {
+        let fresh = self.soil(Self::ALL.minus(rest));
         // Release: as `give_back`. Nobody else writes the word: taking needs a set bit, and no page is out (Ch2).
         self.free.store(rest.0, Release);
-        (zero, Change { before: PageSet::EMPTY, after: rest })
+        (fresh, Change { before: PageSet::EMPTY, after: rest })
     }
 
-    /// Marks pages that the caller owns as dirty, and in use; true if all were known to be zero.
-    pub fn soil(&self, pages: PageSet) -> bool {
+    /// Marks pages that the caller owns as dirty, and in use; tells those that were known to be zero.
+    pub fn soil(&self, pages: PageSet) -> PageSet {
         if !self.idle_pages().and(pages).is_empty() {
             self.idle.fetch_and(!pages.0, Relaxed);
         }
         // The bits of our own pages are not written by others (Ch3), so a plain look is exact.
-        if self.dirty_pages().contains(pages) {
-            return false;
+        let fresh = pages.minus(self.dirty_pages());
+        if !fresh.is_empty() {
+            self.dirty.fetch_or(pages.0, Relaxed);
         }
-        self.dirty.fetch_or(pages.0, Relaxed) & pages.0 == 0
+        fresh
     }
 
-    /// Marks pages that the caller owns as known to be zero.
-    pub fn cleanse(&self, pages: PageSet) {
-        self.dirty.fetch_and(!pages.0, Relaxed);
+    /// Marks pages that the caller owns as known to be zero; tells those that were not.
+    pub fn cleanse(&self, pages: PageSet) -> PageSet {
+        PageSet(self.dirty.fetch_and(!pages.0, Relaxed)).and(pages)
     }
 
     /// Checks what can be seen of one chunk at a quiet point; `parked`: its bit among the whole chunks.
@@ -616,13 +617,13 @@ mod tests {
     #[test]
     fn pages_are_known_to_be_zero_until_they_were_handed_out() {
         let chunk = Small::new();
-        assert!(chunk.open(PageSet::run(1, 3)).0, "fresh pages are zero");
-        assert!(chunk.take(1, Order::ZERO).unwrap().zero);
+        assert_eq!(chunk.open(PageSet::run(1, 3)).0, PageSet::run(0, 1), "fresh pages are zero");
+        assert_eq!(chunk.take(1, Order::ZERO).unwrap().fresh, PageSet::run(1, 1));
         chunk.give_back(PageSet::run(0, 2)).unwrap();
-        assert!(!chunk.take(2, Order::ZERO).unwrap().zero, "both were out");
-        chunk.cleanse(PageSet::run(0, 2));
+        assert!(chunk.take(2, Order::ZERO).unwrap().fresh.is_empty(), "both were out");
+        assert_eq!(chunk.cleanse(PageSet::run(0, 2)), PageSet::run(0, 2));
         chunk.give_back(PageSet::run(0, 2)).unwrap();
-        assert!(chunk.take(4, Order::ZERO).unwrap().zero, "purged and fresh ones alike");
+        assert_eq!(chunk.take(4, Order::ZERO).unwrap().fresh, Small::ALL, "purged and fresh ones alike");
     }
 
     #[test]
@@ -631,7 +632,7 @@ mod tests {
         let _ = chunk.open(PageSet::run(1, 2));
         assert!(chunk.claim(PageSet::run(1, 3)).is_none());
         assert_eq!(chunk.free_pages(), PageSet::run(1, 2));
-        assert!(chunk.claim(PageSet::run(1, 2)).unwrap().0);
+        assert_eq!(chunk.claim(PageSet::run(1, 2)).unwrap().0, PageSet::run(1, 2));
         assert!(chunk.free_pages().is_empty());
     }
 }

@@ -11,6 +11,38 @@ pub enum AllocError {
     OutOfMemory,
 }
 
+/// Why a setting was not taken; what was set before is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// More is in use than the limit would allow.
+    BelowUse,
+    /// A mark that must not be above another one is.
+    OutOfOrder,
+}
+
+impl ConfigError {
+    /// What is wrong, in words.
+    pub const fn what(self) -> &'static str {
+        match self {
+            ConfigError::BelowUse => "less than what is in use",
+            ConfigError::OutOfOrder => "not in the order min, low or soft limit, high or limit",
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what())
+    }
+}
+
+#[cfg(feature = "std")]
+const _: () = {
+    extern crate std;
+    impl std::error::Error for ConfigError {}
+};
+
 /// What is wrong with a pointer that was handed back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Misuse {

@@ -10,6 +10,7 @@
 //! Every refusal is a value. Every misuse found ends the process with one line that names the address, what is there,
 //! and what it was said to be.
 
+mod settings;
 mod tick;
 
 use crate::buddy::Purge;
@@ -21,6 +22,7 @@ use crate::kmalloc::Route;
 use crate::live;
 use crate::mempool::Mempool;
 use crate::page::{ChunkMap, Kind, Owner, Tag};
+use crate::page_counter::Urgency;
 use crate::poison;
 use crate::reclaim::Reclaim;
 use crate::size_class::SizeClass;
@@ -92,6 +94,8 @@ pub struct Stats {
     pub threads: usize,
     /// Elements that the reclamation scheme has for itself.
     pub internal_objects: usize,
+    /// Bytes that count towards a limit: pages that may be resident, and areas.
+    pub charged: usize,
     /// Bytes that the system refused to take back, kept for later use.
     pub kept: usize,
     /// Bytes mapped for what the heap needs itself: descriptors, the address table, thread blocks.
@@ -145,11 +149,13 @@ impl Heap {
     }
 
     fn caller<'a>(&self, thread: Option<&'a Thread>) -> Caller<'a> {
-        Caller { os: self.os(), reclaim: self.reclaim, slot: thread.map(Thread::slot) }
+        let urgency = thread.map_or(Urgency::Usual, Thread::urgency);
+        Caller { os: self.os(), reclaim: self.reclaim, slot: thread.map(Thread::slot), urgency }
     }
 
-    fn site(&self) -> Site<'_> {
-        Site { os: self.os(), kept: &self.parts.zone.kept, table: &self.parts.zone.table }
+    fn site(&self, urgency: Urgency) -> Site<'_> {
+        let Zone { kept, table, counter, huge, .. } = &self.parts.zone;
+        Site { os: self.os(), kept, table, counter, huge, urgency }
     }
 
     fn shards(&self) -> usize {
@@ -281,10 +287,31 @@ impl Heap {
         if !matches!(first, Err(AllocError::OutOfMemory)) {
             return first;
         }
+        // SAFETY: by contract.
+        let last = unsafe { self.alloc_at_last(thread, layout, route, dense) };
+        if last.is_err() && self.counter().limits().max != 0 {
+            self.counter().note_failure();
+        }
+        last
+    }
+
+    /// Tries again, and gives back what the heap can spare before.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`]; inside.
+    #[cold]
+    unsafe fn alloc_at_last(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        route: Route,
+        dense: bool,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
         // What is missing may be with a tick.
         let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
         unsafe { self.shrink(thread) };
+        self.make_room(thread, layout.size());
         // SAFETY: by contract.
         let second = unsafe { self.alloc_once(thread, layout, route, dense) };
         if second.is_ok() || matches!(route, Route::Object(_)) {
@@ -293,6 +320,17 @@ impl Heap {
         self.retire(thread);
         // SAFETY: by contract.
         unsafe { self.alloc_once(thread, layout, route, dense) }
+    }
+
+    /// If there is a limit, frees the memory behind free pages, so that as many bytes fit below it, and asks other threads
+    /// for what is in their sheaves.
+    fn make_room(&self, thread: Option<&Thread>, bytes: usize) {
+        let zone = &self.parts.zone;
+        if zone.counter.limits().max != 0 {
+            let pages = u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
+            zone.purge(self.caller(thread), Purge { most: pages.saturating_add(PAGES_PER_CHUNK), ..Purge::ALL });
+            self.parts.registry.ask_back();
+        }
     }
 
     /// # Safety
@@ -308,7 +346,7 @@ impl Heap {
             // SAFETY: by contract.
             Route::Object(class) => unsafe { self.alloc_object(thread, layout, class) }.map(|object| (object, false)),
             Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align, dense),
-            Route::Area => self.alloc_area(layout, dense).map(|ptr| (ptr, true)),
+            Route::Area => self.alloc_area(thread, layout, dense).map(|ptr| (ptr, true)),
         }
     }
 
@@ -373,14 +411,31 @@ impl Heap {
     /// # Safety
     /// As for [`Heap::alloc`].
     unsafe fn take_object(&self, thread: Option<&Thread>, class: SizeClass) -> Result<NonNull<u8>, AllocError> {
-        let caller = self.caller(thread);
+        // What is small may be what a refusal of something large is handled with.
+        let caller = Caller { urgency: Urgency::Reserve, ..self.caller(thread) };
         let Some(thread) = thread else {
             let mut one = [null_mut()];
             self.parts.caches.refill(&self.parts.zone, caller, class, 0, &mut one)?;
             return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
         };
+        if let Err(found) = unsafe { self.give_what_is_asked_back(thread) } {
+            self.found(found);
+        }
         // SAFETY: by contract.
         unsafe { thread.refill(&self.parts.caches, &self.parts.zone, caller, class, self.parts.registry.peers(thread)) }
+    }
+
+    /// Sends the calling thread's objects home, if somebody has asked for them since it last did.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    #[inline]
+    unsafe fn give_what_is_asked_back(&self, thread: &Thread) -> Result<(), Found> {
+        if !self.parts.registry.has_asked(thread) {
+            return Ok(());
+        }
+        // SAFETY: by contract.
+        unsafe { thread.flush(&self.parts.caches, &self.parts.zone, self.caller(Some(thread))) }
     }
 
     /// Notes that the program has `size` bytes of an object now: whoever pops one from a sheaf says so. Does nothing
@@ -439,16 +494,21 @@ impl Heap {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
                 poison::unpoison(run.ptr, layout.size());
-                Ok((run.ptr, run.zero))
+                Ok((run.ptr, run.is_zero()))
             }
             // An area is at least a chunk long, so what is shorter has no better chance there.
-            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(layout, dense).map(|ptr| (ptr, true)),
+            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense).map(|ptr| (ptr, true)),
             Err(refused) => Err(refused),
         }
     }
 
-    fn alloc_area(&self, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
-        self.parts.vmalloc.alloc(self.site(), layout, dense)
+    fn alloc_area(&self, thread: Option<&Thread>, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
+        let caller = self.caller(thread);
+        let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
+        if self.parts.zone.counter.is_high() {
+            self.kswapd().alarm(self.os());
+        }
+        area
     }
 
     /// Frees. A misuse that is found ends the process.
@@ -487,6 +547,8 @@ impl Heap {
             return self.parts.caches.flush(&self.parts.zone, caller, class, &[ptr.as_ptr()]);
         };
         // SAFETY: by contract.
+        unsafe { self.give_what_is_asked_back(thread) }?;
+        // SAFETY: by contract.
         unsafe {
             thread.overflow(&self.parts.caches, &self.parts.zone, caller, class, ptr, self.parts.registry.peers(thread))
         }
@@ -504,7 +566,7 @@ impl Heap {
                 Ok(Claimed::Run(map, ptr, pages))
             }
             Owner::Area(record) => {
-                self.parts.vmalloc.claim(self.site(), record, ptr, layout).map(|()| Claimed::Area(record))
+                self.parts.vmalloc.claim(self.site(Urgency::Usual), record, ptr, layout).map(|()| Claimed::Area(record))
             }
             Owner::Nobody => Err(Misuse::Foreign),
         }
@@ -523,7 +585,7 @@ impl Heap {
             }
             Claimed::Area(record) => {
                 // SAFETY: claimed, and by contract.
-                unsafe { self.parts.vmalloc.release(self.site(), record) };
+                unsafe { self.parts.vmalloc.release(self.site(Urgency::Usual), record) };
                 Ok(())
             }
         }
@@ -602,7 +664,7 @@ impl Heap {
         match wanted {
             Route::Object(_) => self.check_large(ptr, layout, is).map(|()| None),
             // SAFETY: by contract.
-            Route::Run(..) | Route::Area => unsafe { self.resize(ptr, (layout, is), (new, wanted)) },
+            Route::Run(..) | Route::Area => unsafe { self.resize(thread, ptr, (layout, is), (new, wanted)) },
         }
     }
 
@@ -622,6 +684,7 @@ impl Heap {
     /// As for [`Heap::realloc`].
     unsafe fn resize(
         &self,
+        thread: Option<&Thread>,
         ptr: NonNull<u8>,
         (layout, is): (Layout, Route),
         (new, wanted): (Layout, Route),
@@ -630,7 +693,9 @@ impl Heap {
             Owner::Chunk(map) => {
                 let (page, has) = run_of(map, ptr, is)?;
                 let Route::Run(wants, _) = wanted else { return Ok(None) };
-                if wants > has && !self.parts.zone.extend_pages(map, ptr.as_ptr() as usize, has, wants - has) {
+                if wants > has
+                    && !self.parts.zone.extend_pages(self.caller(thread), map, ptr.as_ptr() as usize, has, wants - has)
+                {
                     return Ok(None);
                 }
                 // Before a tail goes: the pages behind the new end are not ours to speak of any more. Who frees or
@@ -651,7 +716,9 @@ impl Heap {
                     self.parts.vmalloc.check(record, ptr, layout).map(|()| None)
                 }
                 // SAFETY: by contract.
-                _ => unsafe { self.parts.vmalloc.resize(self.site(), record, ptr, layout, new) },
+                _ => unsafe {
+                    self.parts.vmalloc.resize(self.site(self.caller(thread).urgency), record, ptr, layout, new)
+                },
             },
             Owner::Nobody => Err(Misuse::Foreign),
         }
@@ -771,6 +838,7 @@ impl Heap {
         });
         // The walk may have asked for memory for the reclamation scheme.
         stats.internal_objects = self.parts.mempool.in_use(os);
+        stats.charged = self.parts.zone.counter.usage();
         stats.kept = self.parts.zone.kept.bytes(os);
         stats.own += self.parts.zone.table.own_bytes() + self.parts.vmalloc.own_bytes(os);
         stats.own += self.parts.mempool.own_bytes(os) + self.parts.registry.own_bytes(os);
@@ -807,6 +875,15 @@ impl Heap {
             if apart > self.parts.registry.lost(self.os()) {
                 return Err("heap: objects that are out are not the live ones (Lv2)");
             }
+        }
+        let areas = self.parts.vmalloc.asked_bytes(self.os());
+        let mut dirty = 0;
+        self.parts.zone.each_arena(caller, &mut |arena| {
+            dirty += arena.buddy().dirty_pages() as usize;
+            true
+        });
+        if self.parts.zone.counter.usage() != dirty * PAGE_SIZE + areas {
+            return Err("heap: what may be resident is not what is counted (Pc1)");
         }
         let pages = stats.free_pages + stats.slab_pages + stats.run_bytes / PAGE_SIZE;
         if pages * PAGE_SIZE != stats.committed {

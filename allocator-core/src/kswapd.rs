@@ -11,6 +11,9 @@
 //! fence lies between what it gives back and its look at the state; so the sleep has an end. Where no thread can be
 //! had, a slow `dealloc` looks at the clock once in a while, and ticks.
 //!
+//! Beyond the `high` mark of a limit ([`crate::page_counter`]) nothing is kept, and an *alarm* is raised: it ends a sleep,
+//! and lets whoever allocates, or the thread after its tick, tell the program. The next tick silences it.
+//!
 //! ```text
 //! SMALL ──grown──► DORMANT ──dealloc──► AWAKE ──nothing to do──► ASLEEP
 //!                                        │ └◄──────dealloc─────────┘
@@ -29,9 +32,12 @@
 //! The idea of a thread that balances zones by watermarks is the kernel's (`mm/vmscan.c`). There, memory runs out when
 //! it is below them; here, too much is kept when it is above.
 
+use crate::cgroup::{Group, Shortage};
 use crate::config::{CHUNK_SIZE, PAGE_SIZE};
+use crate::error::ConfigError;
+use crate::page_counter::{Limits, PageCounter};
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sync::{const_unless_loom, Guard, Mutex, Rank, Ranked, UnwatchedU64};
+use crate::sync::{const_unless_loom, Guard, Mutex, Rank, Ranked, UnwatchedU32, UnwatchedU64};
 use crate::sys::Os;
 
 /// Committed bytes from which on a heap has a kswapd.
@@ -80,7 +86,7 @@ pub enum Attend {
 /// Bounds of the memory that is free but resident, in bytes. Every process may have other ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Watermarks {
-    /// So much is kept, for whoever would be refused otherwise. Nothing is, without a limit.
+    /// The last of what a limit allows, for small requests. Nothing is, without a limit.
     pub min: usize,
     /// Down to so much is given back.
     pub low: usize,
@@ -96,6 +102,13 @@ impl Watermarks {
         Self { min: 0, low, high: 2 * low }
     }
 }
+
+/// Nobody needs to be told that memory is short.
+const SILENT: u32 = 0;
+/// Somebody has to tell the program.
+const RAISED: u32 = 1;
+/// Somebody has, since the last tick.
+const TOLD: u32 = 2;
 
 /// What has been done so far.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -118,6 +131,16 @@ pub struct Kswapd {
     /// Without a thread: slow calls so far, and when the last tick was.
     looks: AtomicU32,
     ticked: UnwatchedU64,
+    alarm: AtomicU32,
+    /// Whether the control group was short of memory at the last tick, and what it may go on to have; whether nobody looks.
+    short: UnwatchedU32,
+    room: UnwatchedU64,
+    blind: UnwatchedU32,
+    /// Watermarks that somebody has set, plus one; zero: none.
+    low: UnwatchedU64,
+    high: UnwatchedU64,
+    /// Bytes in use at the most, since the load fell to the half of what it was.
+    busiest: UnwatchedU64,
     still: Mutex<Still>,
     ticks: UnwatchedU64,
     wakeups: UnwatchedU64,
@@ -126,7 +149,9 @@ pub struct Kswapd {
 }
 
 /// Whoever has it is the only one to tick.
-pub struct Still(());
+pub struct Still {
+    group: Group,
+}
 
 impl Ranked for Still {
     const RANK: Rank = Rank::Kswapd;
@@ -141,7 +166,14 @@ impl Kswapd {
                 purge_after: AtomicU32::new(0),
                 looks: AtomicU32::new(0),
                 ticked: UnwatchedU64::new(0),
-                still: Mutex::new(Still(())),
+                alarm: AtomicU32::new(SILENT),
+                short: UnwatchedU32::new(0),
+                room: UnwatchedU64::new(0),
+                blind: UnwatchedU32::new(0),
+                low: UnwatchedU64::new(0),
+                high: UnwatchedU64::new(0),
+                busiest: UnwatchedU64::new(0),
+                still: Mutex::new(Still { group: Group::new() }),
                 ticks: UnwatchedU64::new(0),
                 wakeups: UnwatchedU64::new(0),
                 by_ticks: UnwatchedU64::new(0),
@@ -155,10 +187,11 @@ impl Kswapd {
         self.still.lock(os)
     }
 
-    /// The heap has so many bytes committed.
-    pub fn grown(&self, committed: usize) {
+    /// The heap has so many bytes committed, and may have so many resident.
+    pub fn grown(&self, committed: usize, limits: Limits) {
         let state = self.state.load(Relaxed);
-        if committed >= GROWN && state & STATE == SMALL {
+        let small = if limits.high == 0 { GROWN } else { GROWN.min(limits.high / 4) };
+        if committed >= small && state & STATE == SMALL {
             self.go(state, state - SMALL + DORMANT);
         }
     }
@@ -202,6 +235,99 @@ impl Kswapd {
     /// The thread cannot be started here, but elsewhere.
     pub fn not_here(&self, number: u32) {
         self.go(number * NUMBER + AWAKE, number * NUMBER + DORMANT);
+    }
+
+    /// Memory is short: a thread that sleeps wakes up, and the program is to be told, once until the next tick.
+    #[cold]
+    pub fn alarm(&self, os: &dyn Os) {
+        if self.alarm.compare_exchange(SILENT, RAISED, Relaxed, Relaxed).is_ok() {
+            let state = self.state.load(Relaxed);
+            if state & STATE == ASLEEP && self.go(state, state & !STATE | AWAKE) {
+                self.wakeups.fetch_add(1, Relaxed);
+                os.wake_all(&self.state);
+            }
+        }
+    }
+
+    /// True if the program is to be told that memory is short.
+    #[inline(always)]
+    pub fn is_alarmed(&self) -> bool {
+        self.alarm.load(Relaxed) == RAISED
+    }
+
+    /// The right to tell it: of several threads one gets it.
+    pub fn take_alarm(&self) -> bool {
+        self.alarm.compare_exchange(RAISED, TOLD, Relaxed, Relaxed).is_ok()
+    }
+
+    /// The next alarm is one again.
+    pub fn silence(&self) {
+        self.alarm.store(SILENT, Relaxed);
+    }
+
+    /// Looks at the control group. The right to tick is the right to do so.
+    pub fn look_at_group(&self, os: &dyn Os, still: &mut Still) {
+        let blind = self.blind.load(Relaxed) != 0;
+        let shortage = if blind { Shortage::default() } else { still.group.look(os) };
+        self.short.store(shortage.is_short().into(), Relaxed);
+        // Zero: nothing is known.
+        self.room.store(shortage.room().wrapping_add(1), Relaxed);
+    }
+
+    /// Whether the control group is looked at.
+    pub fn set_cgroup(&self, looks: bool) {
+        self.blind.store((!looks).into(), Relaxed);
+    }
+
+    /// True if the control group was short of memory at the last tick.
+    pub fn is_group_short(&self) -> bool {
+        self.short.load(Relaxed) != 0
+    }
+
+    /// How much free memory may stay resident, where so many bytes are in use.
+    pub fn watermarks(&self, used: usize, counter: &PageCounter) -> Watermarks {
+        let (limits, usual) = (counter.limits(), Watermarks::of(used));
+        let given = |word: &UnwatchedU64| (word.load(Relaxed) as usize).checked_sub(1);
+        let (mut low, mut high) = match (given(&self.low), given(&self.high)) {
+            (None, None) => (usual.low, usual.high),
+            (Some(low), None) => (low, low.saturating_mul(2)),
+            (None, Some(high)) => (usual.low.min(high / 2), high),
+            (Some(low), Some(high)) => (low, high),
+        };
+        // What is kept must not be what drives others beyond a limit.
+        let mut room = usize::MAX;
+        if limits.max != 0 {
+            room = limits.high.max(limits.max / 2).saturating_sub(used) / 2;
+        }
+        if let Some(of_group) = self.room.load(Relaxed).checked_sub(1) {
+            room = room.min(usize::try_from(of_group / 2).unwrap_or(usize::MAX));
+        }
+        if counter.is_high() || self.is_group_short() {
+            room = 0;
+        }
+        (low, high) = (low.min(room), high.min(room));
+        Watermarks { min: limits.min, low, high }
+    }
+
+    /// Sets the watermarks; `None`: as the use of the heap says.
+    pub fn set_watermarks(&self, low: Option<usize>, high: Option<usize>) -> Result<(), ConfigError> {
+        if matches!((low, high), (Some(low), Some(high)) if low > high) {
+            return Err(ConfigError::OutOfOrder);
+        }
+        let word = |bytes: Option<usize>| bytes.map_or(0, |bytes| (bytes as u64).saturating_add(1));
+        self.low.store(word(low), Relaxed);
+        self.high.store(word(high), Relaxed);
+        Ok(())
+    }
+
+    /// Notes how much is in use now. True if it is not half of what it was.
+    pub fn has_fallen(&self, used: usize) -> bool {
+        let (used, busiest) = (used as u64, self.busiest.load(Relaxed));
+        let fallen = used < busiest / 2;
+        if fallen || used > busiest {
+            self.busiest.store(used, Relaxed);
+        }
+        fallen
     }
 
     /// Waits for the next tick of the thread of this number, which has had nothing to do for so many. False: it is not

@@ -32,9 +32,12 @@
 //! | 0 | [`poison`] | what AddressSanitizer is told of free memory |
 //! | 0 | [`reclaim`] | destroying what others may still be reading |
 //! | 1 | [`chunk`] | 64 pages in one word; split and merge are bit arithmetic |
+//! | 1 | [`huge`] | which memory is to be backed by huge pages |
+//! | 1 | [`page_counter`] | how many bytes may be resident, and the limits on them |
 //! | 1 | [`buddy`] | which pages are free: whole chunks, bins, summaries, purge; no lock |
 //! | 1 | [`page`] | the memmap: what each page is, and whose; from an address to it |
 //! | 1 | [`arena`] | one mapping, its buddy and memmap |
+//! | 1 | [`cgroup`] | whether the control group of the process is short of memory |
 //! | 1 | [`kswapd`] | when free memory goes back to the system |
 //! | 1 | [`zone`] | the arenas of one policy; growth; retirement |
 //! | 1 | [`vmalloc`] | requests too long for an arena |
@@ -45,6 +48,7 @@
 //! | 3 | [`sheaf`] | one thread's free objects of one class: the fast path |
 //! | 3 | [`thread`] | a thread's sheaves; the registry |
 //! | 4 | [`kmalloc`] | which layer serves a `Layout` |
+//! | 4 | [`tunables`] | what can be set, by which names, and how the values are written |
 //! | 4 | [`heap`] | the one type other crates use |
 //! | 4 | [`slabinfo`] | reports in the text formats of Linux |
 //!
@@ -66,16 +70,19 @@
 mod arena;
 pub mod buddy;
 mod cache;
+pub mod cgroup;
 pub mod chunk;
 pub mod config;
 pub mod error;
 pub mod gate;
 pub mod heap;
+pub mod huge;
 pub mod kmalloc;
 pub mod kswapd;
 mod live;
 mod mempool;
 mod page;
+pub mod page_counter;
 mod poison;
 pub mod reclaim;
 pub mod sheaf;
@@ -85,6 +92,7 @@ pub mod slabinfo;
 pub mod sync;
 pub mod sys;
 pub mod thread;
+pub mod tunables;
 pub mod units;
 mod vmalloc;
 mod zone;

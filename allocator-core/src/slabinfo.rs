@@ -6,7 +6,6 @@
 
 use crate::config::{PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::heap::Heap;
-use crate::kswapd::Watermarks;
 use crate::size_class::SizeClass;
 use crate::thread::Thread;
 use core::fmt;
@@ -76,7 +75,7 @@ impl fmt::Display for BuddyInfo<'_> {
 impl fmt::Display for ZoneInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.0.stats(self.1);
-        let bounds = Watermarks::of(stats.committed.saturating_sub(stats.free_pages * PAGE_SIZE));
+        let bounds = self.0.watermarks(stats.committed.saturating_sub(stats.free_pages * PAGE_SIZE));
         writeln!(f, "Node 0, zone {:>8}", "Normal")?;
         writeln!(f, "  pages free     {}", stats.free_pages)?;
         for (name, bytes) in [

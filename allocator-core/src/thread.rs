@@ -24,6 +24,7 @@ use crate::config::{CHECKED, MAX_SHARDS, SHEAF_SLOTS, THREAD_BATCH};
 use crate::error::AllocError;
 use crate::gate::Presence;
 use crate::live;
+use crate::page_counter::Urgency;
 use crate::reclaim;
 use crate::sheaf::{Array, Sheaves};
 use crate::size_class::{SizeClass, CLASSES};
@@ -71,6 +72,10 @@ pub struct Thread {
     shard: AtomicU32,
     /// One if the thread is the heap's own.
     service: AtomicU32,
+    /// One while the thread asks the program for memory back.
+    relieving: UnwatchedU32,
+    /// The registry's, when it last gave back what it was asked for.
+    obeyed: UnwatchedU32,
     arrays_used: AtomicU32,
     /// Most arrays that were used since the memory behind them was freed last; under the lock of the registry.
     arrays_touched: AtomicU32,
@@ -97,6 +102,8 @@ unsafe impl Zeroed for Thread {
             stack: array_of!(2, AtomicUsize, AtomicUsize::new(0)),
             shard: AtomicU32::new(0),
             service: AtomicU32::new(0),
+            relieving: UnwatchedU32::new(0),
+            obeyed: UnwatchedU32::new(0),
             arrays_used: AtomicU32::new(0),
             arrays_touched: AtomicU32::new(0),
             next: AtomicPtr::new(null_mut()),
@@ -138,6 +145,25 @@ impl Thread {
         &self.stack
     }
 
+    /// What the thread may take where there is a limit: on the way to give memory back, all.
+    pub fn urgency(&self) -> Urgency {
+        if self.is_relieving() {
+            Urgency::Reserve
+        } else {
+            Urgency::Usual
+        }
+    }
+
+    /// True while the thread asks the program for memory back.
+    pub fn is_relieving(&self) -> bool {
+        self.relieving.load(Relaxed) != 0
+    }
+
+    /// Notes that it begins to, or ends.
+    pub fn set_relieving(&self, relieving: bool) {
+        self.relieving.store(relieving.into(), Relaxed);
+    }
+
     /// The number of its shard.
     pub fn shard(&self) -> usize {
         self.shard.load(Relaxed) as usize
@@ -151,7 +177,7 @@ impl Thread {
     pub unsafe fn refill(
         &self,
         caches: &Caches,
-        zone: &Zone,
+        zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
         peers: usize,
@@ -333,6 +359,8 @@ pub struct Registry {
     blocks: Mutex<Blocks>,
     /// How many threads have each shard; changed under the lock.
     in_shard: [UnwatchedU32; MAX_SHARDS],
+    /// How often threads were asked for what is in their sheaves. It orders nothing: a thread sees it some time.
+    asked: UnwatchedU32,
 }
 
 impl Registry {
@@ -342,6 +370,7 @@ impl Registry {
             Self {
                 all: AtomicPtr::new(null_mut()),
                 in_shard: [const { UnwatchedU32::new(0) }; MAX_SHARDS],
+                asked: UnwatchedU32::new(0),
                 blocks: Mutex::new(Blocks {
                     free: null_mut(),
                     fresh: 0,
@@ -377,6 +406,7 @@ impl Registry {
         let shard = fewest.map_or(0, |(shard, _)| shard);
         thread.shard.store(shard as u32, Relaxed);
         thread.service.store(service.into(), Relaxed);
+        thread.obeyed.store(self.asked.load(Relaxed), Relaxed);
         if service {
             blocks.services += 1;
         } else {
@@ -496,6 +526,22 @@ impl Registry {
     /// Bytes mapped for blocks.
     pub fn own_bytes(&self, os: &dyn Os) -> usize {
         self.blocks.lock(os).mappings * os.whole_pages(THREAD_BATCH * size_of::<Thread>())
+    }
+
+    /// Asks all threads for what is in their sheaves. Each sends it home at its next slow call.
+    pub fn ask_back(&self) {
+        self.asked.fetch_add(1, Relaxed);
+    }
+
+    /// True if this thread was asked since it was last told so.
+    #[inline]
+    pub fn has_asked(&self, thread: &Thread) -> bool {
+        let asked = self.asked.load(Relaxed);
+        let news = thread.obeyed.load(Relaxed) != asked;
+        if news {
+            thread.obeyed.store(asked, Relaxed);
+        }
+        news
     }
 
     /// Threads that have the shard of this one, at about this moment.

@@ -14,10 +14,12 @@
 
 use crate::config::{MIN_AREA, PAGE_SIZE};
 use crate::error::{AllocError, Misuse};
+use crate::huge::{HugePages, Policy};
 use crate::page::AddressTable;
+use crate::page_counter::{PageCounter, Urgency};
 use crate::poison;
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
-use crate::sync::{const_unless_loom, Mutex, Rank, Ranked};
+use crate::sync::{const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
 use crate::sys::{Kept, Os, Reservation};
 use core::alloc::Layout;
 use core::mem::size_of;
@@ -39,7 +41,16 @@ struct Area {
     /// The mapping that it lies in.
     map: NonNull<u8>,
     map_len: usize,
+    /// Bytes without access behind what was asked for in whole pages of the system; none, or one of those.
+    guard: usize,
     next: *mut Record,
+}
+
+impl Area {
+    /// Bytes from its start to the end of the mapping, but for a guard.
+    fn room(&self) -> usize {
+        self.map_len - (self.ptr.as_ptr() as usize - self.map.as_ptr() as usize) - self.guard
+    }
 }
 
 impl Record {
@@ -73,6 +84,12 @@ pub struct Site<'a> {
     pub kept: &'a Kept,
     /// From addresses to areas.
     pub table: &'a AddressTable,
+    /// What may be resident.
+    pub counter: &'a PageCounter,
+    /// What is backed by huge pages.
+    pub huge: &'a Policy,
+    /// What the caller may take where there is a limit.
+    pub urgency: Urgency,
 }
 
 struct Records {
@@ -81,6 +98,8 @@ struct Records {
     made: usize,
     areas: usize,
     bytes: usize,
+    /// Those of the bytes that were asked for, in whole pages of the system.
+    asked: usize,
 }
 
 // SAFETY: the free records belong to the list, and the list to the lock around it.
@@ -89,6 +108,8 @@ unsafe impl Send for Records {}
 /// Areas of one heap.
 pub struct Vmalloc {
     records: Mutex<Records>,
+    /// One if new areas get a page without access behind them.
+    guards: UnwatchedU32,
 }
 
 impl Ranked for Records {
@@ -99,7 +120,7 @@ impl Vmalloc {
     const_unless_loom! {
         /// No areas.
         pub fn new() -> Self {
-            Self { records: Mutex::new(Records { free: null_mut(), made: 0, areas: 0, bytes: 0 }) }
+            Self { records: Mutex::new(Records { free: null_mut(), made: 0, areas: 0, bytes: 0, asked: 0 }), guards: UnwatchedU32::new(0) }
         }
     }
 
@@ -107,32 +128,76 @@ impl Vmalloc {
     /// one to four system calls, and another one if it is dense.
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
         let len = Self::mapped_len(site.os, layout.size())?;
-        let record = self.record(site).ok_or(AllocError::OutOfMemory)?;
-        let Some((ptr, map, map_len)) = Self::map(site, len, layout.align()) else {
-            self.recycle(site.os, record);
+        if !site.counter.try_charge(len, site.urgency) {
+            return Err(AllocError::OutOfMemory);
+        }
+        let guard = if self.guards.load(Relaxed) != 0 { site.os.page_size() } else { 0 };
+        let mapped = self.record(site).and_then(|record| {
+            let Some((ptr, map, map_len)) = Self::map(site, len + guard, layout.align()) else {
+                self.recycle(site.os, record);
+                return None;
+            };
+            if !site.table.prepare(site.os, site.kept, ptr, 1) {
+                // SAFETY: just mapped, not used yet.
+                unsafe { site.kept.unmap(site.os, map, map_len) };
+                self.recycle(site.os, record);
+                return None;
+            }
+            Some((record, ptr, map, map_len))
+        });
+        let Some((record, ptr, map, map_len)) = mapped else {
+            site.counter.uncharge(len);
             return Err(AllocError::OutOfMemory);
         };
-        if !site.table.prepare(site.os, site.kept, ptr, 1) {
-            // SAFETY: just mapped, not used yet.
-            unsafe { site.kept.unmap(site.os, map, map_len) };
-            self.recycle(site.os, record);
-            return Err(AllocError::OutOfMemory);
+        let huge = match site.huge.get() {
+            HugePages::Never => Some(false),
+            HugePages::Auto => dense.then_some(true),
+            HugePages::Always => Some(true),
+        };
+        if let Some(huge) = huge {
+            // SAFETY: just mapped. A refusal costs time or memory, nothing else.
+            unsafe { site.os.advise_huge(map, map_len, huge) };
         }
-        if dense {
-            // SAFETY: just mapped. A refusal costs time, nothing else.
-            unsafe { site.os.advise_huge(map, map_len, true) };
-        }
+        // SAFETY: just mapped. A refusal costs a name, nothing else.
+        unsafe { site.os.name(map, map_len, c"kmalloc area") };
+        let mut area = Area { ptr, layout, map, map_len, guard, next: null_mut() };
+        Self::put_guard(site.os, &mut area, len);
         // SAFETY: the record is ours (Vm3).
-        unsafe { Record::write(record, Area { ptr, layout, map, map_len, next: null_mut() }) };
-        self.count(site.os, 1, map_len as isize);
-        poison::fit(ptr, layout.size(), map_len - (ptr.as_ptr() as usize - map.as_ptr() as usize));
+        unsafe { Record::write(record, area) };
+        self.count(site.os, 1, map_len as isize, len as isize);
+        poison::fit(ptr, layout.size(), area.room());
         site.table.set_area(ptr, record.cast());
         Ok(ptr)
     }
 
+    /// From now on, a page without access lies behind each new area, or none.
+    pub fn set_guards(&self, guards: bool) {
+        self.guards.store(guards.into(), Relaxed);
+    }
+
+    /// Takes the access to the page behind the first `len` bytes, where the area is to have a guard. A refusal costs the
+    /// guard, nothing else.
+    fn put_guard(os: &dyn Os, area: &mut Area, len: usize) {
+        // SAFETY: inside the mapping, or at its end if there is no guard.
+        let page = unsafe { area.ptr.add(len) };
+        // SAFETY: whole pages of the mapping, behind all that was asked for.
+        if area.guard > 0 && !unsafe { os.guard(page, area.guard, true) } {
+            area.guard = 0;
+        }
+    }
+
+    /// Gives the access back. False if the system refuses.
+    fn take_guard(os: &dyn Os, area: &Area, len: usize) -> bool {
+        // SAFETY: as in `put_guard`.
+        let page = unsafe { area.ptr.add(len) };
+        // SAFETY: as above.
+        area.guard == 0 || unsafe { os.guard(page, area.guard, false) }
+    }
+
     fn mapped_len(os: &dyn Os, size: usize) -> Result<usize, AllocError> {
         let len = os.whole_pages(size);
-        if len > isize::MAX as usize {
+        // With room for a guard behind it.
+        if len > isize::MAX as usize - os.page_size() {
             return Err(AllocError::TooLarge);
         }
         Ok(len.max(MIN_AREA))
@@ -177,10 +242,23 @@ impl Vmalloc {
         let record = record.cast::<Record>();
         // SAFETY: the area was in the table, so it was live, and it is ours now (Vm2, Vm3).
         let area = unsafe { Record::read(record) };
-        self.count(site.os, -1, -(area.map_len as isize));
+        let asked = Self::mapped_len(site.os, area.layout.size()).unwrap_or(0);
+        self.count(site.os, -1, -(area.map_len as isize), -(asked as isize));
+        site.counter.uncharge(asked);
         poison::unpoison(area.map, area.map_len);
-        // SAFETY: as above, and by contract.
-        unsafe { site.kept.unmap(site.os, area.map, area.map_len) };
+        if Self::take_guard(site.os, &area, asked) {
+            // SAFETY: as above, and by contract.
+            unsafe { site.kept.unmap(site.os, area.map, area.map_len) };
+        } else {
+            // What has no access cannot be used again, should the system not take it back: the page is lost then.
+            let before = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize + asked;
+            // SAFETY: inside the mapping.
+            let guard = unsafe { area.map.add(before) };
+            // SAFETY: as above.
+            unsafe { site.os.unmap(guard, area.map_len - before) };
+            // SAFETY: as above.
+            unsafe { site.kept.unmap(site.os, area.map, before) };
+        }
         self.recycle(site.os, record);
     }
 
@@ -226,47 +304,55 @@ impl Vmalloc {
             site.table.set_area(ptr, record.cast());
             return Err(misuse);
         }
+        let had = Self::mapped_len(site.os, layout.size()).unwrap_or(need);
+        if !Self::take_guard(site.os, &area, had) {
+            site.table.set_area(ptr, record.cast());
+            return Ok(None);
+        }
         let before = area.map_len;
         poison::unpoison(area.map, area.map_len);
-        let done = Self::fit(site.os, &mut area, need) || Self::move_to_room(site, &mut area, need, new.align());
+        // The spare tail was never touched, so what counts is what was asked for.
+        let may = need <= had || site.counter.try_charge(need - had, site.urgency);
+        let done =
+            may && (Self::fit(site.os, &mut area, had, need) || Self::move_to_room(site, &mut area, need, new.align()));
         if done {
             area.layout = new;
-            // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
-            unsafe { Record::write(record, area) };
         }
-        let room = area.map_len - (area.ptr.as_ptr() as usize - area.map.as_ptr() as usize);
-        poison::fit(area.ptr, area.layout.size(), room);
+        Self::put_guard(site.os, &mut area, if done { need } else { had });
+        // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
+        unsafe { Record::write(record, area) };
+        if may {
+            site.counter.uncharge(if done { had.saturating_sub(need) } else { need.saturating_sub(had) });
+        }
+        poison::fit(area.ptr, area.layout.size(), area.room());
         // Its window is prepared: the old one was, and `move_to_room` has seen to the new one.
         site.table.set_area(area.ptr, record.cast());
         if !done {
             return Ok(None);
         }
-        let moved = area.map_len as isize - before as isize;
-        if moved != 0 {
-            self.count(site.os, 0, moved);
-        }
+        self.count(site.os, 0, area.map_len as isize - before as isize, need as isize - had as isize);
         Ok(Some(area.ptr))
     }
 
-    /// Makes the mapping hold `need` bytes behind the area's start, where it lies.
-    fn fit(os: &dyn Os, area: &mut Area, need: usize) -> bool {
+    /// Makes the mapping hold `need` bytes behind the area's start, where it lies. It had `had` that may be resident; what
+    /// it has no need for is not any more.
+    fn fit(os: &dyn Os, area: &mut Area, had: usize, need: usize) -> bool {
         let head = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize;
-        let has = area.map_len - head;
+        let (has, whole) = (area.room(), need + area.guard);
         // Only a mapping that begins with its area can be cut and stretched; a little spare tail is left alone.
         let keep = need <= has && (head != 0 || has - need <= need / 4);
         // SAFETY: the whole mapping; what is cut off lies behind the new length.
-        if keep || (head == 0 && unsafe { os.resize(area.map, area.map_len, need) }) {
-            if !keep {
-                area.map_len = need;
-            } else if head != 0 && need < has {
-                // SAFETY: inside the mapping.
-                let tail = unsafe { area.ptr.add(need) };
-                // SAFETY: behind the new length. A refusal costs memory, nothing else.
-                unsafe { os.discard(tail, has - need) };
-            }
+        if !keep && head == 0 && unsafe { os.resize(area.map, area.map_len, whole) } {
+            area.map_len = whole;
             return true;
         }
-        need <= has // the system refused to cut: it stays longer than it need be
+        if need < had {
+            // SAFETY: inside the mapping.
+            let tail = unsafe { area.ptr.add(need) };
+            // SAFETY: behind the new length. A refusal costs memory, nothing else.
+            unsafe { os.discard(tail, had - need) };
+        }
+        need <= has // also where the system refused to cut: it stays longer than it need be
     }
 
     /// Moves the pages to a mapping of `need` bytes and, if it can be had, a spare tail. Only where any page may begin
@@ -279,6 +365,7 @@ impl Vmalloc {
         // Once the pages have moved there is no way back, so what the table may need is taken before.
         let Some(leaf) = site.table.hold_leaf(site.os, site.kept) else { return false };
         let spare = site.os.whole_pages(need / 8);
+        let need = need + area.guard;
         let moved = [need.saturating_add(spare), need].into_iter().find_map(|len| {
             // SAFETY: the area's own mapping; a refusal leaves it as it is.
             unsafe { site.os.relocate(area.map, area.map_len, len) }.map(|to| (to, len))
@@ -325,8 +412,9 @@ impl Vmalloc {
         records.free = record.as_ptr();
     }
 
-    fn count(&self, os: &dyn Os, areas: isize, bytes: isize) {
+    fn count(&self, os: &dyn Os, areas: isize, bytes: isize, asked: isize) {
         let mut records = self.records.lock(os);
+        records.asked = records.asked.wrapping_add_signed(asked);
         records.areas = records.areas.wrapping_add_signed(areas);
         records.bytes = records.bytes.wrapping_add_signed(bytes);
     }
@@ -358,6 +446,11 @@ impl Vmalloc {
     /// Bytes mapped for records.
     pub fn own_bytes(&self, os: &dyn Os) -> usize {
         self.records.lock(os).made / (RECORDS_LEN / size_of::<Record>()) * os.whole_pages(RECORDS_LEN)
+    }
+
+    /// Bytes that areas were asked for, each in whole pages of the system.
+    pub fn asked_bytes(&self, os: &dyn Os) -> usize {
+        self.records.lock(os).asked
     }
 
     /// Areas that are handed out, and the bytes mapped for them.

@@ -28,15 +28,17 @@
 //! |                       |                   | be made again, after the lock was held              |
 //! | `generation`          | Release / Acquire | who sees it move sees what moved it                 |
 
-use crate::arena::{Arena, PageRun};
+use crate::arena::{Arena, Ground, PageRun};
 use crate::buddy::{NotFound, Purge};
 use crate::config::{
     ARENA_CHUNKS_LIMIT, CHUNKS_PER_REGION, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK,
     MAX_ARENAS, PAGES_PER_CHUNK,
 };
 use crate::error::{AllocError, Misuse};
+use crate::huge::Policy;
 use crate::kswapd::Kswapd;
 use crate::page::{AddressTable, ChunkMap, Owner};
+use crate::page_counter::{PageCounter, Urgency};
 use crate::poison;
 use crate::reclaim::{Garbage, Reclaim, Slot};
 use crate::sync::atomic::{
@@ -57,6 +59,8 @@ pub struct Caller<'a> {
     pub reclaim: Option<&'static dyn Reclaim>,
     /// The calling thread's slot in it, if it has one.
     pub slot: Option<&'a Slot>,
+    /// What it may take where there is a limit.
+    pub urgency: Urgency,
 }
 
 /// Looks before a refusal while pages are in transit: others move them, so there is an end to it.
@@ -89,6 +93,10 @@ pub struct Zone {
     pub kept: Kept,
     /// When free memory goes back to the system.
     pub kswapd: Kswapd,
+    /// How much may be resident, and how much may become so.
+    pub counter: PageCounter,
+    /// What is backed by huge pages.
+    pub huge: Policy,
 }
 
 impl Zone {
@@ -103,13 +111,36 @@ impl Zone {
                 table: AddressTable::new(),
                 kept: Kept::new(),
                 kswapd: Kswapd::new(),
+                counter: PageCounter::new(),
+                huge: Policy::new(),
             }
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align` pages.
+    /// Takes `n` pages whose start is a multiple of `2^align` pages. Pages beyond a limit are given back untouched.
     /// Call it with no lock of this heap held.
-    pub fn alloc_pages(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
+    pub fn alloc_pages(&'static self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
+        let run = self.find_pages(caller, n, align)?;
+        if run.fresh > PageCount::new(0) && self.is_too_much(caller) {
+            let map = self.map_of(run.ptr.as_ptr());
+            self.discard_pages(caller.os, map, run.ptr, n);
+            // Our own pages, so this is no misuse.
+            let _ = self.free_pages(map, run.ptr.as_ptr() as usize, n);
+            return Err(AllocError::OutOfMemory);
+        }
+        Ok(run)
+    }
+
+    /// Whether the caller is beyond its limit, now that it has more.
+    #[inline]
+    fn is_too_much(&self, caller: Caller<'_>) -> bool {
+        if self.counter.is_high() {
+            self.kswapd.alarm(caller.os);
+        }
+        self.counter.is_exceeded(caller.urgency)
+    }
+
+    fn find_pages(&'static self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
         let chunks = n.get().div_ceil(PAGES_PER_CHUNK);
         if chunks > ARENA_CHUNKS_LIMIT {
             return Err(AllocError::TooLarge);
@@ -227,10 +258,22 @@ impl Zone {
     }
 
     /// Claims the `more` pages behind the `n` pages at `address`, in the chunk of `map`, which the caller owns.
-    pub fn extend_pages(&self, map: &ChunkMap, address: usize, n: PageCount, more: PageCount) -> bool {
+    pub fn extend_pages(
+        &self,
+        caller: Caller<'_>,
+        map: &ChunkMap,
+        address: usize,
+        n: PageCount,
+        more: PageCount,
+    ) -> bool {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
-        arena.extend(address, n, more)
+        let Some(fresh) = arena.extend(address, n, more) else { return false };
+        if fresh > 0 && self.is_too_much(caller) {
+            let _ = self.free_pages(map, address + n.bytes(), more);
+            return false;
+        }
+        true
     }
 
     fn search(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Option<PageRun> {
@@ -283,7 +326,7 @@ impl Zone {
     }
 
     /// Makes room for a run of `chunks` chunks. True if a search may find something now.
-    fn grow(&self, os: &'static dyn Os, generation: u32, chunks: u32) -> bool {
+    fn grow(&'static self, os: &'static dyn Os, generation: u32, chunks: u32) -> bool {
         let mut growth = self.growth.lock(os);
         if recheck("somebody else made room meanwhile", self.generation.load(Relaxed) != generation) {
             return true;
@@ -305,7 +348,8 @@ impl Zone {
     fn tell_kswapd(&self, _: &Growth) {
         // SAFETY: linked, and the lock is held.
         let arenas = self.arenas.iter().filter_map(|place| unsafe { place.load(Relaxed).as_ref() });
-        self.kswapd.grown(arenas.map(|arena| arena.committed() as usize).sum::<usize>() * CHUNK_SIZE);
+        let committed = arenas.map(|arena| arena.committed() as usize).sum::<usize>() * CHUNK_SIZE;
+        self.kswapd.grown(committed, self.counter.limits());
     }
 
     fn commit_more(&self, chunks: u32) -> bool {
@@ -325,7 +369,7 @@ impl Zone {
         false
     }
 
-    fn add_arena(&self, os: &'static dyn Os, growth: &mut Growth, chunks: u32) -> bool {
+    fn add_arena(&'static self, os: &'static dyn Os, growth: &mut Growth, chunks: u32) -> bool {
         // Where the access of a mapping may not change (a seccomp filter refuses `mprotect`), one that has it already.
         for writable in [false, true] {
             let Some(place) = self.vacancy(growth.unlinked) else { return false };
@@ -350,19 +394,20 @@ impl Zone {
 
     /// An arena of the part of `reserved` that is due, or less where the system refuses, but of `chunks` chunks.
     fn create_arena(
-        &self,
+        &'static self,
         os: &'static dyn Os,
         growth: &mut Growth,
         chunks: u32,
         writable: bool,
     ) -> Option<NonNull<Arena>> {
+        let ground = Ground { os, counter: &self.counter, huge: &self.huge };
         let share = growth.reserved / CHUNK_SIZE / GROWTH as usize;
         let due = (share.min(ARENA_CHUNKS_LIMIT as usize) as u32).max(FIRST_ARENA_CHUNKS).max(chunks);
         let mut size = if growth.bound == 0 { due } else { growth.bound.min(due).max(chunks) };
         loop {
             // Beside a whole arena, what is never touched of a chunk is little.
             let huge_from = if growth.reserved == 0 { HUGE_FROM_CHUNK } else { 0 };
-            let arena = Arena::create(os, &self.kept, size, writable, huge_from);
+            let arena = Arena::create(ground, &self.kept, size, writable, huge_from);
             if arena.is_some() {
                 growth.bound = if size == due { 0 } else { 2 * size };
                 return arena;
@@ -411,6 +456,14 @@ impl Zone {
             true
         });
         pages
+    }
+
+    /// Gives the mappings of all arenas names.
+    pub fn name_arenas(&self, caller: Caller<'_>) {
+        self.each_arena(caller, &mut |arena| {
+            arena.name();
+            true
+        });
     }
 
     /// Unlinks every empty arena but the first, and unmaps it once nobody walks it. `clean`: only those of which nothing

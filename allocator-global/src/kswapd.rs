@@ -8,7 +8,7 @@
 //!
 //! Where the system refuses a thread, whoever gives pages back does the work once in a while.
 
-use crate::{lifecycle, HEAP};
+use crate::{lifecycle, pressure, HEAP};
 use allocator_core::kswapd::Attend;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
@@ -56,6 +56,7 @@ fn attend_now() {
         Attend::Tick(number) => {
             // SAFETY: the block is the calling thread's.
             lifecycle::with(|thread| unsafe { HEAP.tick(thread) });
+            tell();
             Some(number)
         }
     };
@@ -115,6 +116,13 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     unsafe { libc::pthread_setname_np(this, c"kmalloc-kswapd".as_ptr()) };
     lifecycle::attach_service();
     // SAFETY: the block is the calling thread's.
-    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32) });
+    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &tell) });
     null_mut()
+}
+
+/// After a tick: the program is told, if memory is short.
+fn tell() {
+    if HEAP.kswapd().is_alarmed() {
+        pressure::tell();
+    }
 }

@@ -18,18 +18,28 @@
 //! free, foreign or interior pointer, another layout) ends the process with one line that names the address. With the
 //! feature `checked` it is decided at the call for objects too, which costs a look at their descriptors each time.
 
+mod conf;
 mod fork;
 mod kswapd;
 mod lifecycle;
+mod pressure;
 mod tls;
 
+pub use allocator_core::error::ConfigError;
 pub use allocator_core::heap::Stats;
+pub use allocator_core::huge::HugePages;
+pub use allocator_core::page_counter::Limits;
+pub use allocator_core::tunables::{Key, KEYS};
+pub use pressure::{OnPressure, Pressure, Shrink, Shrinker};
 
+use allocator_core::error::AllocError;
 use allocator_core::heap::{Heap, Parts};
 use allocator_core::reclaim::{Epoch, Hooks};
 use allocator_core::size_class::SizeClass;
 use allocator_core::slabinfo::{BuddyInfo, SlabInfo, VmStat, ZoneInfo};
 use allocator_core::sys::Unix;
+use allocator_core::tunables::{Tunables, NEVER};
+use conf::Setting;
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt::{self, Display};
 use core::ptr::{null_mut, NonNull};
@@ -44,18 +54,139 @@ static PARTS: Parts = Parts::new();
 // SAFETY: no other heap has its parts.
 static HEAP: Heap = unsafe { Heap::new(&Unix, Some(&EPOCH), &PARTS) };
 
-/// The allocator. Zero-sized: all values name the one heap of the process.
+/// The allocator. All values name the one heap of the process; the one that is declared as `#[global_allocator]` also says
+/// how it is to be, in so far as `KMALLOC_CONF` does not say otherwise.
+///
+/// ```
+/// use allocator_global::{HugePages, Kmalloc};
+/// use std::time::Duration;
+///
+/// #[global_allocator]
+/// static GLOBAL: Kmalloc =
+///     Kmalloc::new().limit(1 << 30).purge_after(Some(Duration::from_millis(200))).huge_pages(HugePages::Never);
+///
+/// let mut bytes = Vec::<u8>::new();
+/// assert!(bytes.try_reserve(2 << 30).is_err());
+/// assert_eq!(Kmalloc::current_limits().max, 1 << 30);
+/// ```
 ///
 /// Thread-safe; serves every `Layout`, refusing with null what the system refuses. A pair of `alloc` and `dealloc` from
 /// the thread's sheaf costs 29 instructions up to 1 KiB and 38 up to 32 KiB; above, it costs five to seven atomic
 /// operations and about a thousand instructions; above 32 MiB, system calls.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Kmalloc(());
+pub struct Kmalloc(Tunables);
 
 impl Kmalloc {
     /// A handle on the heap of this process. Costs nothing.
     pub const fn new() -> Self {
-        Kmalloc(())
+        Kmalloc(Tunables::new())
+    }
+
+    /// No more than so many bytes are to be resident, but for what the heap needs itself: see [`Kmalloc::set_limits`].
+    pub const fn limit(mut self, bytes: usize) -> Self {
+        self.0.limit = Some(bytes);
+        self
+    }
+
+    /// As [`Kmalloc::limit`], with marks of its own.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        (self.0.limit, self.0.soft_limit, self.0.reserve) = (Some(limits.max), Some(limits.high), Some(limits.min));
+        self
+    }
+
+    /// How much free memory stays resident: see [`Kmalloc::set_watermarks`].
+    pub const fn watermarks(mut self, low: usize, high: usize) -> Self {
+        (self.0.low, self.0.high) = (Some(low), Some(high));
+        self
+    }
+
+    /// How long free memory stays resident: see [`Kmalloc::set_purge_after`].
+    pub const fn purge_after(mut self, time: Option<Duration>) -> Self {
+        self.0.purge_after = Some(millis(time));
+        self
+    }
+
+    /// What is backed by huge pages: see [`Kmalloc::set_huge_pages`].
+    pub const fn huge_pages(mut self, policy: HugePages) -> Self {
+        self.0.huge_pages = Some(policy);
+        self
+    }
+
+    /// Whether a page without access lies behind every block of more than 32 MiB: see [`Kmalloc::set_guard_pages`].
+    pub const fn guard_pages(mut self, guards: bool) -> Self {
+        self.0.guard_pages = Some(guards);
+        self
+    }
+
+    /// Whether the control group is looked at: see [`Kmalloc::set_cgroup`].
+    pub const fn cgroup(mut self, looks: bool) -> Self {
+        self.0.cgroup = Some(looks);
+        self
+    }
+
+    /// From now on, no more than `limits.max` bytes are resident of what the program has or had from this heap. Beyond
+    /// `limits.high`, free memory goes back at once and the program's callbacks are called ([`Kmalloc::on_pressure`],
+    /// [`Kmalloc::register_shrinker`]); beyond `limits.max`, requests are refused, those of more than 32 KiB from `limits.min`
+    /// bytes below it on. Zero: no such limit; [`Limits::of`] makes the usual ones.
+    ///
+    /// What the heap needs itself is not counted: about 2 % of it, and up to 60 KiB for each thread. Where the system backs all
+    /// memory by huge pages unasked, [`HugePages::Never`] makes the limit exact.
+    ///
+    /// # Errors
+    /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas.
+    pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
+        conf::set(Setting::Limits);
+        // SAFETY: the block is the calling thread's.
+        lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })
+    }
+
+    /// The limits. Costs three loads.
+    pub fn current_limits() -> Limits {
+        HEAP.counter().limits()
+    }
+
+    /// Calls this function when memory is short, or none any more. It may run on any thread that allocates, in the middle of
+    /// that, and on kswapd's: it must not wait for a lock that somebody may hold while allocating (`try_lock` is for that),
+    /// and a panic ends the process. It may allocate and free; it is not called from within itself. Costs a store.
+    pub fn on_pressure(callback: Option<OnPressure>) {
+        pressure::on_pressure(callback);
+    }
+
+    /// Calls this function when memory is short, until those that are registered have freed what is missing: it is told how
+    /// many bytes are wanted (zero: nobody knows), and says how many it has freed. As for [`Kmalloc::on_pressure`]. `None`: there are
+    /// sixteen already.
+    pub fn register_shrinker(shrink: Shrink) -> Option<Shrinker> {
+        pressure::register(shrink)
+    }
+
+    /// From now on, `low` bytes of free memory stay resident, and the others go back when there are more than `high`. `None`: as
+    /// much as the use of the heap says.
+    ///
+    /// # Errors
+    /// Nothing changes if `low` is above `high`. Costs two stores.
+    pub fn set_watermarks(low: Option<usize>, high: Option<usize>) -> Result<(), ConfigError> {
+        conf::set(Setting::Watermarks);
+        HEAP.set_watermarks(low, high)
+    }
+
+    /// From now on, new memory is backed like that. Costs a store.
+    pub fn set_huge_pages(policy: HugePages) {
+        conf::set(Setting::HugePages);
+        HEAP.set_huge_pages(policy);
+    }
+
+    /// From now on, a page without access lies behind every new block of more than 32 MiB, so that running over its end (in whole
+    /// pages) ends the process. Costs a store; later, two system calls for each such block and each change of its size.
+    pub fn set_guard_pages(guards: bool) {
+        conf::set(Setting::GuardPages);
+        HEAP.set_guard_pages(guards);
+    }
+
+    /// From now on, kswapd looks whether the control group is short of memory, or does not: then free memory goes back at once,
+    /// and callbacks are called. Costs a store.
+    pub fn set_cgroup(looks: bool) {
+        conf::set(Setting::Cgroup);
+        HEAP.set_cgroup(looks);
     }
 
     /// Flushes the calling thread's sheaves, gives empty slabs back to the buddy, and resident free pages and empty
@@ -70,7 +201,8 @@ impl Kmalloc {
     /// ever, and there is no thread for it. One second unless somebody says something else. A process that never had 32
     /// MiB has no thread either, and keeps them. Costs a lock.
     pub fn set_purge_after(time: Option<Duration>) {
-        let millis = time.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+        conf::set(Setting::PurgeAfter);
+        let millis = Some(millis(time)).filter(|millis| *millis != NEVER);
         lifecycle::with(|thread| HEAP.set_purge_after(thread, millis));
         kswapd::attend();
     }
@@ -120,6 +252,15 @@ impl Kmalloc {
     }
 }
 
+/// So many milliseconds, as a setting has them.
+const fn millis(time: Option<Duration>) -> u32 {
+    match time {
+        None => NEVER,
+        Some(time) if time.as_millis() >= NEVER as u128 => NEVER - 1,
+        Some(time) => time.as_millis() as u32,
+    }
+}
+
 /// A report that is made when it is written: the block is looked up then, which may be on another thread.
 struct Report(fn(&mut fmt::Formatter<'_>) -> fmt::Result);
 
@@ -129,8 +270,26 @@ impl Display for Report {
     }
 }
 
-fn or_null<E>(result: Result<NonNull<u8>, E>) -> *mut u8 {
-    result.map_or(null_mut(), NonNull::as_ptr)
+/// Memory by `attempt`, or null; the program is asked for some before it is refused.
+#[inline(always)]
+fn obtain(size: usize, attempt: impl Fn() -> Result<NonNull<u8>, AllocError>) -> *mut u8 {
+    let ptr = match attempt() {
+        Ok(ptr) => ptr.as_ptr(),
+        Err(why) => obtain_at_last(size, why, &attempt),
+    };
+    if HEAP.kswapd().is_alarmed() {
+        pressure::tell();
+    }
+    ptr
+}
+
+#[cold]
+#[inline(never)]
+fn obtain_at_last(size: usize, why: AllocError, attempt: &dyn Fn() -> Result<NonNull<u8>, AllocError>) -> *mut u8 {
+    if why == AllocError::OutOfMemory && pressure::relieve(size) {
+        return attempt().map_or(null_mut(), NonNull::as_ptr);
+    }
+    null_mut()
 }
 
 // SAFETY: memory comes from a heap that hands out each byte once until it is freed, aligned as the layout says; nothing
@@ -146,7 +305,7 @@ unsafe impl GlobalAlloc for Kmalloc {
             }
         }
         // SAFETY: of a layout.
-        unsafe { alloc_slow(layout.size(), layout.align()) }
+        unsafe { alloc_slow(layout.size(), layout.align(), &self.0) }
     }
 
     #[inline]
@@ -176,7 +335,7 @@ unsafe impl GlobalAlloc for Kmalloc {
             }
         }
         // SAFETY: of a layout.
-        unsafe { zeroed_slow(layout.size(), layout.align()) }
+        unsafe { zeroed_slow(layout.size(), layout.align(), &self.0) }
     }
 
     #[inline]
@@ -201,24 +360,25 @@ unsafe impl GlobalAlloc for Kmalloc {
 /// `size` and `align` are those of a layout.
 #[cold]
 #[inline(never)]
-unsafe fn alloc_slow(size: usize, align: usize) -> *mut u8 {
+unsafe fn alloc_slow(size: usize, align: usize, tunables: &Tunables) -> *mut u8 {
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
         return HEAP.library_alloc(layout).map_or(null_mut(), NonNull::as_ptr);
     }
+    conf::read_once(tunables);
     // SAFETY: the block is the calling thread's.
-    or_null(lifecycle::with(|thread| unsafe { HEAP.alloc(thread, layout) }))
+    obtain(size, || lifecycle::with(|thread| unsafe { HEAP.alloc(thread, layout) }))
 }
 
 /// # Safety
 /// As for `alloc_slow`.
 #[cold]
 #[inline(never)]
-unsafe fn zeroed_slow(size: usize, align: usize) -> *mut u8 {
+unsafe fn zeroed_slow(size: usize, align: usize, tunables: &Tunables) -> *mut u8 {
     if lifecycle::in_library() {
         // SAFETY: by contract.
-        let ptr = unsafe { alloc_slow(size, align) };
+        let ptr = unsafe { alloc_slow(size, align, tunables) };
         if !ptr.is_null() {
             // SAFETY: just allocated, `size` bytes.
             unsafe { ptr.write_bytes(0, size) };
@@ -227,8 +387,9 @@ unsafe fn zeroed_slow(size: usize, align: usize) -> *mut u8 {
     }
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    conf::read_once(tunables);
     // SAFETY: the block is the calling thread's.
-    or_null(lifecycle::with(|thread| unsafe { HEAP.alloc_zeroed(thread, layout) }))
+    obtain(size, || lifecycle::with(|thread| unsafe { HEAP.alloc_zeroed(thread, layout) }))
 }
 
 /// # Safety
@@ -283,5 +444,5 @@ unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: us
         return null_mut(); // crossbeam-epoch never does; a null is a refusal
     }
     // SAFETY: the block is the calling thread's; the rest by contract.
-    or_null(lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
+    obtain(new_size, || lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
 }

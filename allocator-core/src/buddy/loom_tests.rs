@@ -19,6 +19,7 @@ struct Storage {
     chunks: Vec<Chunk<PAGES>>,
     regions: Vec<Region>,
     summary: Summary,
+    counter: PageCounter,
     memory: Vec<UnsafeCell<u32>>,
 }
 
@@ -35,6 +36,7 @@ impl Storage {
             chunks: (0..chunks).map(|_| Chunk::new()).collect(),
             regions: vec![Region::new()],
             summary: Summary::new(),
+            counter: PageCounter::new(),
             memory: (0..chunks * PAGES).map(|_| UnsafeCell::new(0)).collect(),
         };
         storage.buddy().add_chunks(ChunkIndex::new(0), chunks);
@@ -42,7 +44,7 @@ impl Storage {
     }
 
     fn buddy(&self) -> Buddy<'_, PAGES> {
-        Buddy::new(&self.chunks, &self.regions, &self.summary)
+        Buddy::new(&self.chunks, &self.regions, &self.summary, &self.counter)
     }
 
     /// Writes to pages, as their owner does. `zero`: they must read as zeros.
@@ -68,7 +70,7 @@ impl Storage {
     /// Takes `n` pages and writes to them.
     fn take(&self, n: u32) -> Option<PageIndex> {
         let run = self.buddy().take(PageCount::new(n), Order::ZERO)?;
-        self.touch(run.start, n, run.zero);
+        self.touch(run.start, n, run.fresh == n);
         Some(run.start)
     }
 
@@ -105,7 +107,7 @@ impl Storage {
     fn look(&self, n: u32) -> i32 {
         match self.buddy().take_by_words(PageCount::new(n), Order::ZERO, |_, _, _| false) {
             Ok(run) => {
-                self.touch(run.start, n, run.zero);
+                self.touch(run.start, n, run.fresh == n);
                 n as i32
             }
             Err(NotFound::InTransit) => 0,

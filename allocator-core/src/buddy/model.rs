@@ -3,8 +3,8 @@
 //! The tests beside it use it, and the fuzz target includes this file: it names nothing but the public API.
 
 use super::{
-    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageIndex, Purge, Region, Summary, ACROSS_TRIES,
-    CHUNKS_PER_REGION,
+    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageCounter, PageIndex, Purge, Region, Summary,
+    ACROSS_TRIES, CHUNKS_PER_REGION,
 };
 use std::collections::HashSet;
 use std::{vec, vec::Vec};
@@ -31,6 +31,7 @@ pub(super) struct Checked<const P: u32> {
     pub(super) chunks: Vec<Chunk<P>>,
     pub(super) regions: Vec<Region>,
     pub(super) summary: Summary,
+    pub(super) counter: PageCounter,
     pub(super) model: Vec<Page>,
     /// Pages that were free at the last mark, and were not taken since.
     pub(super) idle: Vec<bool>,
@@ -57,13 +58,14 @@ impl<const P: u32> Checked<P> {
             chunks: (0..chunks).map(|_| Chunk::new()).collect(),
             regions: (0..chunks.div_ceil(CHUNKS_PER_REGION as usize)).map(|_| Region::new()).collect(),
             summary: Summary::new(),
+            counter: PageCounter::new(),
             model: vec![Page::Owned; chunks * Self::PAGES],
             idle: vec![false; chunks * Self::PAGES],
         }
     }
 
     pub(super) fn buddy(&self) -> Buddy<'_, P> {
-        Buddy::new(&self.chunks, &self.regions, &self.summary)
+        Buddy::new(&self.chunks, &self.regions, &self.summary, &self.counter)
     }
 
     pub(super) fn add_chunks(&mut self, first: usize, n: usize) {
@@ -143,7 +145,7 @@ impl<const P: u32> Checked<P> {
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");
-        assert_eq!(run.zero, pages.iter().all(|p| *p == Page::Zero));
+        assert_eq!(run.fresh as usize, pages.iter().filter(|p| **p == Page::Zero).count());
         self.own(start, n as usize);
         Some(start)
     }
@@ -160,7 +162,7 @@ impl<const P: u32> Checked<P> {
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");
-        assert_eq!(run.zero, pages.iter().all(|p| *p == Page::Zero));
+        assert_eq!(run.fresh as usize, pages.iter().filter(|p| **p == Page::Zero).count());
         self.own(start, n as usize);
     }
 
@@ -193,7 +195,7 @@ impl<const P: u32> Checked<P> {
     pub(super) fn extend(&mut self, start: usize, n: usize, more: usize) {
         let from = start + n;
         let room = self.model.get(from..from + more).filter(|pages| pages.iter().all(|p| p.is_free()));
-        let expected = room.map(|pages| pages.iter().all(|p| *p == Page::Zero));
+        let expected = room.map(|pages| pages.iter().filter(|p| **p == Page::Zero).count() as u32);
         let [start, n, more] = [start, n, more].map(|x| x as u32);
         let claimed =
             self.buddy().extend(PageIndex::new(start), PageCount::new(n), PageCount::new(more), |_, _, _| false);
@@ -228,7 +230,7 @@ impl<const P: u32> Checked<P> {
             }
         }
         let (mut seen, mut good, mut calls) = (HashSet::new(), Vec::new(), 0);
-        let buddy = Buddy::new(&self.chunks, &self.regions, &self.summary);
+        let buddy = Buddy::new(&self.chunks, &self.regions, &self.summary, &self.counter);
         let purged = buddy.purge(Purge { group, idle, least, most: u32::MAX }, |start, n| {
             let run = start.get() as usize..(start + n).get() as usize;
             assert!(buddy.in_transit(), "whoever is refused now must know that pages are out");
@@ -275,6 +277,7 @@ impl<const P: u32> Checked<P> {
         buddy.validate().unwrap();
         let count = |wanted: &dyn Fn(&Page) -> bool| self.model.iter().filter(|p| wanted(p)).count();
         assert_eq!(buddy.free_pages(), (count(&|p| p.is_free()), count(&|p| *p == Page::Dirty)));
+        assert_eq!(self.counter.usage(), PageCount::new(buddy.dirty_pages()).bytes(), "Pc1");
         for (page, idle) in self.idle.iter().enumerate().filter(|(page, _)| self.model[*page] == Page::Dirty) {
             let marked = self.chunks[page / Self::PAGES].idle_pages().bits() >> (page % Self::PAGES) & 1 == 1;
             assert_eq!(marked, *idle, "page {page}");

@@ -40,9 +40,9 @@ impl Checked<4> {
     fn load(&mut self, state: &State) {
         for (c, chunk) in self.chunks.iter().enumerate() {
             let part = |word: u64| PageSet::from_bits(word >> (4 * c) & 15);
-            let _ = chunk.open(part(state.free));
-            chunk.cleanse(Chunk::<4>::ALL);
-            chunk.soil(part(state.dirty));
+            self.counter.charge_pages(chunk.open(part(state.free)).0.len());
+            self.counter.uncharge_pages(chunk.cleanse(Chunk::<4>::ALL).len());
+            self.counter.charge_pages(chunk.soil(part(state.dirty)).len());
             for p in 0..4 {
                 let (free, dirty) = (part(state.free).bits() >> p & 1 == 1, part(state.dirty).bits() >> p & 1 == 1);
                 self.model[4 * c + p] = match (free || state.whole >> c & 1 == 1, dirty) {
@@ -339,7 +339,8 @@ fn a_chunk_that_was_completed_page_by_page_is_whole_again() {
 fn a_double_free_is_told_from_a_foreign_page() {
     let misuse = |prepare: &dyn Fn(&Buddy<'_>), start: u32, n: u32| {
         let (chunks, regions, summary) = ([const { Chunk::new() }; 2], [Region::new()], Summary::new());
-        let buddy = Buddy::new(&chunks, &regions, &summary);
+        let counter = PageCounter::new();
+        let buddy = Buddy::new(&chunks, &regions, &summary, &counter);
         buddy.add_chunks(ChunkIndex::new(0), 2);
         let run = buddy.take(PageCount::new(16), Order::ZERO).unwrap();
         assert_eq!(run.start.get(), 0);

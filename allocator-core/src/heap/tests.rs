@@ -1,6 +1,7 @@
 //! The heap as a whole, on a system that refuses what it is told to.
 
 extern crate std;
+mod limits;
 mod returns;
 
 use super::*;
@@ -354,9 +355,9 @@ fn pages_that_were_purged_need_no_zeroing() {
         poison::unpoison(run.ptr, CHUNK_SIZE);
         // SAFETY: ours.
         let zero = unsafe { core::slice::from_raw_parts(run.ptr.as_ptr(), CHUNK_SIZE) }.iter().all(|b| *b == 0);
-        assert!(!run.zero || zero, "known to be zero, but is not");
+        assert!(!run.is_zero() || zero, "known to be zero, but is not");
         heap.parts.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
-        run.zero
+        run.is_zero()
     };
     assert!(zero_known(), "fresh");
     Block::new(heap, thread, big, 9).unwrap().free(heap, thread);
@@ -513,7 +514,7 @@ fn what_nobody_can_hold_is_refused() {
 fn is_free(heap: &'static Heap, map: &ChunkMap, page: usize) -> bool {
     let address = map.base() as usize + page * PAGE_SIZE;
     let (before, one) = (address - PAGE_SIZE, PageCount::new(1));
-    let free = heap.parts.zone.extend_pages(map, before, one, one);
+    let free = heap.parts.zone.extend_pages(heap.caller(None), map, before, one, one);
     if free {
         heap.parts.zone.free_pages(map, address, one).unwrap();
     }
@@ -858,6 +859,15 @@ unsafe impl Os for Odd {
     }
     unsafe fn relocate(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
         None // to a multiple of its page, which the real system does not know
+    }
+    unsafe fn guard(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
+        false
+    }
+    unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {
+        false
+    }
+    fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
+        None
     }
     fn yield_now(&self) {
         Unix.yield_now();

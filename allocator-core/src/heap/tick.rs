@@ -12,7 +12,7 @@
 use super::Heap;
 use crate::buddy::Purge;
 use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE};
-use crate::kswapd::{Kswapd, Watermarks};
+use crate::kswapd::Kswapd;
 use crate::size_class::SizeClass;
 use crate::thread::Thread;
 use crate::units::PageCount;
@@ -31,15 +31,16 @@ impl Heap {
     }
 
     /// The body of the thread of this number: gives memory back that has not been used for a while, until nobody wants it
-    /// to. It may begin after it is not wanted any more.
+    /// to. It may begin after it is not wanted any more. After each tick it calls `after`, outside.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
-    pub unsafe fn run_kswapd(&self, thread: Option<&Thread>, number: u32) {
+    pub unsafe fn run_kswapd(&self, thread: Option<&Thread>, number: u32, after: &dyn Fn()) {
         let mut quiet = 0;
         while self.kswapd().wait(self.os(), number, quiet) {
             // SAFETY: by contract.
             let worked = unsafe { self.tick(thread) };
+            after();
             quiet = if worked { 0 } else { quiet + 1 };
         }
     }
@@ -52,11 +53,17 @@ impl Heap {
     /// As for [`Heap::alloc`].
     pub unsafe fn tick(&self, thread: Option<&Thread>) -> bool {
         let zone = &self.parts.zone;
+        self.kswapd().silence();
+        self.look_at_group(thread);
+        let short = zone.counter.is_high() || self.kswapd().is_group_short();
         let mut excess = self.calmly(thread, |caller| {
             self.shrink_caches(caller, self.shards());
             self.parts.registry.shrink(caller.os);
             let (resident, used) = zone.resident_pages(caller);
-            let bounds = Watermarks::of(used * PAGE_SIZE);
+            let bounds = self.watermarks(used * PAGE_SIZE);
+            if self.kswapd().has_fallen(used * PAGE_SIZE) || short {
+                self.parts.registry.ask_back();
+            }
             if resident * PAGE_SIZE > bounds.high {
                 (resident - bounds.low / PAGE_SIZE) as u32
             } else {
@@ -68,7 +75,7 @@ impl Heap {
         for least in EMPTIEST_FIRST {
             while excess > 0 {
                 let most = excess.min(AT_A_TIME);
-                let what = Purge { group: 0, idle: true, least, most };
+                let what = Purge { group: 0, idle: !short, least, most };
                 let now = self.calmly(thread, |caller| zone.purge(caller, what));
                 purged += now;
                 excess = excess.saturating_sub(now);
@@ -81,12 +88,22 @@ impl Heap {
             zone.retire_empty(caller, true);
             zone.collect(caller);
             zone.kept.shrink(caller.os);
+            zone.name_arenas(caller);
             zone.mark_idle(caller)
         });
         let rested = self.lay_to_rest(thread);
+        if zone.counter.is_high() || self.kswapd().is_group_short() {
+            self.kswapd().alarm(self.os());
+        }
         let bytes = hollowed + PageCount::new(purged).bytes();
         self.kswapd().note_tick(bytes);
         bytes > 0 || rested > 0 || excess > 0 && aged > 0
+    }
+
+    fn look_at_group(&self, thread: Option<&Thread>) {
+        let _inside = self.enter(thread);
+        let mut still = self.kswapd().hold_still(self.os());
+        self.kswapd().look_at_group(self.os(), &mut still);
     }
 
     /// Frees the memory behind the holes of all slabs that have rested. Returns the bytes.
@@ -127,14 +144,5 @@ impl Heap {
         let _inside = self.enter(thread);
         let _still = self.kswapd().hold_still(self.os());
         piece(self.caller(thread))
-    }
-
-    /// From now on, free memory stays resident for so many milliseconds, and then goes back to the system by itself; never,
-    /// if `None`.
-    pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
-        let _inside = self.enter(thread);
-        self.kswapd().set_purge_after(self.os(), millis);
-        // Looked at later than that, so that growth meanwhile is not missed.
-        self.parts.zone.consider_kswapd(self.os());
     }
 }

@@ -242,7 +242,7 @@ fn two_who_purge_and_take_see_zeros_where_it_is_said() {
         world.touch(run.ptr.as_ptr() as usize);
         // SAFETY: a page that this thread has.
         let first = unsafe { run.ptr.as_ptr().read() };
-        assert!(!run.zero || first == 0, "a page that is said to be zero is not");
+        assert!(!run.is_zero() || first == 0, "a page that is said to be zero is not");
         1
     }
     model(

@@ -15,8 +15,10 @@ mod pages;
 mod slabs;
 mod threads;
 
+use crate::arena::Ground;
 use crate::cache::Caches;
 use crate::config::ADDRESS_BITS;
+use crate::page_counter::Urgency;
 use crate::reclaim::{Garbage, Reclaim, Slot};
 use crate::sync::{loom_park::Futex, Park, Word};
 use crate::sys::Os;
@@ -241,6 +243,15 @@ unsafe impl Os for Memory {
     unsafe fn relocate(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
         None
     }
+    unsafe fn guard(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
+        false
+    }
+    unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {
+        false
+    }
+    fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
+        None
+    }
     fn yield_now(&self) {
         loom::thread::yield_now();
     }
@@ -335,16 +346,21 @@ impl World {
 
     /// A caller without a slot: it walks under the lock.
     fn stranger(&'static self) -> Caller<'static> {
-        Caller { os: &self.memory, reclaim: Some(&self.reclaim), slot: None }
+        Caller { os: &self.memory, reclaim: Some(&self.reclaim), slot: None, urgency: Urgency::Usual }
     }
 
     /// A caller of a heap without any scheme.
     fn alone(&'static self) -> Caller<'static> {
-        Caller { os: &self.memory, reclaim: None, slot: None }
+        Caller { os: &self.memory, reclaim: None, slot: None, urgency: Urgency::Usual }
+    }
+
+    fn ground(&'static self) -> Ground {
+        Ground { os: &self.memory, counter: &self.zone.counter, huge: &self.zone.huge }
     }
 
     fn site(&self) -> Site<'_> {
-        Site { os: &self.memory, kept: &self.zone.kept, table: &self.zone.table }
+        let Zone { kept, table, counter, huge, .. } = &self.zone;
+        Site { os: &self.memory, kept, table, counter, huge, urgency: Urgency::Usual }
     }
 
     /// Writes to memory, as its owner does.

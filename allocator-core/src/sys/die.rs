@@ -19,6 +19,13 @@ impl Line {
         Self { bytes: [0; Self::MAX], len: 0 }
     }
 
+    /// Ends it, in place of its last byte if there is no room.
+    fn end(&mut self) {
+        self.len = self.len.min(Self::MAX - 1);
+        self.bytes[self.len] = b'\n';
+        self.len += 1;
+    }
+
     /// What has been written.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
@@ -56,15 +63,22 @@ fn again() -> bool {
     false
 }
 
-/// Writes `kmalloc: ` and the message as one line to file descriptor 2 and aborts.
+/// Writes `kmalloc: ` and the message as one line to file descriptor 2, without allocating.
 #[cold]
-pub fn die(message: fmt::Arguments<'_>) -> ! {
+pub fn warn(message: fmt::Arguments<'_>) {
     let mut line = Line::new();
-    // Neither can fail: `Line` swallows what does not fit.
-    let _ = writeln!(line, "kmalloc: {message}");
+    // Cannot fail: `Line` swallows what does not fit, but keeps room for the end.
+    let _ = write!(line, "kmalloc: {message}");
+    line.end();
     let bytes = line.as_bytes();
     // SAFETY: the bytes are initialised and live; a failing write changes nothing about what follows.
     unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Writes `kmalloc: ` and the message as one line to file descriptor 2 and aborts.
+#[cold]
+pub fn die(message: fmt::Arguments<'_>) -> ! {
+    warn(message);
     if again() {
         // SAFETY: the default action needs no handler.
         unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
@@ -85,5 +99,7 @@ mod tests {
         }
         assert_eq!(line.as_bytes().len(), Line::MAX);
         assert!(line.as_bytes().starts_with(b"0123456789"));
+        line.end();
+        assert!(line.as_bytes().len() == Line::MAX && line.as_bytes().ends_with(b"\n"));
     }
 }

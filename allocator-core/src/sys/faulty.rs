@@ -6,6 +6,7 @@ use crate::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     const_unless_loom, Park, Word,
 };
+use core::ffi::CStr;
 use core::ptr::NonNull;
 
 /// A system call that can be refused.
@@ -30,11 +31,17 @@ pub enum Call {
     Resize,
     /// [`Os::relocate`]
     Relocate,
+    /// [`Os::guard`]
+    Guard,
+    /// [`Os::name`]
+    Name,
+    /// [`Os::read`]
+    Read,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Call; 9] = [
+    pub const ALL: [Call; 12] = [
         Call::Map,
         Call::Reserve,
         Call::Commit,
@@ -44,6 +51,9 @@ impl Call {
         Call::Populate,
         Call::Resize,
         Call::Relocate,
+        Call::Guard,
+        Call::Name,
+        Call::Read,
     ];
 }
 
@@ -300,6 +310,23 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
         self.mapped.fetch_add(new_len, Relaxed);
         self.mapped.fetch_sub(len, Relaxed);
         Some(to)
+    }
+
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        !self.fails(Call::Guard) && unsafe { self.inner.guard(ptr, len, on) }
+    }
+
+    unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        !self.fails(Call::Name) && unsafe { self.inner.name(ptr, len, name) }
+    }
+
+    fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {
+        if self.fails(Call::Read) {
+            return None;
+        }
+        self.inner.read(path, into)
     }
 
     fn yield_now(&self) {

@@ -9,13 +9,14 @@ mod faulty;
 mod kept;
 mod unix;
 
-pub use die::{die, Line};
+pub use die::{die, warn, Line};
 pub use discard::Discard;
 pub use faulty::{Call, FaultyOs, Plan};
 pub use kept::{Kept, Place};
 pub use unix::Unix;
 
 use crate::sync::Park;
+use core::ffi::CStr;
 use core::ptr::NonNull;
 
 /// The system calls under the allocator. A refusal is `None` or `false` and leaves everything as it was; `errno` is
@@ -86,6 +87,21 @@ pub unsafe trait Os: Park + Sync {
     /// # Safety
     /// As for [`Os::resize`]; where it was, nothing is left unless that is the answer.
     unsafe fn relocate(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> Option<NonNull<u8>>;
+
+    /// Lets every access to a range end the process, or (`on` is false) none again. Its content is lost.
+    ///
+    /// # Safety
+    /// The range is whole pages of a mapping of ours that is readable and writable but for this; nobody needs what is in it.
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool;
+
+    /// Gives a mapping a name that `/proc/PID/maps` shows.
+    ///
+    /// # Safety
+    /// The range is whole pages of a mapping of ours.
+    unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool;
+
+    /// Reads the begin of a file of the system (in `/proc` or `/sys`): how many bytes that is.
+    fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize>;
 
     /// Lets other threads run.
     fn yield_now(&self);

@@ -4,6 +4,7 @@
 use super::Os;
 use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
+use core::ffi::CStr;
 use core::ptr::{null_mut, NonNull};
 
 /// The system that the process runs on.
@@ -147,6 +148,47 @@ unsafe impl Os for Unix {
         } else {
             NonNull::new(to.cast())
         }
+    }
+
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
+        // Since Linux 6.13, and it does not split the mapping.
+        const INSTALL: libc::c_int = 102;
+        const REMOVE: libc::c_int = 103;
+        let (advice, access) =
+            if on { (INSTALL, libc::PROT_NONE) } else { (REMOVE, libc::PROT_READ | libc::PROT_WRITE) };
+        // SAFETY: by contract a range of our own whose content nobody needs.
+        let advised = quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, advice) }) == 0;
+        // Without access before, and so maybe by the other way.
+        // SAFETY: as above.
+        let set = || quietly(|| unsafe { libc::mprotect(ptr.as_ptr().cast(), len, access) }) == 0;
+        if on {
+            advised || set()
+        } else {
+            set()
+        }
+    }
+
+    unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool {
+        const SET_VMA: libc::c_int = 0x5356_4d41;
+        const ANON_NAME: libc::c_ulong = 0;
+        let (start, len) = (ptr.as_ptr() as libc::c_ulong, len as libc::c_ulong);
+        // SAFETY: by contract a range of our own; the kernel copies the name.
+        quietly(|| unsafe { libc::prctl(SET_VMA, ANON_NAME, start, len, name.as_ptr()) }) == 0
+    }
+
+    fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {
+        quietly(|| {
+            // SAFETY: a path that ends.
+            let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+            if file < 0 {
+                return None;
+            }
+            // SAFETY: there is room for so many bytes.
+            let len = unsafe { libc::read(file, into.as_mut_ptr().cast(), into.len()) };
+            // SAFETY: opened above.
+            unsafe { libc::close(file) };
+            usize::try_from(len).ok()
+        })
     }
 
     fn yield_now(&self) {

@@ -188,6 +188,19 @@ unsafe impl Os for Tracked {
         mappings.add(to, new_len);
         Some(to)
     }
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { self.inner.guard(ptr, len, on) }
+    }
+
+    unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &core::ffi::CStr) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { self.inner.name(ptr, len, name) }
+    }
+
+    fn read(&self, path: &core::ffi::CStr, into: &mut [u8]) -> Option<usize> {
+        self.inner.read(path, into)
+    }
     fn yield_now(&self) {
         if !waits::yields() {
             self.inner.yield_now();

@@ -113,6 +113,19 @@ unsafe impl Os for Placing {
         // SAFETY: as above.
         unsafe { Unix.relocate(ptr, len, new_len) }
     }
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { Unix.guard(ptr, len, on) }
+    }
+
+    unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &core::ffi::CStr) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { Unix.name(ptr, len, name) }
+    }
+
+    fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
+        None
+    }
     fn yield_now(&self) {
         Unix.yield_now();
     }

@@ -4,6 +4,7 @@ use allocator_core::buddy::{Buddy, NotFound, Purge, Region, Summary, ACROSS_TRIE
 use allocator_core::chunk::Chunk;
 use allocator_core::config::CHUNKS_PER_REGION;
 use allocator_core::error::Misuse;
+use allocator_core::page_counter::PageCounter;
 use allocator_core::units::{ChunkIndex, Order, PageCount, PageIndex};
 
 #[allow(clippy::manual_is_multiple_of)] // the core is written for a Rust that lacks it

@@ -260,7 +260,7 @@ fn a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted() {
         scope.spawn(|| {
             let thread = heap.attach_service();
             // SAFETY: this thread's block.
-            unsafe { heap.run_kswapd(thread, number) };
+            unsafe { heap.run_kswapd(thread, number, &|| ()) };
             // SAFETY: as above.
             thread.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
         });
@@ -296,7 +296,7 @@ fn a_thread_that_cannot_wait_ends_and_leaves_the_work_to_others() {
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     let Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it is wanted") };
     // SAFETY: no block of a thread is meant.
-    unsafe { heap.run_kswapd(None, number) };
+    unsafe { heap.run_kswapd(None, number, &|| ()) };
     assert_eq!(heap.kswapd().done().ticks, 0);
     std::thread::sleep(std::time::Duration::from_millis(700));
     let told = (0..100).map(|_| heap.kswapd().attend(os)).find(|what| *what != Attend::Nothing);

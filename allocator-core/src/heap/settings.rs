@@ -1,0 +1,112 @@
+//! settings: what can be set while a heap is in use. A setting that makes no sense is an error and changes nothing.
+
+use super::Heap;
+use crate::buddy::Purge;
+use crate::config::PAGE_SIZE;
+use crate::error::ConfigError;
+use crate::huge::HugePages;
+use crate::kswapd::Watermarks;
+use crate::page_counter::{Limits, PageCounter, Urgency};
+use crate::thread::Thread;
+use crate::tunables::{Tunables, NEVER};
+
+impl Heap {
+    /// How much may be resident, and how much is.
+    pub fn counter(&self) -> &PageCounter {
+        &self.parts.zone.counter
+    }
+
+    /// How much free memory may stay resident, where so many bytes are in use.
+    pub fn watermarks(&self, used: usize) -> Watermarks {
+        self.kswapd().watermarks(used, self.counter())
+    }
+
+    /// From now on, no more than that is resident. An error, and nothing changed, if the marks are not in order, or if more
+    /// is in use than they allow. Costs a walk over all arenas, and what is free and resident if that is too much.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn set_limits(&self, thread: Option<&Thread>, limits: Limits) -> Result<(), ConfigError> {
+        let _inside = self.enter(thread);
+        let _still = self.kswapd().hold_still(self.os());
+        let counter = self.counter();
+        // SAFETY: by contract.
+        unsafe { self.shrink(thread) };
+        let (free, _) = self.parts.zone.resident_pages(self.caller(thread));
+        counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE))?;
+        if counter.is_exceeded(Urgency::Usual) {
+            self.parts.zone.purge(self.caller(thread), Purge::ALL);
+        }
+        if counter.is_high() {
+            self.kswapd().alarm(self.os());
+        }
+        self.parts.zone.consider_kswapd(self.os());
+        Ok(())
+    }
+
+    /// From now on, free memory stays resident for so many milliseconds, and then goes back to the system by itself; never,
+    /// if `None`.
+    pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
+        let _inside = self.enter(thread);
+        self.kswapd().set_purge_after(self.os(), millis);
+        // Looked at later than that, so that growth meanwhile is not missed.
+        self.parts.zone.consider_kswapd(self.os());
+    }
+
+    /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the
+    /// use of the heap says.
+    pub fn set_watermarks(&self, low: Option<usize>, high: Option<usize>) -> Result<(), ConfigError> {
+        self.kswapd().set_watermarks(low, high)
+    }
+
+    /// From now on, new memory is backed like that.
+    pub fn set_huge_pages(&self, policy: HugePages) {
+        self.parts.zone.huge.set(policy);
+    }
+
+    /// From now on, a page without access lies behind each new area, or none.
+    pub fn set_guard_pages(&self, guards: bool) {
+        self.parts.vmalloc.set_guards(guards);
+    }
+
+    /// From now on, a tick looks whether the control group is short of memory, or does not.
+    pub fn set_cgroup(&self, looks: bool) {
+        self.kswapd().set_cgroup(looks);
+    }
+
+    /// Takes choices, each on its own. Those that make no sense are told, by what they are about, and left out.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    pub unsafe fn configure(
+        &self,
+        thread: Option<&Thread>,
+        tunables: &Tunables,
+        refused: &mut dyn FnMut(&'static str, ConfigError),
+    ) {
+        let Tunables { low, high, purge_after, huge_pages, guard_pages, cgroup, .. } = *tunables;
+        if let Some(limits) = tunables.limits() {
+            // SAFETY: by contract.
+            if let Err(why) = unsafe { self.set_limits(thread, limits) } {
+                refused("limit", why);
+            }
+        }
+        if low.is_some() || high.is_some() {
+            if let Err(why) = self.set_watermarks(low, high) {
+                refused("watermarks", why);
+            }
+        }
+        if let Some(millis) = purge_after {
+            self.set_purge_after(thread, (millis != NEVER).then_some(millis));
+        }
+        if let Some(policy) = huge_pages {
+            self.set_huge_pages(policy);
+        }
+        if let Some(guards) = guard_pages {
+            self.set_guard_pages(guards);
+        }
+        if let Some(looks) = cgroup {
+            self.set_cgroup(looks);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a limit refuses, and what is given back before.
+
+use super::*;
+use crate::error::ConfigError;
+use crate::huge::HugePages;
+use crate::page_counter::Limits;
+use crate::tunables::Tunables;
+
+const MIB: usize = 1 << 20;
+
+fn limit(heap: &'static Heap, limits: Limits) -> Result<(), ConfigError> {
+    // SAFETY: no block is used.
+    unsafe { heap.set_limits(None, limits) }
+}
+
+fn alloc_all(heap: &'static Heap, thread: Option<&Thread>, layout: Layout) -> Vec<Block> {
+    core::iter::from_fn(|| Block::new(heap, thread, layout, 7)).collect()
+}
+
+/// Class of bug: a limit that is passed by what is freed and still resident, or by many small requests.
+#[test]
+fn no_kind_of_request_passes_the_limit_and_all_goes_on_once_memory_is_back() {
+    for size in [48, 4000, 32 << 10, 60 << 10, MIB, 3 * MIB, 33 * MIB] {
+        let Setup { heap, .. } = setup(true);
+        let thread = heap.attach();
+        limit(heap, Limits::of(128 * MIB)).unwrap();
+        for round in 0..3 {
+            let blocks = alloc_all(heap, thread, layout(size, 8));
+            let stats = heap.stats(thread);
+            assert!(stats.charged <= 128 * MIB, "{size}: {stats:?}");
+            let most = if size > 32 << 10 { 126 } else { 128 } * MIB;
+            // But for what is left over where a slab or a block does not fit, and class rounding.
+            assert!(blocks.len() * size >= most - most / 8 - size, "{size}, round {round}: {} blocks", blocks.len());
+            heap.validate(thread).unwrap();
+            blocks.into_iter().for_each(|block| block.free(heap, thread));
+        }
+        assert!(heap.counter().failures() >= 3);
+        // What one kind of request has left resident is no obstacle to another.
+        for other in [MIB, 48, 40 * MIB, 5000] {
+            alloc_all(heap, thread, layout(other, 8)).into_iter().for_each(|block| block.free(heap, thread));
+            assert!(heap.stats(thread).charged <= 128 * MIB);
+        }
+        // SAFETY: our own block.
+        unsafe { heap.reclaim(thread) };
+        heap.audit(thread).unwrap();
+        assert_eq!(heap.stats(thread).charged, 0, "{:?}", heap.stats(thread));
+    }
+}
+
+/// Class of bug: an allocator that cannot serve the code which handles its own refusal.
+#[test]
+fn whoever_is_refused_something_large_has_a_reserve_of_small_things() {
+    let Setup { heap, .. } = setup(false);
+    limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: 2 * MIB }).unwrap();
+    let large = alloc_all(heap, None, layout(64 << 10, 8));
+    assert!(heap.counter().usage() <= 62 * MIB);
+    let small = alloc_all(heap, None, layout(1024, 8));
+    assert!(small.len() >= 3 * MIB / 2 / 1024, "{} objects", small.len());
+    assert!(heap.counter().usage() <= 64 * MIB);
+    for block in small.into_iter().chain(large) {
+        block.free(heap, None);
+    }
+    heap.validate(None).unwrap();
+}
+
+#[test]
+fn a_thread_that_gives_memory_back_may_take_the_reserve() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach().unwrap();
+    limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: 4 * MIB }).unwrap();
+    let large = alloc_all(heap, Some(thread), layout(MIB, 8));
+    thread.set_relieving(true);
+    let more = alloc_all(heap, Some(thread), layout(MIB, 8));
+    assert!((3..=4).contains(&more.len()), "{} blocks", more.len());
+    thread.set_relieving(false);
+    assert!(Block::new(heap, Some(thread), layout(MIB, 8), 1).is_none());
+    more.into_iter().chain(large).for_each(|block| block.free(heap, Some(thread)));
+}
+
+#[test]
+fn a_block_grows_up_to_the_limit_and_stays_as_it_is_beyond() {
+    for (size, with_guard) in [(100 << 10, false), (MIB, false), (33 * MIB, false), (33 * MIB, true)] {
+        let Setup { heap, .. } = setup(false);
+        heap.set_guard_pages(with_guard);
+        limit(heap, Limits::of(100 * MIB)).unwrap();
+        let mut block = Block::new(heap, None, layout(size, 8), 3).unwrap();
+        let step = (size / 4).max(64 << 10);
+        while block.resize(heap, None, block.layout.size() + step) {
+            assert!(heap.counter().usage() <= 100 * MIB);
+        }
+        let reached = block.layout.size();
+        // A run may have to be copied, so that both are there for a moment.
+        assert!(reached >= if size > 32 * MIB { 90 } else { 30 } * MIB, "{reached} bytes from {size} on");
+        block.check(reached);
+        assert!(block.resize(heap, None, size));
+        heap.validate(None).unwrap();
+        assert!(block.resize(heap, None, reached), "what was given back is there again");
+        block.free(heap, None);
+        heap.validate(None).unwrap();
+    }
+}
+
+#[test]
+fn limits_that_make_no_sense_are_errors_and_change_nothing() {
+    let Setup { heap, .. } = setup(false);
+    let block = Block::new(heap, None, layout(10 * MIB, 8), 1).unwrap();
+    let good = Limits::of(64 * MIB);
+    limit(heap, good).unwrap();
+    for (bad, why) in [
+        (Limits::of(8 * MIB), ConfigError::BelowUse),
+        (Limits { min: 60 * MIB, ..good }, ConfigError::OutOfOrder),
+        (Limits { high: 65 * MIB, ..good }, ConfigError::OutOfOrder),
+    ] {
+        assert_eq!(limit(heap, bad), Err(why), "{bad:?}");
+        assert_eq!(heap.counter().limits(), good);
+    }
+    assert_eq!(heap.set_watermarks(Some(2), Some(1)), Err(ConfigError::OutOfOrder));
+    // What is free is no obstacle: it goes.
+    let more = Block::new(heap, None, layout(30 * MIB, 8), 2).unwrap();
+    more.free(heap, None);
+    limit(heap, Limits::of(16 * MIB)).unwrap();
+    assert!(heap.counter().usage() <= 16 * MIB);
+    limit(heap, Limits::default()).unwrap();
+    Block::new(heap, None, layout(100 * MIB, 8), 2).unwrap().free(heap, None);
+    block.free(heap, None);
+}
+
+#[test]
+fn choices_are_taken_one_by_one() {
+    let Setup { heap, .. } = setup(false);
+    let mut told = Vec::new();
+    let tunables = Tunables {
+        limit: Some(64 * MIB),
+        soft_limit: Some(80 * MIB),
+        low: Some(MIB),
+        high: Some(3 * MIB),
+        purge_after: Some(5000),
+        huge_pages: Some(HugePages::Never),
+        guard_pages: Some(true),
+        cgroup: Some(false),
+        ..Tunables::new()
+    };
+    // SAFETY: no block is used.
+    unsafe { heap.configure(None, &tunables, &mut |what, why| told.push((what, why))) };
+    assert_eq!(told, [("limit", ConfigError::OutOfOrder)]);
+    assert_eq!((heap.watermarks(0).low, heap.watermarks(0).high), (MIB, 3 * MIB));
+    assert_eq!(heap.kswapd().purge_after(), 5000);
+    // SAFETY: no block is used.
+    unsafe { heap.configure(None, &Tunables { soft_limit: None, ..tunables }, &mut |_, why| panic!("{why}")) };
+    assert_eq!(heap.counter().limits().max, 64 * MIB);
+}
+
+/// Class of bug: a soft limit that nobody hears of (cgroups' own), and one that is told of all the time.
+#[test]
+fn the_program_is_told_once_for_each_tick_that_memory_is_short() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    heap.set_huge_pages(HugePages::Never); // so that a chunk counts page by page
+    limit(heap, Limits { max: 64 * MIB, high: 32 * MIB, min: 0 }).unwrap();
+    let mut blocks = Vec::new();
+    while heap.counter().usage() + MIB <= 32 * MIB {
+        blocks.push(Block::new(heap, None, layout(MIB, 8), 1).unwrap());
+        assert!(!heap.kswapd().is_alarmed());
+    }
+    for tick in 0..3 {
+        blocks.push(Block::new(heap, None, layout(MIB, 8), 1).unwrap());
+        assert!(heap.kswapd().is_alarmed() && heap.kswapd().take_alarm(), "tick {tick}");
+        blocks.push(Block::new(heap, None, layout(MIB, 8), 1).unwrap());
+        assert!(!heap.kswapd().is_alarmed() && !heap.kswapd().take_alarm());
+        blocks.drain(..2).for_each(|block| block.free(heap, None));
+        // SAFETY: our own block.
+        unsafe { heap.tick(thread) };
+        heap.kswapd().silence();
+    }
+    blocks.into_iter().for_each(|block| block.free(heap, None));
+    // SAFETY: our own block.
+    unsafe { heap.tick(thread) };
+    assert!(!heap.kswapd().is_alarmed());
+    assert_eq!(heap.counter().usage(), heap.stats(thread).free_dirty_pages * PAGE_SIZE);
+}
+
+/// Class of bug: objects in the caches of threads that do not free any more.
+#[test]
+fn a_thread_sends_its_objects_home_when_it_is_asked_to() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach().unwrap();
+    let blocks: Vec<_> = (0..1000).map(|_| Block::new(heap, Some(thread), layout(100, 8), 1).unwrap()).collect();
+    blocks.into_iter().for_each(|block| block.free(heap, Some(thread)));
+    let before = heap.stats(None).cached_objects;
+    assert!(before >= 16, "{before} objects are in sheaves");
+    heap.parts.registry.ask_back();
+    // Its next slow call, whatever that is for.
+    let run = Block::new(heap, Some(thread), layout(2000, 8), 1).unwrap();
+    let cached = heap.stats(None).cached_objects;
+    assert!(cached < 8, "{cached} objects are in sheaves");
+    run.free(heap, Some(thread));
+    heap.validate(Some(thread)).unwrap();
+}

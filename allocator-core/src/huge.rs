@@ -1,0 +1,63 @@
+//! huge: which memory is to be backed by huge pages.
+//!
+//! A huge page spares the processor misses of its address cache, and the system 512 faults; and makes 2 MiB resident where
+//! perhaps little of it is used. `auto` asks for them where that little is little beside all the rest: above the first few
+//! chunks of the first arena, for runs longer than a chunk, for areas that will be used as a whole, and for chunks that
+//! have been nearly full for a while.
+
+use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
+
+/// What is backed by huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HugePages {
+    /// Nothing, even where the system would do so by itself.
+    Never,
+    /// What is large and long-lived.
+    #[default]
+    Auto,
+    /// All that can be.
+    Always,
+}
+
+impl HugePages {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "never" => Some(Self::Never),
+            "auto" => Some(Self::Auto),
+            "always" => Some(Self::Always),
+            _ => None,
+        }
+    }
+}
+
+/// The policy of a zone. All zeros: [`HugePages::Auto`].
+pub struct Policy(UnwatchedU32);
+
+impl Policy {
+    const_unless_loom! {
+        /// The usual one.
+        pub fn new() -> Self {
+            Self(UnwatchedU32::new(0))
+        }
+    }
+
+    /// What it is.
+    pub fn get(&self) -> HugePages {
+        match self.0.load(Relaxed) {
+            1 => HugePages::Never,
+            2 => HugePages::Always,
+            _ => HugePages::Auto,
+        }
+    }
+
+    /// Another one, for memory that is asked for from now on.
+    pub fn set(&self, policy: HugePages) {
+        let word = match policy {
+            HugePages::Auto => 0,
+            HugePages::Never => 1,
+            HugePages::Always => 2,
+        };
+        self.0.store(word, Relaxed);
+    }
+}

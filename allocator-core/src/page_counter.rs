@@ -1,0 +1,188 @@
+//! page_counter: how many bytes may be resident, and how many may be.
+//!
+//! # Algorithm
+//! Pages of arenas are counted when they are taken by somebody who may touch them, and were known to be zero before; and
+//! no more once the memory behind them is freed. So pages that go round between the program and the buddy cost nothing here.
+//! An area is counted as long as it is mapped.
+//!
+//! Three marks lie above that, each off until it is set. Beyond `high`, memory is asked back: kswapd keeps nothing, and the
+//! program's own caches are told. Beyond `max` minus `min`, page runs and areas are refused, and beyond `max` objects, too: so
+//! whoever is refused something large has a reserve of small things left for saying so.
+//!
+//! Pages are counted first and looked at then: several threads may exceed a mark together for a moment, each with pages
+//! that it has not touched yet, and gives back.
+//!
+//! # Invariants
+//! - Pc1: at rest, what is counted is the pages that are not known to be zero, and the areas.
+//! - Pc2: `min` ≤ `high` ≤ `max` where they are set.
+//!
+//! # Memory ordering
+//! All of it is Relaxed: the figures order nothing, and whoever exceeds a mark finds out by its own addition.
+//!
+//! The kernel's `mm/page_counter.c` and `memory.high`, `memory.max` of its control groups; the reserve is that of
+//! `mm/page_alloc.c` below the `min` watermark.
+
+use crate::config::CHUNK_SIZE;
+use crate::error::ConfigError;
+use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU64};
+use crate::units::PageCount;
+
+/// Who asks for memory that has a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Urgency {
+    /// Leaves the reserve to others.
+    #[default]
+    Usual,
+    /// May take the reserve, too: small, or on the way to give memory back.
+    Reserve,
+}
+
+/// Limits in bytes. Zero: none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// No more than that is resident.
+    pub max: usize,
+    /// Beyond that, memory is asked back.
+    pub high: usize,
+    /// The part below `max` that large requests leave alone.
+    pub min: usize,
+}
+
+impl Limits {
+    /// Those of a heap that may have so many bytes: memory is asked back from seven eighths on, and a sixty-fourth, 4 MiB at
+    /// most, is for small requests.
+    pub const fn of(max: usize) -> Self {
+        let (high, min) = (max - max / 8, max / 64);
+        Self { max, high, min: if min < RESERVE { min } else { RESERVE } }
+    }
+
+    /// These limits, if they are in order and `used` bytes are within them.
+    pub const fn checked(self, used: usize) -> Result<Self, ConfigError> {
+        let Self { max, high, min } = self;
+        if max != 0 && (high > max || min > max / 2) {
+            Err(ConfigError::OutOfOrder)
+        } else if max != 0 && used > max - min {
+            Err(ConfigError::BelowUse)
+        } else {
+            Ok(self)
+        }
+    }
+}
+
+/// The longest reserve that is kept unless somebody says something else.
+const RESERVE: usize = 4 << 20;
+
+/// Bytes that may be resident, and the marks above them. All zeros: none, and no marks.
+pub struct PageCounter {
+    usage: UnwatchedU64,
+    peak: UnwatchedU64,
+    max: UnwatchedU64,
+    high: UnwatchedU64,
+    min: UnwatchedU64,
+    failcnt: UnwatchedU64,
+}
+
+impl PageCounter {
+    const_unless_loom! {
+        /// Of an empty heap, without limits.
+        pub fn new() -> Self {
+            Self {
+                usage: UnwatchedU64::new(0),
+                peak: UnwatchedU64::new(0),
+                max: UnwatchedU64::new(0),
+                high: UnwatchedU64::new(0),
+                min: UnwatchedU64::new(0),
+                failcnt: UnwatchedU64::new(0),
+            }
+        }
+    }
+
+    /// So many pages may be resident from now on.
+    #[inline]
+    pub fn charge_pages(&self, pages: u32) {
+        if pages > 0 {
+            self.charge(PageCount::new(pages).bytes());
+        }
+    }
+
+    /// So many pages are not any more.
+    pub fn uncharge_pages(&self, pages: u32) {
+        self.uncharge(PageCount::new(pages).bytes());
+    }
+
+    fn charge(&self, bytes: usize) {
+        let usage = self.usage.fetch_add(bytes as u64, Relaxed).wrapping_add(bytes as u64);
+        if usage > self.peak.load(Relaxed) {
+            self.peak.store(usage, Relaxed); // one of two who do so at once may be forgotten
+        }
+    }
+
+    /// So many bytes are not resident any more.
+    pub fn uncharge(&self, bytes: usize) {
+        self.usage.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// As many bytes more, if the limit allows them.
+    pub fn try_charge(&self, bytes: usize, urgency: Urgency) -> bool {
+        self.charge(bytes);
+        let fits = !self.is_exceeded(urgency);
+        if !fits {
+            self.uncharge(bytes);
+        }
+        fits
+    }
+
+    /// True if there is more than somebody of this urgency may have.
+    pub fn is_exceeded(&self, urgency: Urgency) -> bool {
+        let max = self.max.load(Relaxed);
+        let reserve = if urgency == Urgency::Reserve { 0 } else { self.min.load(Relaxed) };
+        max != 0 && self.usage.load(Relaxed) > max.saturating_sub(reserve)
+    }
+
+    /// True if there is so much that memory is asked back.
+    pub fn is_high(&self) -> bool {
+        let high = self.high.load(Relaxed);
+        high != 0 && self.usage.load(Relaxed) > high
+    }
+
+    /// Bytes that may be resident.
+    pub fn usage(&self) -> usize {
+        self.usage.load(Relaxed) as usize
+    }
+
+    /// The most that it has been, at about.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Relaxed) as usize
+    }
+
+    /// The marks.
+    pub fn limits(&self) -> Limits {
+        let word = |word: &UnwatchedU64| word.load(Relaxed) as usize;
+        Limits { max: word(&self.max), high: word(&self.high), min: word(&self.min) }
+    }
+
+    /// Other marks, if they are in order and `used` bytes, which cannot be had back, are within them.
+    pub fn set_limits(&self, limits: Limits, used: usize) -> Result<(), ConfigError> {
+        let Limits { max, high, min } = limits.checked(used)?;
+        self.max.store(max as u64, Relaxed);
+        self.high.store(high as u64, Relaxed);
+        self.min.store(min as u64, Relaxed);
+        Ok(())
+    }
+
+    /// How often somebody was refused at the limit.
+    pub fn failures(&self) -> u64 {
+        self.failcnt.load(Relaxed)
+    }
+
+    /// Notes that somebody is refused.
+    pub fn note_failure(&self) {
+        self.failcnt.fetch_add(1, Relaxed);
+    }
+
+    /// True if there is so much that nothing should be resident which nobody has asked for.
+    pub fn is_tight(&self) -> bool {
+        let Limits { max, min, .. } = self.limits();
+        self.is_high() || max != 0 && self.usage() + 2 * CHUNK_SIZE > max - min
+    }
+}

@@ -1,0 +1,120 @@
+//! conf: who has said what, and when it takes effect.
+//!
+//! What the program says where it declares the allocator takes effect at its first allocation, and before that what
+//! `KMALLOC_CONF` says, which is read then, once: whoever starts a program knows where it runs. What is set by a call later is
+//! later; what was set by a call even earlier stays.
+
+use crate::{lifecycle, HEAP};
+use allocator_core::error::ConfigError;
+use allocator_core::sys::warn;
+use allocator_core::tunables::{Tunables, KEYS};
+use core::ffi::CStr;
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+const UNREAD: u32 = 0;
+const READING: u32 = 1;
+const READ: u32 = 2;
+
+/// Whether the choices of the program and of the environment have been taken. Release and Acquire, though nothing hangs on
+/// it: the settings are words of their own.
+static STATE: AtomicU32 = AtomicU32::new(UNREAD);
+
+/// What was set by calls before: a bit for each [`Setting`].
+static SET: AtomicU32 = AtomicU32::new(0);
+
+/// What one call sets.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Setting {
+    Limits = 1,
+    Watermarks = 2,
+    PurgeAfter = 4,
+    HugePages = 8,
+    GuardPages = 16,
+    Cgroup = 32,
+}
+
+/// To be called where a setting is made by a call.
+pub(crate) fn set(setting: Setting) {
+    SET.fetch_or(setting as u32, Relaxed);
+}
+
+/// To be called at each slow allocation.
+#[inline(always)]
+pub(crate) fn read_once(program: &Tunables) {
+    if STATE.load(Acquire) != READ {
+        read(program);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn read(program: &Tunables) {
+    // Whoever comes meanwhile, on another thread or from below, is served as if nothing had been said.
+    if STATE.compare_exchange(UNREAD, READING, Relaxed, Relaxed).is_err() {
+        return;
+    }
+    let chosen = environment().or(*program);
+    let chosen = without(chosen, SET.load(Relaxed));
+    if chosen != Tunables::new() {
+        let mut refused =
+            |what, why: ConfigError| warn(format_args!("{what}: {}; as it was before", ConfigError::what(why)));
+        // SAFETY: the block is the calling thread's.
+        lifecycle::with(|thread| unsafe { HEAP.configure(thread, &chosen, &mut refused) });
+    }
+    STATE.store(READ, Release);
+}
+
+fn without(mut chosen: Tunables, set: u32) -> Tunables {
+    let is_set = |setting: Setting| set & setting as u32 != 0;
+    if is_set(Setting::Limits) {
+        (chosen.limit, chosen.soft_limit, chosen.reserve) = (None, None, None);
+    }
+    if is_set(Setting::Watermarks) {
+        (chosen.low, chosen.high) = (None, None);
+    }
+    if is_set(Setting::PurgeAfter) {
+        chosen.purge_after = None;
+    }
+    if is_set(Setting::HugePages) {
+        chosen.huge_pages = None;
+    }
+    if is_set(Setting::GuardPages) {
+        chosen.guard_pages = None;
+    }
+    if is_set(Setting::Cgroup) {
+        chosen.cgroup = None;
+    }
+    chosen
+}
+
+/// What `KMALLOC_CONF` says; nothing in a process that has more rights than whoever started it.
+fn environment() -> Tunables {
+    let mut chosen = Tunables::new();
+    // SAFETY: has no precondition.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return chosen;
+    }
+    // SAFETY: a name that ends. The environment changes as the C library says: not while another thread may read it.
+    let text = unsafe { libc::getenv(c"KMALLOC_CONF".as_ptr()) };
+    if !text.is_null() {
+        // SAFETY: a variable that is there is text that ends.
+        let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+        if chosen.read(text, &mut |what| warn(format_args!("KMALLOC_CONF: {what}"))) {
+            help();
+        }
+    }
+    chosen
+}
+
+#[cold]
+fn help() {
+    warn(format_args!("KMALLOC_CONF=key:value,key:value"));
+    for key in &KEYS {
+        warn(format_args!("  {}: {} ({})", key.name, key.values, key.default));
+        warn(format_args!("    {}", key.what));
+    }
+}

@@ -1,0 +1,135 @@
+//! pressure: the program is told that memory is short, and asked to give some back.
+//!
+//! # Algorithm
+//! Beyond the soft limit, or when the control group is short, an alarm is raised ([`allocator_core::kswapd`]). The next thread
+//! that comes out of a slow allocation, or kswapd after its tick, takes it: it calls the callback, then the *shrinkers* one
+//! after another until they have freed what is too much. A thread that is about to be refused does the same, and then
+//! asks once more. All of that happens outside the heap; only the allocation that led there has not returned yet.
+//!
+//! A thread that is in a callback may take the reserve, and is not sent into another one.
+//!
+//! The levels are those of the kernel's `mm/vmpressure.c`; the shrinkers are the idea of `mm/shrinker.c`.
+
+use crate::{lifecycle, HEAP};
+use allocator_core::sys::die;
+use core::mem::transmute;
+use core::ptr::null_mut;
+use core::sync::atomic::{
+    AtomicPtr,
+    Ordering::{AcqRel, Acquire, Release},
+};
+
+/// How short memory is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Pressure {
+    /// More is resident than the soft limit says.
+    Low,
+    /// The control group that the process is in is short of memory, or its threads wait for some.
+    Medium,
+    /// A request is about to be refused.
+    Critical,
+}
+
+/// What is called when memory is short.
+pub type OnPressure = fn(Pressure);
+
+/// What gives memory back: it is told how many bytes are wanted, and says how many it has freed.
+pub type Shrink = fn(usize) -> usize;
+
+/// Shrinkers at most.
+const SHRINKERS: usize = 16;
+
+// Release where they are set, so that who finds one may use what its caller wrote before.
+static CALLBACK: AtomicPtr<()> = AtomicPtr::new(null_mut());
+static REGISTERED: [AtomicPtr<()>; SHRINKERS] = [const { AtomicPtr::new(null_mut()) }; SHRINKERS];
+
+/// A shrinker that is registered.
+#[derive(Debug)]
+#[must_use = "nothing else can unregister it"]
+pub struct Shrinker(usize);
+
+impl Shrinker {
+    /// It is not called any more, but may be running still.
+    pub fn unregister(self) {
+        REGISTERED[self.0 % SHRINKERS].store(null_mut(), Release);
+    }
+}
+
+pub(crate) fn on_pressure(callback: Option<OnPressure>) {
+    CALLBACK.store(callback.map_or(null_mut(), |callback| callback as *mut ()), Release);
+}
+
+/// `None`: there are too many already.
+pub(crate) fn register(shrink: Shrink) -> Option<Shrinker> {
+    let free = |place: &AtomicPtr<()>| place.compare_exchange(null_mut(), shrink as *mut (), AcqRel, Acquire).is_ok();
+    REGISTERED.iter().position(free).map(Shrinker)
+}
+
+fn callback() -> Option<OnPressure> {
+    let callback = CALLBACK.load(Acquire);
+    // SAFETY: `on_pressure` is the only one that stores something here, and it was such a function.
+    (!callback.is_null()).then(|| unsafe { transmute::<*mut (), OnPressure>(callback) })
+}
+
+fn shrinkers() -> impl Iterator<Item = Shrink> {
+    REGISTERED.iter().filter_map(|place| {
+        let shrink = place.load(Acquire);
+        // SAFETY: `register` is the only one that stores something here, and it was such a function.
+        (!shrink.is_null()).then(|| unsafe { transmute::<*mut (), Shrink>(shrink) })
+    })
+}
+
+/// The program is told, if nobody else does so. Outside of the heap.
+#[cold]
+#[inline(never)]
+pub(crate) fn tell() {
+    if HEAP.kswapd().take_alarm() {
+        let (counter, short) = (HEAP.counter(), HEAP.kswapd().is_group_short());
+        let wanted = match counter.limits().high {
+            0 => 0,
+            high => counter.usage().saturating_sub(high),
+        };
+        ask(if short { Pressure::Medium } else { Pressure::Low }, wanted);
+    }
+}
+
+/// Asks for memory that is missing. True if it is worth to try again.
+#[cold]
+#[inline(never)]
+pub(crate) fn relieve(bytes: usize) -> bool {
+    ask(Pressure::Critical, bytes)
+}
+
+/// A panic must not leave an allocator.
+struct NoUnwinding;
+
+impl Drop for NoUnwinding {
+    fn drop(&mut self) {
+        die(format_args!("a callback for memory pressure panicked"));
+    }
+}
+
+/// Calls the callback, and shrinkers until they have freed so many bytes. True if anybody was called who may have helped.
+fn ask(level: Pressure, bytes: usize) -> bool {
+    let Some(thread) = lifecycle::block().filter(|thread| !thread.is_relieving()) else { return false };
+    let told = callback();
+    if told.is_none() && shrinkers().next().is_none() {
+        return false;
+    }
+    thread.set_relieving(true);
+    let bomb = NoUnwinding;
+    if let Some(callback) = told {
+        callback(level);
+    }
+    let mut freed = 0;
+    for shrink in shrinkers() {
+        if bytes != 0 && freed >= bytes {
+            break;
+        }
+        freed += shrink(bytes - freed.min(bytes));
+    }
+    core::mem::forget(bomb);
+    thread.set_relieving(false);
+    told.is_some() || freed > 0
+}
