@@ -244,7 +244,6 @@ impl Vmalloc {
         let area = unsafe { Record::read(record) };
         let asked = Self::mapped_len(site.os, area.layout.size()).unwrap_or(0);
         self.count(site.os, -1, -(area.map_len as isize), -(asked as isize));
-        site.counter.uncharge(asked);
         poison::unpoison(area.map, area.map_len);
         if Self::take_guard(site.os, &area, asked) {
             // SAFETY: as above, and by contract.
@@ -259,6 +258,8 @@ impl Vmalloc {
             // SAFETY: as above.
             unsafe { site.kept.unmap(site.os, area.map, before) };
         }
+        // Not before: somebody else takes the room at once.
+        site.counter.uncharge(asked);
         self.recycle(site.os, record);
     }
 

@@ -283,11 +283,19 @@ fn obtain(size: usize, attempt: impl Fn() -> Result<NonNull<u8>, AllocError>) ->
     ptr
 }
 
+/// How often the program is asked for memory before a request is refused, as long as it gives some.
+const RECLAIM_TRIES: u32 = 16;
+
 #[cold]
 #[inline(never)]
 fn obtain_at_last(size: usize, why: AllocError, attempt: &dyn Fn() -> Result<NonNull<u8>, AllocError>) -> *mut u8 {
-    if why == AllocError::OutOfMemory && pressure::relieve(size) {
-        return attempt().map_or(null_mut(), NonNull::as_ptr);
+    for round in 0..if why == AllocError::OutOfMemory { RECLAIM_TRIES } else { 0 } {
+        if !pressure::relieve(size, round) {
+            break;
+        }
+        if let Ok(ptr) = attempt() {
+            return ptr.as_ptr();
+        }
     }
     null_mut()
 }

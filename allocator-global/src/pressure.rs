@@ -90,15 +90,21 @@ pub(crate) fn tell() {
             0 => 0,
             high => counter.usage().saturating_sub(high),
         };
-        ask(if short { Pressure::Medium } else { Pressure::Low }, wanted);
+        ask(Some(if short { Pressure::Medium } else { Pressure::Low }), wanted);
     }
 }
 
-/// Asks for memory that is missing. True if it is worth to try again.
+/// Asks for the memory that a request of so many bytes is missing: the callback in the first round, and shrinkers as long as
+/// they free some. True if it is worth to try again.
 #[cold]
 #[inline(never)]
-pub(crate) fn relieve(bytes: usize) -> bool {
-    ask(Pressure::Critical, bytes)
+pub(crate) fn relieve(bytes: usize, round: u32) -> bool {
+    let (counter, limits) = (HEAP.counter(), HEAP.counter().limits());
+    let beyond = match limits.max {
+        0 => 0,
+        max => counter.usage().saturating_add(bytes).saturating_sub(max - limits.min),
+    };
+    ask((round == 0).then_some(Pressure::Critical), beyond.max(bytes))
 }
 
 /// A panic must not leave an allocator.
@@ -110,16 +116,17 @@ impl Drop for NoUnwinding {
     }
 }
 
-/// Calls the callback, and shrinkers until they have freed so many bytes. True if anybody was called who may have helped.
-fn ask(level: Pressure, bytes: usize) -> bool {
+/// Calls the callback, if it is told of a level, and shrinkers until they have freed so many bytes. True if the callback was
+/// called or they have freed some.
+fn ask(level: Option<Pressure>, bytes: usize) -> bool {
     let Some(thread) = lifecycle::block().filter(|thread| !thread.is_relieving()) else { return false };
-    let told = callback();
+    let told = level.zip(callback());
     if told.is_none() && shrinkers().next().is_none() {
         return false;
     }
     thread.set_relieving(true);
     let bomb = NoUnwinding;
-    if let Some(callback) = told {
+    if let Some((level, callback)) = told {
         callback(level);
     }
     let mut freed = 0;

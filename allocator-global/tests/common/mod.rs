@@ -300,7 +300,13 @@ pub(crate) type Child = fn(&str);
 
 /// Runs one of this file's child programs in a process of its own.
 pub(crate) fn child(name: &str, argument: &str) -> Output {
+    child_with(name, argument, &[])
+}
+
+/// As `child`, with these variables in its environment.
+pub(crate) fn child_with(name: &str, argument: &str, variables: &[(&str, &str)]) -> Output {
     Command::new(env::current_exe().expect("the test's own path"))
+        .envs(variables.iter().copied())
         .env(CHILD, name)
         .env(ARGUMENT, argument)
         .env_remove("RUST_BACKTRACE")
