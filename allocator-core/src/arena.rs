@@ -409,7 +409,8 @@ impl Arena {
         // SAFETY: by contract it is still there, and ours alone.
         let Arena { ground: Ground { os, counter, .. }, range, own_len, .. } = *unsafe { this.as_ref() };
         // SAFETY: as above.
-        let (bytes, dirty) = unsafe { (this.as_ref().bytes(), this.as_ref().buddy().dirty_pages()) };
+        let arena = unsafe { this.as_ref() };
+        let (bytes, dirty) = (arena.bytes(), arena.buddy().dirty_pages());
         poison::unpoison(range.map, range.map_len);
         // SAFETY: nobody has a page of it (`empty_out`).
         if !unsafe { os.unmap(range.map, range.map_len) } {

@@ -418,6 +418,7 @@ impl Heap {
             self.parts.caches.refill(&self.parts.zone, caller, class, 0, &mut one)?;
             return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
         };
+        // SAFETY: by contract.
         if let Err(found) = unsafe { self.give_what_is_asked_back(thread) } {
             self.found(found);
         }

@@ -116,10 +116,10 @@ impl Storage {
     }
 
     fn extend(&self, start: PageIndex, n: u32, more: u32) -> i32 {
-        let Some(zero) = self.buddy().extend(start, PageCount::new(n), PageCount::new(more), |_, _, _| false) else {
+        let Some(fresh) = self.buddy().extend(start, PageCount::new(n), PageCount::new(more), |_, _, _| false) else {
             return 0;
         };
-        self.touch(start + PageCount::new(n), more, zero);
+        self.touch(start + PageCount::new(n), more, fresh == more);
         more as i32
     }
 
@@ -143,6 +143,7 @@ impl Storage {
     /// Checks the state at rest, when so many pages must be free.
     fn rest(&self, free: i32) {
         self.buddy().validate().unwrap();
+        assert_eq!(self.counter.usage(), PageCount::new(self.buddy().dirty_pages()).bytes(), "Pc1");
         assert_eq!(self.free(), free, "pages were lost, or won");
         // Free in name is not enough: one by one, all of them can be had.
         for _ in 0..free {
