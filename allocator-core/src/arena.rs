@@ -14,7 +14,7 @@
 //!   below it they reach through the buddy's words or the address table, which publish it.
 
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Content};
 use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
 use crate::huge::{HugePages, Policy};
@@ -76,17 +76,8 @@ pub struct Arena {
 pub struct PageRun {
     /// Its first byte.
     pub ptr: NonNull<u8>,
-    /// Its length.
-    pub pages: PageCount,
-    /// Those of its pages that are known to read as zeros.
-    pub fresh: PageCount,
-}
-
-impl PageRun {
-    /// True if it is known to read as zeros.
-    pub fn is_zero(&self) -> bool {
-        self.fresh == self.pages
-    }
+    /// What its pages hold.
+    pub content: Content,
 }
 
 /// Offsets of the parts in an arena's own mapping.
@@ -263,7 +254,7 @@ impl Arena {
     /// than a chunk, or if they lie so high that the part of them that is never touched is small beside all that lies
     /// below.
     pub fn take(&self, n: PageCount, align: Order) -> Option<PageRun> {
-        self.buddy().take_warming(n, align, self.warm(n)).map(|run| self.at(run, n))
+        self.buddy().take_warming(n, align, self.warm(n)).map(|run| self.at(run))
     }
 
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
@@ -314,13 +305,13 @@ impl Arena {
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.
     pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<PageRun, NotFound> {
-        self.buddy().take_by_words(n, align, self.warm(n)).map(|run| self.at(run, n))
+        self.buddy().take_by_words(n, align, self.warm(n)).map(|run| self.at(run))
     }
 
-    fn at(&self, Run { start, fresh }: Run, pages: PageCount) -> PageRun {
+    fn at(&self, Run { start, content }: Run) -> PageRun {
         // SAFETY: pages of the buddy are pages of the range.
         let ptr = unsafe { self.base().add(start.byte_offset()) };
-        PageRun { ptr, pages, fresh: PageCount::new(fresh) }
+        PageRun { ptr, content }
     }
 
     /// The number of the page at `address`, which is one of the arena's.

@@ -45,7 +45,7 @@
 //! and the word of transits differs; or it had not ended, and somebody was in transit; or it had ended, and then B was
 //! seen.
 
-use crate::chunk::{Change, Chunk, PageSet, Taken};
+use crate::chunk::{Change, Chunk, Content, PageSet, Taken};
 use crate::config::{BINS, CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
 use crate::error::Misuse;
 use crate::page_counter::PageCounter;
@@ -110,8 +110,8 @@ unsafe impl Zeroed for Region {
 pub struct Run {
     /// Its first page.
     pub start: PageIndex,
-    /// How many of its pages are known to read as zeros.
-    pub fresh: u32,
+    /// What its pages hold.
+    pub content: Content,
 }
 
 /// What `Buddy::take_warming` shows chunks to.
@@ -244,7 +244,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                         continue;
                     }
                 }
-                let run = self.taken_in(chunk, self.chunk(chunk).take_across(n.get()));
+                let run = self.taken_in(chunk, n, self.chunk(chunk).take_across(n.get()));
                 if run.is_some() || tries == 0 {
                     return run;
                 }
@@ -268,7 +268,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if rest > 0 {
             fresh += self.open(ChunkIndex::new(first.get() + whole), rest, warm);
         }
-        Some(Run { start: Self::first_page(first), fresh })
+        Some(Run { start: Self::first_page(first), content: Content::of(fresh, n.get()) })
     }
 
     /// Marks whole chunks that the caller owns as dirty, and shows each stretch of those that were known to be zero to
@@ -288,7 +288,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                 cold = 0;
             }
         }
-        self.counter.charge_pages(fresh);
+        if fresh > 0 {
+            self.counter.charge_pages(fresh);
+        }
         fresh
     }
 
@@ -301,7 +303,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         let warm = state.dirty_pages().is_empty() && warm(Self::first_page(chunk), all, PageCount::new(n));
         let soiled = if warm { state.soil(Chunk::<PAGES>::ALL) } else { PageSet::EMPTY };
         let (fresh, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n)));
-        self.counter.charge_pages(soiled.len() + fresh.len());
+        if soiled.len() + fresh.len() > 0 {
+            self.counter.charge_pages(soiled.len() + fresh.len());
+        }
         self.publish(chunk, change);
         if warm {
             n
@@ -330,7 +334,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if n.get() < PAGES && align.get() < Self::TOP {
             for chunk in 0..self.chunks.len() as u32 {
                 let chunk = ChunkIndex::new(chunk);
-                let across = || self.taken_in(chunk, self.chunk(chunk).take_across(n.get()));
+                let across = || self.taken_in(chunk, n, self.chunk(chunk).take_across(n.get()));
                 let run = self.take_in(chunk, n, align);
                 if let Some(run) = if align == Order::ZERO { run.or_else(across) } else { run } {
                     return Some(run);
@@ -341,15 +345,19 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         self.take_whole(n, PageSet::first(self.regions.len() as u32).bits(), warm)
     }
 
+    #[inline]
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
-        self.taken_in(chunk, self.chunk(chunk).take(n.get(), align))
+        self.taken_in(chunk, n, self.chunk(chunk).take(n.get(), align))
     }
 
-    fn taken_in(&self, chunk: ChunkIndex, taken: Option<Taken>) -> Option<Run> {
+    fn taken_in(&self, chunk: ChunkIndex, n: PageCount, taken: Option<Taken>) -> Option<Run> {
         let Taken { start, fresh, change } = taken?;
-        self.counter.charge_pages(fresh.len());
+        let content = Content::of(fresh.len(), n.get());
+        if content != Content::Anything {
+            self.counter.charge_pages(fresh.len());
+        }
         self.publish(chunk, change);
-        Some(Run { start: Self::first_page(chunk) + PageCount::new(start), fresh: fresh.len() })
+        Some(Run { start: Self::first_page(chunk) + PageCount::new(start), content })
     }
 
     /// Gives a run back, or part of one: any pages that the caller owns. Wait-free but for parking a whole chunk.
@@ -452,7 +460,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     fn claim(&self, chunk: ChunkIndex, pages: PageSet, warm: &impl Warm) -> Option<u32> {
         if !self.is_whole(chunk) {
             let (fresh, change) = self.chunk(chunk).claim(pages)?;
-            self.counter.charge_pages(fresh.len());
+            if !fresh.is_empty() {
+                self.counter.charge_pages(fresh.len());
+            }
             self.publish(chunk, change);
             return Some(fresh.len());
         }

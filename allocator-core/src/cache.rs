@@ -26,6 +26,7 @@
 
 mod hollow;
 
+use crate::chunk::Content;
 use crate::config::{MAX_SHARDS, MAX_SLAB_PAGES, MIN_PARTIAL, SHEAF_SLOTS};
 use crate::error::{AllocError, Misuse};
 use crate::page::{ChunkMap, Kind, Owner};
@@ -311,7 +312,10 @@ impl Caches {
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
         let bytes = PageCount::new(class.slab_pages()).bytes();
-        if populate && run.is_zero() && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0 {
+        if populate
+            && run.content == Content::Zeros
+            && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0
+        {
             // SAFETY: pages that were just taken. A refusal costs time, nothing else.
             unsafe { caller.os.populate(run.ptr, bytes) };
         }

@@ -279,6 +279,31 @@ impl Change {
     }
 }
 
+/// What pages hold that were handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// All of them are known to read as zeros, and so not resident.
+    Zeros,
+    /// Some of them are.
+    Some,
+    /// None is: they may be resident, and hold anything.
+    Anything,
+}
+
+impl Content {
+    /// That of `n` pages, of which so many are known to read as zeros.
+    #[inline(always)]
+    pub const fn of(fresh: u32, n: u32) -> Self {
+        if fresh == 0 {
+            Content::Anything
+        } else if fresh == n {
+            Content::Zeros
+        } else {
+            Content::Some
+        }
+    }
+}
+
 /// Pages taken from a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "pages that are dropped are lost"]

@@ -15,6 +15,7 @@ mod tick;
 
 use crate::buddy::Purge;
 use crate::cache::{Caches, Found, Usage};
+use crate::chunk::Content;
 use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Barred, Gate, Inside};
@@ -430,11 +431,20 @@ impl Heap {
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
-    #[inline]
+    #[inline(always)]
     unsafe fn give_what_is_asked_back(&self, thread: &Thread) -> Result<(), Found> {
         if !self.parts.registry.has_asked(thread) {
             return Ok(());
         }
+        // SAFETY: by contract.
+        unsafe { self.flush(thread) }
+    }
+
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn flush(&self, thread: &Thread) -> Result<(), Found> {
         // SAFETY: by contract.
         unsafe { thread.flush(&self.parts.caches, &self.parts.zone, self.caller(Some(thread))) }
     }
@@ -495,7 +505,7 @@ impl Heap {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
                 poison::unpoison(run.ptr, layout.size());
-                Ok((run.ptr, run.is_zero()))
+                Ok((run.ptr, run.content == Content::Zeros))
             }
             // An area is at least a chunk long, so what is shorter has no better chance there.
             Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense).map(|ptr| (ptr, true)),

@@ -59,7 +59,7 @@ impl Limits {
     /// These limits, if they are in order and `used` bytes are within them.
     pub const fn checked(self, used: usize) -> Result<Self, ConfigError> {
         let Self { max, high, min } = self;
-        if max != 0 && (high > max || min > max / 2) {
+        if max != 0 && (high > max || high == 0 || min > max / 2) {
             Err(ConfigError::OutOfOrder)
         } else if max != 0 && used > max - min {
             Err(ConfigError::BelowUse)
@@ -75,7 +75,6 @@ const RESERVE: usize = 4 << 20;
 /// Bytes that may be resident, and the marks above them. All zeros: none, and no marks.
 pub struct PageCounter {
     usage: UnwatchedU64,
-    peak: UnwatchedU64,
     max: UnwatchedU64,
     high: UnwatchedU64,
     min: UnwatchedU64,
@@ -88,7 +87,6 @@ impl PageCounter {
         pub fn new() -> Self {
             Self {
                 usage: UnwatchedU64::new(0),
-                peak: UnwatchedU64::new(0),
                 max: UnwatchedU64::new(0),
                 high: UnwatchedU64::new(0),
                 min: UnwatchedU64::new(0),
@@ -100,9 +98,7 @@ impl PageCounter {
     /// So many pages may be resident from now on.
     #[inline]
     pub fn charge_pages(&self, pages: u32) {
-        if pages > 0 {
-            self.charge(PageCount::new(pages).bytes());
-        }
+        self.charge(PageCount::new(pages).bytes());
     }
 
     /// So many pages are not any more.
@@ -111,10 +107,7 @@ impl PageCounter {
     }
 
     fn charge(&self, bytes: usize) {
-        let usage = self.usage.fetch_add(bytes as u64, Relaxed).wrapping_add(bytes as u64);
-        if usage > self.peak.load(Relaxed) {
-            self.peak.store(usage, Relaxed); // one of two who do so at once may be forgotten
-        }
+        self.usage.fetch_add(bytes as u64, Relaxed);
     }
 
     /// So many bytes are not resident any more.
@@ -130,6 +123,12 @@ impl PageCounter {
             self.uncharge(bytes);
         }
         fits
+    }
+
+    /// True if there is any mark.
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        self.high.load(Relaxed) != 0
     }
 
     /// True if there is more than somebody of this urgency may have.
@@ -148,11 +147,6 @@ impl PageCounter {
     /// Bytes that may be resident.
     pub fn usage(&self) -> usize {
         self.usage.load(Relaxed) as usize
-    }
-
-    /// The most that it has been, at about.
-    pub fn peak(&self) -> usize {
-        self.peak.load(Relaxed) as usize
     }
 
     /// The marks.

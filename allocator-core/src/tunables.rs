@@ -204,7 +204,9 @@ impl Tunables {
             return None;
         }
         let usual = Limits::of(limit.unwrap_or(0));
-        Some(Limits { high: soft_limit.unwrap_or(usual.high), min: reserve.unwrap_or(usual.min), ..usual })
+        // Without a mark of its own, the limit itself is it.
+        let high = soft_limit.map_or(usual.high, |high| if high == 0 { usual.max } else { high });
+        Some(Limits { high, min: reserve.unwrap_or(usual.min), ..usual })
     }
 }
 

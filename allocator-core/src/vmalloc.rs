@@ -12,7 +12,7 @@
 //! - Vm2: of several threads that free or resize one area exactly one finds it in the table.
 //! - Vm3: the owner of an area, and nobody else, changes its record.
 
-use crate::config::{MIN_AREA, PAGE_SIZE};
+use crate::config::{CHUNK_SIZE, MIN_AREA, PAGE_SIZE};
 use crate::error::{AllocError, Misuse};
 use crate::huge::{HugePages, Policy};
 use crate::page::AddressTable;
@@ -41,7 +41,9 @@ struct Area {
     /// The mapping that it lies in.
     map: NonNull<u8>,
     map_len: usize,
-    /// Bytes without access behind what was asked for in whole pages of the system; none, or one of those.
+    /// What was asked for, in whole pages of the system: so much of it is counted.
+    len: usize,
+    /// Bytes without access behind that; none, or one of those pages.
     guard: usize,
     next: *mut Record,
 }
@@ -160,8 +162,8 @@ impl Vmalloc {
         }
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
-        let mut area = Area { ptr, layout, map, map_len, guard, next: null_mut() };
-        Self::put_guard(site.os, &mut area, len);
+        let mut area = Area { ptr, layout, map, map_len, len, guard, next: null_mut() };
+        Self::put_guard(site.os, &mut area);
         // SAFETY: the record is ours (Vm3).
         unsafe { Record::write(record, area) };
         self.count(site.os, 1, map_len as isize, len as isize);
@@ -175,11 +177,10 @@ impl Vmalloc {
         self.guards.store(guards.into(), Relaxed);
     }
 
-    /// Takes the access to the page behind the first `len` bytes, where the area is to have a guard. A refusal costs the
-    /// guard, nothing else.
-    fn put_guard(os: &dyn Os, area: &mut Area, len: usize) {
+    /// Takes the access to the page behind it, where the area is to have a guard. A refusal costs the guard, nothing else.
+    fn put_guard(os: &dyn Os, area: &mut Area) {
         // SAFETY: inside the mapping, or at its end if there is no guard.
-        let page = unsafe { area.ptr.add(len) };
+        let page = unsafe { area.ptr.add(area.len) };
         // SAFETY: whole pages of the mapping, behind all that was asked for.
         if area.guard > 0 && !unsafe { os.guard(page, area.guard, true) } {
             area.guard = 0;
@@ -187,9 +188,9 @@ impl Vmalloc {
     }
 
     /// Gives the access back. False if the system refuses.
-    fn take_guard(os: &dyn Os, area: &Area, len: usize) -> bool {
+    fn take_guard(os: &dyn Os, area: &Area) -> bool {
         // SAFETY: as in `put_guard`.
-        let page = unsafe { area.ptr.add(len) };
+        let page = unsafe { area.ptr.add(area.len) };
         // SAFETY: as above.
         area.guard == 0 || unsafe { os.guard(page, area.guard, false) }
     }
@@ -197,7 +198,7 @@ impl Vmalloc {
     fn mapped_len(os: &dyn Os, size: usize) -> Result<usize, AllocError> {
         let len = os.whole_pages(size);
         // With room for a guard behind it.
-        if len > isize::MAX as usize - os.page_size() {
+        if len > isize::MAX as usize - CHUNK_SIZE {
             return Err(AllocError::TooLarge);
         }
         Ok(len.max(MIN_AREA))
@@ -242,15 +243,15 @@ impl Vmalloc {
         let record = record.cast::<Record>();
         // SAFETY: the area was in the table, so it was live, and it is ours now (Vm2, Vm3).
         let area = unsafe { Record::read(record) };
-        let asked = Self::mapped_len(site.os, area.layout.size()).unwrap_or(0);
-        self.count(site.os, -1, -(area.map_len as isize), -(asked as isize));
+        let Area { map_len, len, .. } = area;
+        self.count(site.os, -1, -(map_len as isize), -(len as isize));
         poison::unpoison(area.map, area.map_len);
-        if Self::take_guard(site.os, &area, asked) {
+        if Self::take_guard(site.os, &area) {
             // SAFETY: as above, and by contract.
             unsafe { site.kept.unmap(site.os, area.map, area.map_len) };
         } else {
             // What has no access cannot be used again, should the system not take it back: the page is lost then.
-            let before = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize + asked;
+            let before = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize + len;
             // SAFETY: inside the mapping.
             let guard = unsafe { area.map.add(before) };
             // SAFETY: as above.
@@ -259,7 +260,7 @@ impl Vmalloc {
             unsafe { site.kept.unmap(site.os, area.map, before) };
         }
         // Not before: somebody else takes the room at once.
-        site.counter.uncharge(asked);
+        site.counter.uncharge(len);
         self.recycle(site.os, record);
     }
 
@@ -305,8 +306,8 @@ impl Vmalloc {
             site.table.set_area(ptr, record.cast());
             return Err(misuse);
         }
-        let had = Self::mapped_len(site.os, layout.size()).unwrap_or(need);
-        if !Self::take_guard(site.os, &area, had) {
+        let had = area.len;
+        if !Self::take_guard(site.os, &area) {
             site.table.set_area(ptr, record.cast());
             return Ok(None);
         }
@@ -317,13 +318,14 @@ impl Vmalloc {
         let done =
             may && (Self::fit(site.os, &mut area, had, need) || Self::move_to_room(site, &mut area, need, new.align()));
         if done {
-            area.layout = new;
+            (area.layout, area.len) = (new, need);
         }
-        Self::put_guard(site.os, &mut area, if done { need } else { had });
+        Self::put_guard(site.os, &mut area);
         // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
         unsafe { Record::write(record, area) };
-        if may {
-            site.counter.uncharge(if done { had.saturating_sub(need) } else { need.saturating_sub(had) });
+        let over = if done { had.saturating_sub(need) } else { need.saturating_sub(had) };
+        if may && over > 0 {
+            site.counter.uncharge(over);
         }
         poison::fit(area.ptr, area.layout.size(), area.room());
         // Its window is prepared: the old one was, and `move_to_room` has seen to the new one.
@@ -331,7 +333,9 @@ impl Vmalloc {
         if !done {
             return Ok(None);
         }
-        self.count(site.os, 0, area.map_len as isize - before as isize, need as isize - had as isize);
+        if (area.map_len, need) != (before, had) {
+            self.count(site.os, 0, area.map_len as isize - before as isize, need as isize - had as isize);
+        }
         Ok(Some(area.ptr))
     }
 

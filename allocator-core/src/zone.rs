@@ -30,6 +30,7 @@
 
 use crate::arena::{Arena, Ground, PageRun};
 use crate::buddy::{NotFound, Purge};
+use crate::chunk::Content;
 use crate::config::{
     ARENA_CHUNKS_LIMIT, CHUNKS_PER_REGION, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK,
     MAX_ARENAS, PAGES_PER_CHUNK,
@@ -120,27 +121,6 @@ impl Zone {
     /// Takes `n` pages whose start is a multiple of `2^align` pages. Pages beyond a limit are given back untouched.
     /// Call it with no lock of this heap held.
     pub fn alloc_pages(&'static self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
-        let run = self.find_pages(caller, n, align)?;
-        if run.fresh > PageCount::new(0) && self.is_too_much(caller) {
-            let map = self.map_of(run.ptr.as_ptr());
-            self.discard_pages(caller.os, map, run.ptr, n);
-            // Our own pages, so this is no misuse.
-            let _ = self.free_pages(map, run.ptr.as_ptr() as usize, n);
-            return Err(AllocError::OutOfMemory);
-        }
-        Ok(run)
-    }
-
-    /// Whether the caller is beyond its limit, now that it has more.
-    #[inline]
-    fn is_too_much(&self, caller: Caller<'_>) -> bool {
-        if self.counter.is_high() {
-            self.kswapd.alarm(caller.os);
-        }
-        self.counter.is_exceeded(caller.urgency)
-    }
-
-    fn find_pages(&'static self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
         let chunks = n.get().div_ceil(PAGES_PER_CHUNK);
         if chunks > ARENA_CHUNKS_LIMIT {
             return Err(AllocError::TooLarge);
@@ -148,17 +128,48 @@ impl Zone {
         loop {
             let generation = self.generation.load(Acquire);
             if let Some(run) = self.search(caller, n, align) {
-                return Ok(run);
+                return self.within_limit(caller, run, n);
             }
             if !self.grow(caller.os, generation, chunks) {
                 if let Some(run) = self.search_thoroughly(caller, n, align) {
-                    return Ok(run);
+                    return self.within_limit(caller, run, n);
                 }
                 if !recheck("room was made during the last look", self.generation.load(Acquire) != generation) {
                     return Err(AllocError::OutOfMemory);
                 }
             }
         }
+    }
+
+    /// The run, unless it is new memory and beyond the caller's limit.
+    #[inline]
+    fn within_limit(&self, caller: Caller<'_>, run: PageRun, n: PageCount) -> Result<PageRun, AllocError> {
+        if run.content != Content::Anything && self.is_too_much(caller) {
+            return self.refuse(caller, run, n);
+        }
+        Ok(run)
+    }
+
+    /// Whether the caller is beyond its limit, now that it has more.
+    #[inline]
+    fn is_too_much(&self, caller: Caller<'_>) -> bool {
+        self.counter.is_marked() && {
+            if self.counter.is_high() {
+                self.kswapd.alarm(caller.os);
+            }
+            self.counter.is_exceeded(caller.urgency)
+        }
+    }
+
+    /// Gives pages back that nobody has touched.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, caller: Caller<'_>, run: PageRun, n: PageCount) -> Result<PageRun, AllocError> {
+        let map = self.map_of(run.ptr.as_ptr());
+        self.discard_pages(caller.os, map, run.ptr, n);
+        // Our own pages, so this is no misuse.
+        let _ = self.free_pages(map, run.ptr.as_ptr() as usize, n);
+        Err(AllocError::OutOfMemory)
     }
 
     /// The search before a refusal. A thread may be between two words with the very pages that are missing, and a hint

@@ -42,19 +42,17 @@ pub(crate) fn set(setting: Setting) {
     SET.fetch_or(setting as u32, Relaxed);
 }
 
-/// To be called at each slow allocation.
-#[inline(always)]
-pub(crate) fn read_once(program: &Tunables) {
-    if STATE.load(Acquire) != READ {
-        read(program);
-    }
+/// True if somebody has allocated: the choices are taken, or about to be.
+pub(crate) fn is_read() -> bool {
+    STATE.load(Acquire) != UNREAD
 }
 
+/// To be called when a thread allocates that has no block yet.
 #[cold]
 #[inline(never)]
-fn read(program: &Tunables) {
+pub(crate) fn read_once(program: &Tunables) {
     // Whoever comes meanwhile, on another thread or from below, is served as if nothing had been said.
-    if STATE.compare_exchange(UNREAD, READING, Relaxed, Relaxed).is_err() {
+    if STATE.load(Acquire) != UNREAD || STATE.compare_exchange(UNREAD, READING, Relaxed, Relaxed).is_err() {
         return;
     }
     let chosen = environment().or(*program);

@@ -270,26 +270,22 @@ impl Display for Report {
     }
 }
 
-/// Memory by `attempt`, or null; the program is asked for some before it is refused.
+/// What a slow call returns; the program is told, if memory is short.
 #[inline(always)]
-fn obtain(size: usize, attempt: impl Fn() -> Result<NonNull<u8>, AllocError>) -> *mut u8 {
-    let ptr = match attempt() {
-        Ok(ptr) => ptr.as_ptr(),
-        Err(why) => obtain_at_last(size, why, &attempt),
-    };
+fn served(ptr: NonNull<u8>) -> *mut u8 {
     if HEAP.kswapd().is_alarmed() {
         pressure::tell();
     }
-    ptr
+    ptr.as_ptr()
 }
 
 /// How often the program is asked for memory before a request is refused, as long as it gives some.
 const RECLAIM_TRIES: u32 = 16;
 
-#[cold]
-#[inline(never)]
-fn obtain_at_last(size: usize, why: AllocError, attempt: &dyn Fn() -> Result<NonNull<u8>, AllocError>) -> *mut u8 {
-    for round in 0..if why == AllocError::OutOfMemory { RECLAIM_TRIES } else { 0 } {
+/// Memory by `attempt`, which was refused before, or null: the program is asked for some.
+fn at_last(size: usize, why: AllocError, attempt: impl Fn() -> Result<NonNull<u8>, AllocError>) -> *mut u8 {
+    let rounds = if why == AllocError::OutOfMemory { RECLAIM_TRIES } else { 0 };
+    for round in 0..rounds {
         if !pressure::relieve(size, round) {
             break;
         }
@@ -374,9 +370,11 @@ unsafe fn alloc_slow(size: usize, align: usize, tunables: &Tunables) -> *mut u8 
     if lifecycle::in_library() {
         return HEAP.library_alloc(layout).map_or(null_mut(), NonNull::as_ptr);
     }
-    conf::read_once(tunables);
     // SAFETY: the block is the calling thread's.
-    obtain(size, || lifecycle::with(|thread| unsafe { HEAP.alloc(thread, layout) }))
+    match lifecycle::with_conf(tunables, |thread| unsafe { HEAP.alloc(thread, layout) }) {
+        Ok(ptr) => served(ptr),
+        Err(why) => alloc_at_last(layout, why),
+    }
 }
 
 /// # Safety
@@ -395,9 +393,11 @@ unsafe fn zeroed_slow(size: usize, align: usize, tunables: &Tunables) -> *mut u8
     }
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    conf::read_once(tunables);
     // SAFETY: the block is the calling thread's.
-    obtain(size, || lifecycle::with(|thread| unsafe { HEAP.alloc_zeroed(thread, layout) }))
+    match lifecycle::with_conf(tunables, |thread| unsafe { HEAP.alloc_zeroed(thread, layout) }) {
+        Ok(ptr) => served(ptr),
+        Err(why) => alloc_zeroed_at_last(layout, why),
+    }
 }
 
 /// # Safety
@@ -452,5 +452,32 @@ unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: us
         return null_mut(); // crossbeam-epoch never does; a null is a refusal
     }
     // SAFETY: the block is the calling thread's; the rest by contract.
-    obtain(new_size, || lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
+    match lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }) {
+        Ok(ptr) => served(ptr),
+        // SAFETY: by contract; the block is as it was.
+        Err(why) => unsafe { realloc_at_last(ptr, layout, new_size, why) },
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_at_last(layout: Layout, why: AllocError) -> *mut u8 {
+    // SAFETY: the block is the calling thread's.
+    at_last(layout.size(), why, || lifecycle::with(|thread| unsafe { HEAP.alloc(thread, layout) }))
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_zeroed_at_last(layout: Layout, why: AllocError) -> *mut u8 {
+    // SAFETY: the block is the calling thread's.
+    at_last(layout.size(), why, || lifecycle::with(|thread| unsafe { HEAP.alloc_zeroed(thread, layout) }))
+}
+
+/// # Safety
+/// As for `GlobalAlloc::realloc`.
+#[cold]
+#[inline(never)]
+unsafe fn realloc_at_last(ptr: NonNull<u8>, layout: Layout, new_size: usize, why: AllocError) -> *mut u8 {
+    // SAFETY: the block is the calling thread's; the rest by contract.
+    at_last(new_size, why, || lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
 }

@@ -17,11 +17,12 @@
 //!   lost.
 
 use crate::tls::State;
-use crate::{fork, kswapd, tls, HEAP};
+use crate::{conf, fork, kswapd, tls, HEAP};
 use allocator_core::gate::Barred;
 use allocator_core::sheaf::Sheaves;
 use allocator_core::sys::die;
 use allocator_core::thread::Thread;
+use allocator_core::tunables::Tunables;
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of, null_mut};
 use core::sync::atomic::{
@@ -33,7 +34,20 @@ use core::sync::atomic::{
 /// library wrote when another thread made it.
 static KEY: AtomicU32 = AtomicU32::new(0);
 
+/// As [`with`], for an allocation: the first one of the process takes the choices of whoever declared the allocator.
+#[inline(always)]
+pub(crate) fn with_conf<R>(tunables: &Tunables, call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
+    match block() {
+        None => {
+            conf::read_once(tunables);
+            with(call)
+        }
+        thread => call(thread),
+    }
+}
+
 /// Calls into the heap with the calling thread's block, attached if need be, or without one.
+#[inline(always)]
 pub(crate) fn with<R>(call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
     match current() {
         None => as_guest(|| call(None)),
@@ -53,10 +67,11 @@ fn as_guest<R>(call: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The calling thread's block, attached if need be. `None`: serve it uncached.
+/// The calling thread's block, attached if need be. `None`: serve it uncached. Before the first allocation nobody gets a
+/// block, so that whoever has one need not ask whether there were choices.
 fn current() -> Option<&'static Thread> {
     match block() {
-        None if State::Fresh.is_current() => attach(|| HEAP.attach()),
+        None if State::Fresh.is_current() && conf::is_read() => attach(|| HEAP.attach()),
         block => block,
     }
 }

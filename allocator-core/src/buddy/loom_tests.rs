@@ -70,7 +70,7 @@ impl Storage {
     /// Takes `n` pages and writes to them.
     fn take(&self, n: u32) -> Option<PageIndex> {
         let run = self.buddy().take(PageCount::new(n), Order::ZERO)?;
-        self.touch(run.start, n, run.fresh == n);
+        self.touch(run.start, n, run.content == Content::Zeros);
         Some(run.start)
     }
 
@@ -107,7 +107,7 @@ impl Storage {
     fn look(&self, n: u32) -> i32 {
         match self.buddy().take_by_words(PageCount::new(n), Order::ZERO, |_, _, _| false) {
             Ok(run) => {
-                self.touch(run.start, n, run.fresh == n);
+                self.touch(run.start, n, run.content == Content::Zeros);
                 n as i32
             }
             Err(NotFound::InTransit) => 0,

@@ -3,8 +3,8 @@
 //! The tests beside it use it, and the fuzz target includes this file: it names nothing but the public API.
 
 use super::{
-    Buddy, Chunk, ChunkIndex, Misuse, NotFound, Order, PageCount, PageCounter, PageIndex, Purge, Region, Summary,
-    ACROSS_TRIES, CHUNKS_PER_REGION,
+    Buddy, Chunk, ChunkIndex, Content, Misuse, NotFound, Order, PageCount, PageCounter, PageIndex, Purge, Region,
+    Summary, ACROSS_TRIES, CHUNKS_PER_REGION,
 };
 use std::collections::HashSet;
 use std::{vec, vec::Vec};
@@ -145,7 +145,8 @@ impl<const P: u32> Checked<P> {
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");
-        assert_eq!(run.fresh as usize, pages.iter().filter(|p| **p == Page::Zero).count());
+        let zeros = pages.iter().filter(|p| **p == Page::Zero).count() as u32;
+        assert_eq!(run.content, Content::of(zeros, n));
         self.own(start, n as usize);
         Some(start)
     }
@@ -162,7 +163,8 @@ impl<const P: u32> Checked<P> {
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");
-        assert_eq!(run.fresh as usize, pages.iter().filter(|p| **p == Page::Zero).count());
+        let zeros = pages.iter().filter(|p| **p == Page::Zero).count() as u32;
+        assert_eq!(run.content, Content::of(zeros, n));
         self.own(start, n as usize);
     }
 
