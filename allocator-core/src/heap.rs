@@ -16,13 +16,13 @@ mod tick;
 use crate::buddy::Purge;
 use crate::cache::{Caches, Found, Usage};
 use crate::chunk::Content;
-use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
+use crate::config::{CHECKED, CHUNK_SIZE, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Barred, Gate, Inside};
 use crate::kmalloc::Route;
 use crate::live;
 use crate::mempool::Mempool;
-use crate::page::{ChunkMap, Kind, Owner, Tag};
+use crate::page::{Backing, ChunkMap, Kind, Owner, Tag};
 use crate::page_counter::Urgency;
 use crate::poison;
 use crate::reclaim::Reclaim;
@@ -91,6 +91,8 @@ pub struct Stats {
     pub free_pages: usize,
     /// Those of them that may be resident.
     pub free_dirty_pages: usize,
+    /// Those of the committed bytes for whose chunks huge pages were asked.
+    pub huge: usize,
     /// Threads of the program that have a thread block now.
     pub threads: usize,
     /// Elements that the reclamation scheme has for itself.
@@ -838,6 +840,7 @@ impl Heap {
             stats.committed += PageCount::new(arena.committed() * PAGES_PER_CHUNK).bytes();
             for c in 0..arena.committed() {
                 let map = arena.map(c);
+                stats.huge += if map.backing() == Backing::Huge { CHUNK_SIZE } else { 0 };
                 for page in 0..PAGES_PER_CHUNK as usize {
                     if let Kind::Run(pages) = map.tag(page).kind() {
                         stats.runs += 1;

@@ -4,7 +4,7 @@
 //! `/proc/slabinfo` (version 2.1) and `/proc/buddyinfo`, the fields those of `/proc/zoneinfo` and `/proc/vmstat`, as far as
 //! they mean something here; pages are pages of the heap, 32 KiB.
 
-use crate::config::{PAGE_SIZE, VMALLOC_THRESHOLD};
+use crate::config::{CHUNK_SIZE, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::heap::Heap;
 use crate::size_class::SizeClass;
 use crate::thread::Thread;
@@ -17,7 +17,8 @@ pub const ORDERS: usize = (VMALLOC_THRESHOLD / PAGE_SIZE).trailing_zeros() as us
 #[derive(Clone, Copy)]
 pub struct SlabInfo<'a>(pub &'a Heap, pub Option<&'a Thread>);
 
-/// The free blocks of a heap, as `/proc/buddyinfo` shows them. The second part as above.
+/// The free blocks of a heap, as `/proc/buddyinfo` shows them, and how many of its chunks are backed by huge pages. The second
+/// part as above.
 #[derive(Clone, Copy)]
 pub struct BuddyInfo<'a>(pub &'a Heap, pub Option<&'a Thread>);
 
@@ -68,7 +69,9 @@ impl fmt::Display for BuddyInfo<'_> {
         for count in blocks {
             write!(f, "{count:6} ")?;
         }
-        writeln!(f)
+        writeln!(f)?;
+        let stats = self.0.stats(self.1);
+        writeln!(f, "Node 0, huge pages {} of {} chunks", stats.huge / CHUNK_SIZE, stats.committed / CHUNK_SIZE)
     }
 }
 
@@ -97,6 +100,7 @@ impl fmt::Display for ZoneInfo<'_> {
 impl fmt::Display for VmStat<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (stats, done) = (self.0.stats(self.1), self.0.kswapd().done());
+        let huge = (stats.huge / CHUNK_SIZE) as u64;
         let pages = |bytes: u64| bytes / PAGE_SIZE as u64;
         for (name, count) in [
             ("nr_free_pages", stats.free_pages as u64),
@@ -105,8 +109,11 @@ impl fmt::Display for VmStat<'_> {
             ("nr_run_pages", pages(stats.run_bytes as u64)),
             ("nr_vmalloc_pages", pages(stats.area_bytes as u64)),
             ("nr_cached_objects", stats.cached_objects as u64),
+            ("nr_charged", pages(stats.charged as u64)),
+            ("nr_anon_transparent_hugepages", huge),
             ("pgsteal_kswapd", pages(done.by_ticks)),
             ("pgsteal_direct", pages(done.by_calls)),
+            ("limit_failures", self.0.counter().failures()),
             ("kswapd_ticks", done.ticks),
             ("kswapd_wakeups", done.wakeups),
         ] {

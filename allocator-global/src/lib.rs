@@ -223,7 +223,7 @@ impl Kmalloc {
         Report(|f| SlabInfo(&HEAP, lifecycle::block()).fmt(f))
     }
 
-    /// The free blocks in the text format of `/proc/buddyinfo`. Writing it allocates nothing.
+    /// The free blocks in the text format of `/proc/buddyinfo`, and a line of how many chunks are backed by huge pages. Writing it allocates nothing.
     pub fn buddyinfo() -> impl Display {
         Report(|f| BuddyInfo(&HEAP, lifecycle::block()).fmt(f))
     }

@@ -229,6 +229,10 @@ fn slabinfo_shows_what_is_allocated() {
 /// The counts of each line, lowest order first. The kernel writes `Node %d, zone %8s ` and `%6lu ` for each order.
 fn parse_buddyinfo(text: &str) -> Vec<Vec<usize>> {
     assert!(text.ends_with('\n'), "the last line is whole");
+    let (text, huge) = text.trim_end().rsplit_once('\n').expect("two lines at least");
+    let huge = huge.strip_prefix("Node 0, huge pages ").expect("how much is backed by huge pages");
+    let (backed, chunks) = huge.strip_suffix(" chunks").and_then(|of| of.split_once(" of ")).expect("numbers");
+    assert!(backed.parse::<usize>().expect("a number") <= chunks.parse().expect("a number"), "{huge}");
     let lines = text.lines().map(|line| {
         let counts = line.strip_prefix("Node 0, zone   Normal ").unwrap_or_else(|| panic!("Node and zone: {line:?}"));
         let numbers = counts.split_whitespace().map(|word| word.parse().expect("a number"));
@@ -286,6 +290,8 @@ fn zoneinfo_and_vmstat_have_the_fields_of_the_kernel() {
     let before = numbers(out.text());
     assert_eq!((before("nr_free_pages"), before("nr_run_pages")), (stats.free_pages, stats.run_bytes / PAGE));
     assert_eq!(before("nr_slab_pages"), stats.slab_pages);
+    assert_eq!(before("nr_charged"), stats.charged / PAGE);
+    assert_eq!(before("nr_anon_transparent_hugepages"), stats.huge / (64 * PAGE));
     run.check_and_free(1);
     let bytes = Kmalloc::reclaim();
     assert!(bytes >= 50 * PAGE);
