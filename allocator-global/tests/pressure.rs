@@ -3,7 +3,7 @@
 
 mod common;
 
-use allocator_global::{ConfigError, HugePages, Kmalloc, Limits, Pressure};
+use allocator_global::{ConfigError, HugePages, Key, Kmalloc, Limits, Pressure, KEYS};
 use common::{assert_child_exits, child_with, layout, on_threads, resident_bytes, Block, AREA, KIB, MIB, PAGE};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -34,6 +34,7 @@ fn main() -> std::process::ExitCode {
             ),
             ("a_guard_page_ends_a_run_over_the_end", a_guard_page_ends_a_run_over_the_end),
             ("mappings_have_names", mappings_have_names),
+            ("the_keys_are_those_of_the_readme", the_keys_are_those_of_the_readme),
         ],
         &[
             ("greedy", greedy),
@@ -312,7 +313,7 @@ fn what_makes_no_sense_is_told_once_and_left_out() {
     assert!(told.starts_with("kmalloc: limit: not in the order"), "{told}");
     let (limits, help) = with_conf("help");
     assert_eq!(limits, "256 224 4096");
-    for key in &allocator_global::KEYS {
+    for key in &KEYS {
         assert!(help.contains(&format!("  {}: {} ({})\n", key.name, key.values, key.default)), "{help}");
     }
 }
@@ -396,4 +397,13 @@ fn mappings_have_names() {
     } else {
         println!("this kernel knows no names of mappings");
     }
+}
+
+fn the_keys_are_those_of_the_readme() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("README.md");
+    let mut table = String::from("| key | values | by default | what it does |\n|---|---|---|---|\n");
+    for Key { name, values, default, what, .. } in &KEYS {
+        table += &format!("| `{name}` | {values} | {default} | {what} |\n");
+    }
+    assert!(readme.contains(&table), "README.md should have this table:\n{table}");
 }
