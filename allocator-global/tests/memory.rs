@@ -15,8 +15,9 @@ suite! {
         a_ring_of_two_costs_what_is_on_its_way,
         two_sizes_in_turn_do_not_fragment,
         a_sawtooth_does_not_creep,
+        a_vector_that_grows_to_a_gibibyte_needs_no_more,
     ],
-    children: [reclaimer, ring, stream, two_sizes, sawtooth]
+    children: [reclaimer, ring, stream, two_sizes, sawtooth, vector]
 }
 
 /// The most that was resident of this process so far.
@@ -187,4 +188,27 @@ fn sawtooth(_: &str) {
 
 fn a_sawtooth_does_not_creep() {
     assert_child_exits("sawtooth", "", 0);
+}
+
+/// A child: a vector that grows by doubling; every byte is written.
+fn vector(_: &str) {
+    const END: usize = 1 << 30;
+    let before = peak_bytes();
+    let mut bytes: Vec<u8> = Vec::with_capacity(64);
+    while bytes.len() < END {
+        bytes.reserve_exact(bytes.len().max(64));
+        bytes.resize(bytes.capacity().min(END), 7);
+    }
+    let peak = peak_bytes() - before;
+    assert!(peak <= END + END / 20, "{} MiB at the peak", peak / MIB);
+    let full = resident_bytes();
+    bytes.truncate(END / 4);
+    bytes.shrink_to_fit();
+    let given = full.saturating_sub(resident_bytes());
+    assert!(given >= END / 4 * 3 - MIB, "{} MiB went back of {}", given / MIB, END / 4 * 3 / MIB);
+    assert!(bytes.iter().all(|byte| *byte == 7));
+}
+
+fn a_vector_that_grows_to_a_gibibyte_needs_no_more() {
+    assert_child_exits("vector", "", 0);
 }

@@ -1022,3 +1022,30 @@ fn validate_compares_the_live_objects_with_those_that_are_out() {
     // SAFETY: the block is this thread's, and not used any more.
     unsafe { heap.detach(thread) };
 }
+
+/// Class of bug: a vector that is copied each time it doubles (half of all bytes ever written).
+#[test]
+fn a_block_that_doubles_up_to_a_gibibyte_is_copied_little() {
+    let Setup { os, heap } = setup(false);
+    let (mut ptr, mut size, mut copied) = (NonNull::<u8>::dangling(), 0, 0);
+    for to in (3..=30).map(|shift| 1usize << shift) {
+        let moves = || os.calls_of(Call::Relocate) + os.calls_of(Call::Resize);
+        let (before, calls) = (ptr, moves());
+        ptr = if size == 0 {
+            // SAFETY: no block is used.
+            unsafe { heap.alloc(None, layout(to, 8)) }.unwrap()
+        } else {
+            // SAFETY: live, of this size.
+            unsafe { heap.realloc(None, ptr, layout(size, 8), to) }.unwrap()
+        };
+        if size > 0 && ptr != before && moves() == calls {
+            copied += size;
+        }
+        size = to;
+    }
+    assert!(copied <= 3 * VMALLOC_THRESHOLD, "{copied} bytes were copied");
+    assert!(heap.counter().usage() <= (1 << 30) + (1 << 30) / 20, "{} bytes count", heap.counter().usage());
+    // SAFETY: live, of this size.
+    unsafe { heap.free(None, ptr, layout(size, 8)) };
+    heap.validate(None).unwrap();
+}
