@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
+programs=$target/compare/programs
 results=benches/results
 arguments=(--results "$results")
 if [ "${1:-}" = --quick ]; then
@@ -19,47 +20,17 @@ if [ "${1:-}" = --quick ]; then
 fi
 
 ci/tools.sh c++ cmake valgrind iai-callgrind-runner
-unset RUSTFLAGS
-programs=$target/compare/programs
-mkdir -p "$programs"
-
-# name, then the crate whose version is told; the system's is the C library.
-allocators=(
-    kmalloc:allocator-global
-    system:
-    mimalloc-v3:mimalloc
-    mimalloc-v2:mimalloc
-    jemalloc:tikv-jemallocator
-    snmalloc:snmalloc-rs
-    rpmalloc:rpmalloc
-    tcmalloc:tcmalloc-better
-    rusty:rusty_alloc-api
-)
-specifications=()
-for allocator in "${allocators[@]}"; do
-    name=${allocator%%:*} crate=${allocator#*:} features=()
-    if [ "$name" != system ]; then features=(--features "allocators/$name"); fi
-    echo "-- $name"
-    cargo build --quiet --profile compare -p rivals "${features[@]}"
-    cp "$target/compare/rivals" "$programs/$name"
-    version=$(getconf GNU_LIBC_VERSION 2>/dev/null || echo unknown)
-    if [ -n "$crate" ]; then
-        version="$crate $(awk -v crate="name = \"$crate\"" '$0 == crate { getline; gsub(/"/, ""); print $3 }' Cargo.lock)"
-    fi
-    if [ "$name" = kmalloc ]; then version+=", revision $(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"; fi
-    if [ "$name" = rpmalloc ]; then version+=" (rpmalloc 1.4)"; fi
-    specifications+=("$name=$version=$programs/$name")
-done
-
-machine="$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors, Linux $(uname -r), \
-$(rustc --version | cut -d ' ' -f 1-2), huge pages: $(sed 's/.*\[\(.*\)\].*/\1/' /sys/kernel/mm/transparent_hugepage/enabled)"
+built=$(ci/rivals.sh)
+mapfile -t specifications <<<"$built"
+machine=${specifications[-1]}
+unset 'specifications[-1]' RUSTFLAGS
 cargo run --quiet --profile compare -p compare -- "${specifications[@]}" --machine "$machine" "${arguments[@]}" "$@"
 
 if [ -z "$results" ]; then exit; fi
 echo "-- instructions per operation"
 counts=()
-for allocator in "${allocators[@]}"; do
-    name=${allocator%%:*} features=()
+for specification in "${specifications[@]}"; do
+    name=${specification%%=*} features=()
     if [ "$name" != system ]; then features=(--features "$name"); fi
     if cargo bench --quiet --profile compare -p allocators "${features[@]}" --bench instructions -- \
         --output-format=json >"$programs/$name.json" 2>"$programs/$name.log"; then

@@ -6,6 +6,7 @@
 mod latency;
 mod measure;
 mod plots;
+mod returns;
 mod summary;
 mod tables;
 
@@ -15,7 +16,7 @@ use measure::Program;
 use std::fs;
 use std::path::PathBuf;
 
-/// Compares allocators by the rows of the workloads.
+/// Compares allocators by the rows of the workloads, or by what stays resident.
 #[derive(Parser)]
 struct Arguments {
     /// Programs to compare, as NAME=VERSION=PATH; the first one is held against the others
@@ -39,11 +40,18 @@ struct Arguments {
     /// Where to write the results; nothing is written without it
     #[arg(long)]
     results: Option<PathBuf>,
+    /// Not the rows, but what is resident after bursts, and while load comes and goes
+    #[arg(long)]
+    returns: bool,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let programs = &arguments.programs;
+    if arguments.returns {
+        let Arguments { rounds, part, only, machine, results, .. } = &arguments;
+        return returns::run(programs, *rounds, *part, only, machine, results.as_deref());
+    }
     let rows = measure::rows(&programs[0], &arguments.only)?;
     let samples = measure::rounds(programs, &rows, arguments.rounds, arguments.part)?;
     let figures = summary::figures(programs, &rows, &samples.by_row);

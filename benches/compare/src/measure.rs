@@ -48,15 +48,18 @@ pub(crate) struct Row {
 
 /// The rows that the programs have, and whose name contains one of `only`, if there are any.
 pub(crate) fn rows(program: &Program, only: &[String]) -> Result<Vec<Row>> {
-    let text = program.run(&["rows"])?;
-    let rows: Vec<_> = text
-        .lines()
+    let rows = listed(&program.run(&["rows"])?, only);
+    ensure!(!rows.is_empty(), "no such rows");
+    Ok(rows)
+}
+
+/// Names and descriptions, a line each, whose name contains one of `only`, if there are any.
+pub(crate) fn listed(text: &str, only: &[String]) -> Vec<Row> {
+    text.lines()
         .filter_map(|line| line.split_once(' '))
         .map(|(name, what)| Row { name: name.to_owned(), what: what.to_owned() })
         .filter(|row| only.is_empty() || only.iter().any(|part| row.name.contains(part)))
-        .collect();
-    ensure!(!rows.is_empty(), "no such rows");
-    Ok(rows)
+        .collect()
 }
 
 /// What one run of one row measured.

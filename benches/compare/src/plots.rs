@@ -2,6 +2,7 @@
 
 use crate::latency::{Latencies, QUANTILES};
 use crate::measure::Program;
+use crate::returns::Day;
 use crate::summary::{Figures, Quantity};
 use anyhow::{anyhow, Result};
 use plotters::prelude::*;
@@ -109,6 +110,49 @@ pub(crate) fn latency(path: &Path, programs: &[Program], latencies: &[Latencies]
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()
+        .map_err(|e| failed(&e))?;
+    area.present().map_err(|e| failed(&e))
+}
+
+/// A curve for each allocator: MiB that are resident over the time of a day; and what is alive, as an area.
+pub(crate) fn day(path: &Path, title: &str, programs: &[Program], days: &[Day]) -> Result<()> {
+    let failed = |error: &dyn std::fmt::Display| anyhow!("{title}: {error}");
+    let area = SVGBackend::new(path, (1000, 500)).into_drawing_area();
+    area.fill(&WHITE).map_err(|e| failed(&e))?;
+    let moments = || days.iter().flatten();
+    let (end, most) = moments().fold((1.0, 1.0), |(t, r), m| (f64::max(t, m.time), f64::max(r, m.resident)));
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 14))
+        .margin(8)
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d(0.0..end, 0.0..most * 1.05)
+        .map_err(|e| failed(&e))?;
+    chart.configure_mesh().x_desc("seconds").y_desc("MiB resident").draw().map_err(|e| failed(&e))?;
+    if let Some(day) = days.first() {
+        let grey = RGBColor(200, 200, 200);
+        let alive = AreaSeries::new(day.iter().map(|moment| (moment.time, moment.alive)), 0.0, grey);
+        chart
+            .draw_series(alive)
+            .map_err(|e| failed(&e))?
+            .label("alive")
+            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 16, y + 5)], grey.filled()));
+    }
+    for (i, (program, day)) in programs.iter().zip(days).enumerate() {
+        let colour = colour(i, programs.len());
+        let points = day.iter().map(|moment| (moment.time, moment.resident));
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(if i == 0 { 3 } else { 1 })))
+            .map_err(|e| failed(&e))?
+            .label(&program.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE)
         .border_style(BLACK)
         .draw()

@@ -7,7 +7,8 @@
 //! | `latency [PART]`               | peak of resident memory in KiB, then value and count of each step, in pairs  |
 //! | `count NAME [PART [THREADS]]`  | operations, then what Kmalloc did in all: see `counts` (only with that feature) |
 //! | `returns NAME [PART]`          | KiB that are alive, the peak, and resident at once, after 1, 2, and 5 s      |
-//! | `rows`                         | name and description of each row, a line each                                |
+//! | `day NAME [PART]`              | a line each quarter of a second: milliseconds, KiB that are alive, KiB resident |
+//! | `rows`, `scenarios`, `days`    | name and description of each, a line each                                    |
 
 #[cfg(feature = "counts")]
 mod counts;
@@ -15,6 +16,7 @@ mod counts;
 use allocators::{Allocator, ALLOCATOR};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use workloads::days::{self, Sample, DAYS};
 use workloads::returns::SCENARIOS;
 use workloads::Scale;
 
@@ -66,7 +68,15 @@ fn run(arguments: &[&str]) -> Option<()> {
             println!("{} {peak} {}", left.bytes >> 10, resident.map(|kib| kib.to_string()).join(" "));
             std::process::exit(0); // with the threads that are parked
         }
+        ["day", name, more @ ..] => {
+            let day = DAYS.iter().find(|day| day.name == *name)?;
+            days::live(*day, scale(more)?, |Sample { millis, alive }| {
+                println!("{millis} {} {}", alive >> 10, benches::rss::now_kib());
+            });
+        }
         ["rows"] => workloads::rows().for_each(|row| println!("{} {}", row.name, row.what)),
+        ["scenarios"] => SCENARIOS.iter().for_each(|scenario| println!("{} {}", scenario.name, scenario.what)),
+        ["days"] => DAYS.iter().for_each(|day| println!("{} {}", day.name, day.what)),
         _ => return None,
     }
     Some(())
@@ -76,7 +86,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if run(&arguments).is_none() {
-        eprintln!("usage: rivals row|count NAME [PART [THREADS]] | latency [PART] | returns NAME [PART] | rows");
+        eprintln!("usage: rivals row|count NAME [PART [THREADS]] | latency [PART] | returns|day NAME [PART] | rows|scenarios|days");
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS

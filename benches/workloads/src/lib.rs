@@ -1,11 +1,12 @@
 //! What allocators are compared by: shapes of load from the literature (`shapes`), and real crates at real work (`real`).
 //!
-//! Beside them, what should come back after a burst (`returns`).
+//! Beside them, what should come back after a burst (`returns`), and load that comes and goes (`days`).
 //!
 //! A row prepares, does its work, and says how long the work took. A process runs one row, under the allocator that the
 //! program around it has chosen, so that its peak of resident memory is that row's. Rows are frozen: their names, sizes
 //! and seeds change only with the reason in `docs/speed.md`, and none is taken away.
 
+pub mod days;
 mod latency;
 mod real;
 pub mod returns;

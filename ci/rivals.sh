@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds one program for each allocator, as their users do: ci/rivals.sh [ALLOCATOR...]; all of them without an argument.
+# For `compare`: prints NAME=VERSION=PATH for each, a line each, and what they run on as the last line.
+#
+# The allocators that are no crates of Rust need a C++ compiler and cmake; installs them where it can.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+target=${CARGO_TARGET_DIR:-target}
+ci/tools.sh c++ cmake >&2
+unset RUSTFLAGS
+programs=$target/compare/programs
+mkdir -p "$programs"
+
+# name, then the crate whose version is told; the system's is the C library.
+allocators=(
+    kmalloc:allocator-global
+    system:
+    mimalloc-v3:mimalloc
+    mimalloc-v2:mimalloc
+    jemalloc:tikv-jemallocator
+    snmalloc:snmalloc-rs
+    rpmalloc:rpmalloc
+    tcmalloc:tcmalloc-better
+    rusty:rusty_alloc-api
+)
+for allocator in "${allocators[@]}"; do
+    name=${allocator%%:*} crate=${allocator#*:} features=()
+    if [ "$name" != system ]; then features=(--features "allocators/$name"); fi
+    if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
+    echo "-- $name" >&2
+    cargo build --quiet --profile compare -p rivals "${features[@]}"
+    cp "$target/compare/rivals" "$programs/$name"
+    version=$(getconf GNU_LIBC_VERSION 2>/dev/null || echo unknown)
+    if [ -n "$crate" ]; then
+        version="$crate $(awk -v crate="name = \"$crate\"" '$0 == crate { getline; gsub(/"/, ""); print $3 }' Cargo.lock)"
+    fi
+    if [ "$name" = kmalloc ]; then version+=", revision $(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"; fi
+    if [ "$name" = rpmalloc ]; then version+=" (rpmalloc 1.4)"; fi
+    echo "$name=$version=$programs/$name"
+done
+
+echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors, Linux $(uname -r), \
+$(rustc --version | cut -d ' ' -f 1-2), huge pages: $(sed 's/.*\[\(.*\)\].*/\1/' /sys/kernel/mm/transparent_hugepage/enabled)"
