@@ -265,7 +265,8 @@ impl Arena {
             // Near a limit, nothing is resident that nobody asked for.
             if wanted < pages && self.ground.counter.is_tight() {
                 chunks().for_each(|map| self.break_up(map));
-                return false;
+                // What could not be broken up is resident as a whole all the same.
+                return chunks().any(|map| map.backing() == Backing::Huge);
             }
             // The advice outlives the purge of a whole chunk.
             if chunks().all(|map| map.backing() == Backing::Huge) {

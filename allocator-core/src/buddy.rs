@@ -301,10 +301,13 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         let all = PageCount::new(PAGES);
         // What will be resident as a whole must not be passed over by a purge.
         let warm = state.dirty_pages().is_empty() && warm(Self::first_page(chunk), all, PageCount::new(n));
-        let soiled = if warm { state.soil(Chunk::<PAGES>::ALL) } else { PageSet::EMPTY };
+        // Counted before anybody else can have them, and purge them.
+        if warm {
+            self.counter.charge_pages(state.soil(Chunk::<PAGES>::ALL).len());
+        }
         let (fresh, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n)));
-        if soiled.len() + fresh.len() > 0 {
-            self.counter.charge_pages(soiled.len() + fresh.len());
+        if !fresh.is_empty() {
+            self.counter.charge_pages(fresh.len());
         }
         self.publish(chunk, change);
         if warm {

@@ -3,7 +3,7 @@
 //! # Algorithm
 //! `/proc/self/cgroup` says which group that is; the limit that counts is the smallest on the way from there to the root, in
 //! `memory.max` and `memory.high` (version 2) or `memory.limit_in_bytes` (version 1). A group is short when what it uses,
-//! without page cache that nobody has used for a while, is above seven eighths of that limit; or when the system says that
+//! without page cache, which the system can take back, is above seven eighths of that limit; or when the system says that
 //! some of its threads wait for memory a tenth of the time (pressure stall information, `memory.pressure` of the group, or of
 //! the whole system). The limit is looked up once in a while, the rest at each look: two or three small files.
 //!
@@ -35,21 +35,22 @@ struct Files {
     root: &'static [u8],
     limits: [&'static [u8]; 2],
     usage: &'static [u8],
-    inactive: &'static [u8],
+    /// Fields of `memory.stat`: page cache, which the system can take back.
+    cache: [&'static [u8]; 2],
 }
 
 const VERSION_1: Files = Files {
     root: b"/sys/fs/cgroup/memory",
     limits: [b"memory.limit_in_bytes", b"memory.soft_limit_in_bytes"],
     usage: b"memory.usage_in_bytes",
-    inactive: b"total_inactive_file ",
+    cache: [b"total_inactive_file ", b"total_active_file "],
 };
 
 const VERSION_2: Files = Files {
     root: b"/sys/fs/cgroup",
     limits: [b"memory.max", b"memory.high"],
     usage: b"memory.current",
-    inactive: b"inactive_file ",
+    cache: [b"inactive_file ", b"active_file "],
 };
 
 /// What was found out last.
@@ -57,7 +58,7 @@ const VERSION_2: Files = Files {
 pub struct Shortage {
     /// The limit of the group in bytes, if it has one.
     pub limit: Option<u64>,
-    /// What it uses, without page cache that was not used for a while.
+    /// What it uses, without page cache.
     pub used: u64,
     /// Threads of it wait for memory.
     pub stalled: bool,
@@ -165,13 +166,14 @@ impl Group {
         let path = self.path;
         let mut shortage = Shortage { stalled: Self::stalled(os, path, &mut text), ..Shortage::default() };
         if let Some(files) = files {
-            let inactive = path.file(b"memory.stat").and_then(|stat| {
+            let cache = path.file(b"memory.stat").map_or(0, |stat| {
                 let text = stat.read(os, &mut text);
-                number(field(text, files.inactive)?)
+                let pages = files.cache.iter().filter_map(|name| number(field(text, name)?));
+                pages.fold(0, u64::saturating_add)
             });
             if let Some(used) = path.file(files.usage).and_then(|usage| usage.number(os, &mut text)) {
                 shortage.limit = Some(self.limit);
-                shortage.used = used.saturating_sub(inactive.unwrap_or(0));
+                shortage.used = used.saturating_sub(cache);
             }
         }
         shortage
@@ -190,7 +192,7 @@ impl Group {
         let mut some = |path: Option<Path>| -> Option<u64> {
             let line = field(path?.read(os, text), b"some avg10=")?;
             let rest = line.get(line.iter().position(|byte| *byte == b'.')? + 1..)?;
-            Some(number(line)? * 100 + number(rest.get(..2)?)?)
+            Some(number(line)?.saturating_mul(100).saturating_add(number(rest.get(..2)?)?))
         };
         some(group.file(b"memory.pressure"))
             .or_else(|| some(Path::EMPTY.with(b"/proc/pressure/memory")))
@@ -347,8 +349,8 @@ mod tests {
             (&*[V2, "/pod/memory.stat"].concat(), "anon 1\ninactive_file 40\nactive_file 7\n"),
         ];
         let shortage = Tree::new(&leaf).look();
-        assert_eq!(shortage, Shortage { limit: Some(800), used: 710, stalled: false });
-        assert!(shortage.is_short() && shortage.room() == 90);
+        assert_eq!(shortage, Shortage { limit: Some(800), used: 703, stalled: false });
+        assert!(shortage.is_short() && shortage.room() == 97);
     }
 
     #[test]

@@ -314,24 +314,27 @@ impl Heap {
         let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
         unsafe { self.shrink(thread) };
-        self.make_room(thread, layout.size());
+        let urgency = if let Route::Object(_) = route { Urgency::Reserve } else { self.caller(thread).urgency };
+        self.make_room(thread, layout.size(), urgency);
         // SAFETY: by contract.
         let second = unsafe { self.alloc_once(thread, layout, route, dense) };
         if second.is_ok() || matches!(route, Route::Object(_)) {
             return second;
         }
+        self.make_room(thread, usize::MAX, urgency);
         self.retire(thread);
         // SAFETY: by contract.
         unsafe { self.alloc_once(thread, layout, route, dense) }
     }
 
-    /// If there is a limit, frees the memory behind free pages, so that as many bytes fit below it, and asks other threads
-    /// for what is in their sheaves.
-    fn make_room(&self, thread: Option<&Thread>, bytes: usize) {
+    /// If there is a limit, frees the memory behind free pages, so that as many bytes fit below it and a chunk more, and asks
+    /// other threads for what is in their sheaves.
+    fn make_room(&self, thread: Option<&Thread>, bytes: usize, urgency: Urgency) {
         let zone = &self.parts.zone;
         if zone.counter.limits().max != 0 {
-            let pages = u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
-            zone.purge(self.caller(thread), Purge { most: pages.saturating_add(PAGES_PER_CHUNK), ..Purge::ALL });
+            let excess = zone.counter.excess(bytes, urgency) / PAGE_SIZE;
+            let most = u32::try_from(excess).unwrap_or(u32::MAX).saturating_add(PAGES_PER_CHUNK);
+            zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
             self.parts.registry.ask_back();
         }
     }
@@ -515,12 +518,17 @@ impl Heap {
         }
     }
 
+    /// Looks whether areas have made it more than a soft limit says.
+    fn watch(&self) {
+        if self.counter().is_marked() {
+            self.parts.zone.watch(self.os());
+        }
+    }
+
     fn alloc_area(&self, thread: Option<&Thread>, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
         let caller = self.caller(thread);
         let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
-        if self.parts.zone.counter.is_high() {
-            self.kswapd().alarm(self.os());
-        }
+        self.watch();
         area
     }
 
@@ -623,8 +631,13 @@ impl Heap {
             Ok(None) => {}
             Err(misuse) => self.not_so(ptr, misuse, layout),
         }
+        // Who shrinks gives memory back; the standard library takes a refusal of that for the end.
+        let shrinks = thread.filter(|thread| new_size < layout.size() && !thread.is_relieving());
+        shrinks.inspect(|thread| thread.set_relieving(true));
         // SAFETY: by contract.
-        let to = unsafe { self.alloc(thread, new) }?;
+        let to = unsafe { self.alloc(thread, new) };
+        shrinks.inspect(|thread| thread.set_relieving(false));
+        let to = to?;
         let copy = || {
             // SAFETY: both are at least this long, and the new one is not the old one.
             unsafe { to.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new_size)) };
@@ -728,10 +741,21 @@ impl Heap {
                 Route::Run(pages, _) if pages.get() <= PAGES_PER_CHUNK => {
                     self.parts.vmalloc.check(record, ptr, layout).map(|()| None)
                 }
-                // SAFETY: by contract.
-                _ => unsafe {
-                    self.parts.vmalloc.resize(self.site(self.caller(thread).urgency), record, ptr, layout, new)
-                },
+                _ => {
+                    let site = self.site(self.caller(thread).urgency);
+                    // SAFETY: by contract.
+                    let mut resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
+                    let more = new.size().saturating_sub(layout.size());
+                    if resized == Ok(None) && self.counter().excess(more, site.urgency) > 0 {
+                        // To copy it would need more.
+                        let _still = self.kswapd().hold_still(self.os());
+                        self.make_room(thread, more, site.urgency);
+                        // SAFETY: by contract; it is as it was.
+                        resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
+                    }
+                    self.watch();
+                    resized
+                }
             },
             Owner::Nobody => Err(Misuse::Foreign),
         }
@@ -891,12 +915,13 @@ impl Heap {
             }
         }
         let areas = self.parts.vmalloc.asked_bytes(self.os());
+        let all_is_walked = self.parts.zone.has_collected_all(caller);
         let mut dirty = 0;
         self.parts.zone.each_arena(caller, &mut |arena| {
             dirty += arena.buddy().dirty_pages() as usize;
             true
         });
-        if self.parts.zone.counter.usage() != dirty * PAGE_SIZE + areas {
+        if all_is_walked && self.parts.zone.counter.usage() != dirty * PAGE_SIZE + areas {
             return Err("heap: what may be resident is not what is counted (Pc1)");
         }
         let pages = stats.free_pages + stats.slab_pages + stats.run_bytes / PAGE_SIZE;

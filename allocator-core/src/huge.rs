@@ -2,8 +2,7 @@
 //!
 //! A huge page spares the processor misses of its address cache, and the system 512 faults; and makes 2 MiB resident where
 //! perhaps little of it is used. `auto` asks for them where that little is little beside all the rest: above the first few
-//! chunks of the first arena, for runs longer than a chunk, for areas that will be used as a whole, and for chunks that
-//! have been nearly full for a while.
+//! chunks of the first arena, for runs longer than a chunk, and for areas that will be used as a whole.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 

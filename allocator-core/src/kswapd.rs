@@ -240,12 +240,19 @@ impl Kswapd {
     /// Memory is short: a thread that sleeps wakes up, and the program is to be told, once until the next tick.
     #[cold]
     pub fn alarm(&self, os: &dyn Os) {
-        if self.alarm.compare_exchange(SILENT, RAISED, Relaxed, Relaxed).is_ok() {
-            let state = self.state.load(Relaxed);
-            if state & STATE == ASLEEP && self.go(state, state & !STATE | AWAKE) {
-                self.wakeups.fetch_add(1, Relaxed);
-                os.wake_all(&self.state);
-            }
+        // Only one who finds none raises one.
+        let _ = self.alarm.compare_exchange(SILENT, RAISED, Relaxed, Relaxed);
+        let state = self.state.load(Relaxed);
+        if state & STATE == ASLEEP && self.go(state, state & !STATE | AWAKE) {
+            self.wakeups.fetch_add(1, Relaxed);
+            os.wake_all(&self.state);
+        }
+    }
+
+    /// Memory is not short any more, as far as a limit goes.
+    pub fn calm(&self) {
+        if self.alarm.load(Relaxed) != SILENT && !self.is_group_short() {
+            self.silence();
         }
     }
 
@@ -277,6 +284,10 @@ impl Kswapd {
     /// Whether the control group is looked at.
     pub fn set_cgroup(&self, looks: bool) {
         self.blind.store((!looks).into(), Relaxed);
+        if !looks {
+            self.short.store(0, Relaxed);
+            self.room.store(0, Relaxed);
+        }
     }
 
     /// True if the control group was short of memory at the last tick.
@@ -305,7 +316,8 @@ impl Kswapd {
         if counter.is_high() || self.is_group_short() {
             room = 0;
         }
-        (low, high) = (low.min(room), high.min(room));
+        high = high.min(room);
+        low = low.min(high); // one of the two may have been set just now
         Watermarks { min: limits.min, low, high }
     }
 

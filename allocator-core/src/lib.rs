@@ -54,7 +54,7 @@
 //!
 //! # Lock order
 //! kswapd < shard < zone < vmalloc < registry < kept ([`sync::Rank`]). No lock is held while another layer is asked for pages,
-//! nor while the reclamation scheme is called.
+//! nor (but for kswapd's) while the reclamation scheme is called.
 //!
 //! # Glossary
 //! *Page*: 32 KiB, our frame, whatever the system's page is. *Chunk*: 64 pages, 2 MiB. *Region*: 64 chunks. *Run*:

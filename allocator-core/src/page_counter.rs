@@ -14,7 +14,7 @@
 //!
 //! # Invariants
 //! - Pc1: at rest, what is counted is the pages that are not known to be zero, and the areas.
-//! - Pc2: `min` ≤ `high` ≤ `max` where they are set.
+//! - Pc2: where there is a `max`, there is a `high`, no higher, and `min` is no more than half of it.
 //!
 //! # Memory ordering
 //! All of it is Relaxed: the figures order nothing, and whoever exceeds a mark finds out by its own addition.
@@ -59,12 +59,14 @@ impl Limits {
     /// These limits, if they are in order and `used` bytes are within them.
     pub const fn checked(self, used: usize) -> Result<Self, ConfigError> {
         let Self { max, high, min } = self;
-        if max != 0 && (high > max || high == 0 || min > max / 2) {
+        // Without a soft limit, the limit itself is it.
+        let high = if high == 0 { max } else { high };
+        if max != 0 && (high > max || min > max / 2) {
             Err(ConfigError::OutOfOrder)
         } else if max != 0 && used > max - min {
             Err(ConfigError::BelowUse)
         } else {
-            Ok(self)
+            Ok(Self { high, ..self })
         }
     }
 }
@@ -117,6 +119,10 @@ impl PageCounter {
 
     /// As many bytes more, if the limit allows them.
     pub fn try_charge(&self, bytes: usize, urgency: Urgency) -> bool {
+        // What cannot fit is not seen by others even for a moment.
+        if bytes > self.room(urgency) {
+            return false;
+        }
         self.charge(bytes);
         let fits = !self.is_exceeded(urgency);
         if !fits {
@@ -131,11 +137,28 @@ impl PageCounter {
         self.high.load(Relaxed) != 0
     }
 
+    /// Bytes that somebody of this urgency may have in all.
+    fn bound(&self, urgency: Urgency) -> usize {
+        match (self.limits(), urgency) {
+            (Limits { max: 0, .. }, _) => isize::MAX as usize,
+            (Limits { max, .. }, Urgency::Reserve) => max,
+            (Limits { max, min, .. }, Urgency::Usual) => max.saturating_sub(min),
+        }
+    }
+
+    /// Bytes that somebody of this urgency may have beside what there is.
+    fn room(&self, urgency: Urgency) -> usize {
+        self.bound(urgency).saturating_sub(self.usage())
+    }
+
+    /// Bytes that must go before somebody of this urgency may have so many.
+    pub fn excess(&self, bytes: usize, urgency: Urgency) -> usize {
+        bytes.saturating_sub(self.room(urgency)).max(self.usage().saturating_sub(self.bound(urgency)))
+    }
+
     /// True if there is more than somebody of this urgency may have.
     pub fn is_exceeded(&self, urgency: Urgency) -> bool {
-        let max = self.max.load(Relaxed);
-        let reserve = if urgency == Urgency::Reserve { 0 } else { self.min.load(Relaxed) };
-        max != 0 && self.usage.load(Relaxed) > max.saturating_sub(reserve)
+        self.usage() > self.bound(urgency)
     }
 
     /// True if there is so much that memory is asked back.
@@ -177,6 +200,6 @@ impl PageCounter {
     /// True if there is so much that nothing should be resident which nobody has asked for.
     pub fn is_tight(&self) -> bool {
         let Limits { max, min, .. } = self.limits();
-        self.is_high() || max != 0 && self.usage() + 2 * CHUNK_SIZE > max - min
+        self.is_high() || max != 0 && self.usage().saturating_add(2 * CHUNK_SIZE) > max.saturating_sub(min)
     }
 }

@@ -319,6 +319,7 @@ impl Thread {
     fn reset(&self) {
         SizeClass::all().for_each(|class| self.sheaves.of(class).detach());
         self.arrays_used.store(0, Relaxed);
+        self.relieving.store(0, Relaxed); // a fork may have left it so
         self.stack.iter().for_each(|word| word.store(0, Relaxed));
     }
 }

@@ -188,8 +188,12 @@ impl Tunables {
         help
     }
 
-    /// These choices, and where there are none, those of `other`.
-    pub const fn or(self, other: Self) -> Self {
+    /// These choices, and where there are none, those of `other`. Marks that `other` chose for another limit than this one are
+    /// none.
+    pub const fn or(self, mut other: Self) -> Self {
+        if self.limit.is_some() {
+            (other.soft_limit, other.reserve) = (None, None);
+        }
         // No `Option::or` in a constant.
         macro_rules! either {
             ($($field:ident),*) => { Self { $($field: if self.$field.is_some() { self.$field } else { other.$field }),* } };
@@ -204,9 +208,7 @@ impl Tunables {
             return None;
         }
         let usual = Limits::of(limit.unwrap_or(0));
-        // Without a mark of its own, the limit itself is it.
-        let high = soft_limit.map_or(usual.high, |high| if high == 0 { usual.max } else { high });
-        Some(Limits { high, min: reserve.unwrap_or(usual.min), ..usual })
+        Some(Limits { high: soft_limit.unwrap_or(usual.high), min: reserve.unwrap_or(usual.min), ..usual })
     }
 }
 
@@ -334,6 +336,8 @@ mod tests {
         let program = Tunables { limit: Some(1), low: Some(2), ..Tunables::new() };
         let (starter, ..) = read("limit:none");
         assert_eq!(starter.or(program), Tunables { limit: Some(0), low: Some(2), ..Tunables::new() });
+        let marked = Tunables { soft_limit: Some(5), reserve: Some(6), ..program };
+        assert_eq!(starter.or(marked), starter.or(program), "marks for another limit");
         assert_eq!(Tunables::new().limits(), None);
         assert_eq!(starter.limits(), Some(Limits::default()));
     }

@@ -141,35 +141,49 @@ impl Zone {
         }
     }
 
-    /// The run, unless it is new memory and beyond the caller's limit.
+    /// The run, unless it is beyond the caller's limit. What is resident already may go round up to the limit itself.
     #[inline]
     fn within_limit(&self, caller: Caller<'_>, run: PageRun, n: PageCount) -> Result<PageRun, AllocError> {
-        if run.content != Content::Anything && self.is_too_much(caller) {
-            return self.refuse(caller, run, n);
+        if self.counter.is_marked() {
+            let urgency = if run.content == Content::Anything { Urgency::Reserve } else { caller.urgency };
+            if self.is_too_much(caller.os, urgency) {
+                self.give_back_untouched(caller.os, run.ptr, n, run.content);
+                return Err(AllocError::OutOfMemory);
+            }
         }
         Ok(run)
     }
 
-    /// Whether the caller is beyond its limit, now that it has more.
-    #[inline]
-    fn is_too_much(&self, caller: Caller<'_>) -> bool {
-        self.counter.is_marked() && {
-            if self.counter.is_high() {
-                self.kswapd.alarm(caller.os);
-            }
-            self.counter.is_exceeded(caller.urgency)
+    /// Whether somebody of this urgency is beyond its limit, now that it has more.
+    #[cold]
+    fn is_too_much(&self, os: &dyn Os, urgency: Urgency) -> bool {
+        self.watch(os);
+        self.counter.is_exceeded(urgency)
+    }
+
+    /// Raises an alarm where there is more than the high mark, and makes the next one possible where there is not.
+    pub fn watch(&self, os: &dyn Os) {
+        if self.counter.is_high() {
+            self.kswapd.alarm(os);
+        } else {
+            self.kswapd.calm();
         }
     }
 
-    /// Gives pages back that nobody has touched.
+    /// Gives pages back that nobody has touched since they were taken, with this content.
     #[cold]
-    #[inline(never)]
-    fn refuse(&self, caller: Caller<'_>, run: PageRun, n: PageCount) -> Result<PageRun, AllocError> {
-        let map = self.map_of(run.ptr.as_ptr());
-        self.discard_pages(caller.os, map, run.ptr, n);
+    fn give_back_untouched(&self, os: &dyn Os, ptr: NonNull<u8>, n: PageCount, content: Content) {
+        let map = self.map_of(ptr.as_ptr());
+        // SAFETY: as in `free_pages`.
+        let arena = unsafe { &*map.arena().cast::<Arena>() };
+        match content {
+            // Known to be zero before, and so still: no system call that might be refused.
+            Content::Zeros => arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize), n),
+            Content::Some => self.discard_pages(os, map, ptr, n),
+            Content::Anything => {}
+        }
         // Our own pages, so this is no misuse.
-        let _ = self.free_pages(map, run.ptr.as_ptr() as usize, n);
-        Err(AllocError::OutOfMemory)
+        let _ = self.free_pages(map, ptr.as_ptr() as usize, n);
     }
 
     /// The search before a refusal. A thread may be between two words with the very pages that are missing, and a hint
@@ -194,6 +208,11 @@ impl Zone {
             }
         }
         None
+    }
+
+    /// Destroys what was retired, and tells whether none of it is left: then what is counted is what can be walked.
+    pub fn has_collected_all(&self, caller: Caller<'_>) -> bool {
+        !self.awaits_an_arena(caller)
     }
 
     /// True while an arena that was unlinked is neither back in the list nor with the system: there will be room then.
@@ -238,8 +257,11 @@ impl Zone {
         let arena = unsafe { &*map.arena().cast::<Arena>() };
         // With pages of the system longer than ours, they might hold others' too.
         let alone = (ptr.as_ptr() as usize | n.bytes()) & (os.page_size() - 1) == 0;
+        if n.get() < PAGES_PER_CHUNK {
+            arena.break_up(map);
+        }
         // SAFETY: by contract the caller's own.
-        if alone && unsafe { self.kept.discard(os, ptr, n.bytes()) } {
+        if alone && unsafe { self.discard_free(os, ptr, n.bytes()) } {
             arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize), n);
         }
     }
@@ -280,8 +302,11 @@ impl Zone {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
         let Some(fresh) = arena.extend(address, n, more) else { return false };
-        if fresh > 0 && self.is_too_much(caller) {
-            let _ = self.free_pages(map, address + n.bytes(), more);
+        let content = Content::of(fresh, more.get());
+        if self.counter.is_marked() && content != Content::Anything && self.is_too_much(caller.os, caller.urgency) {
+            if let Some(behind) = NonNull::new((address + n.bytes()) as *mut u8) {
+                self.give_back_untouched(caller.os, behind, more, content);
+            }
             return false;
         }
         true

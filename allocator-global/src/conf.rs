@@ -4,7 +4,7 @@
 //! `KMALLOC_CONF` says, which is read then, once: whoever starts a program knows where it runs. What is set by a call later is
 //! later; what was set by a call even earlier stays.
 
-use crate::{lifecycle, HEAP};
+use crate::{errno, lifecycle, HEAP};
 use allocator_core::error::ConfigError;
 use allocator_core::sys::warn;
 use allocator_core::tunables::{Tunables, KEYS};
@@ -55,7 +55,18 @@ pub(crate) fn read_once(program: &Tunables) {
     if STATE.load(Acquire) != UNREAD || STATE.compare_exchange(UNREAD, READING, Relaxed, Relaxed).is_err() {
         return;
     }
-    let chosen = environment().or(*program);
+    errno::kept(|| {
+        let environment = environment();
+        // The program's alone first: should the two make no sense together, that is what stays.
+        take(*program);
+        if environment != Tunables::new() {
+            take(environment.or(*program));
+        }
+    });
+    STATE.store(READ, Release);
+}
+
+fn take(chosen: Tunables) {
     let chosen = without(chosen, SET.load(Relaxed));
     if chosen != Tunables::new() {
         let mut refused =
@@ -63,7 +74,6 @@ pub(crate) fn read_once(program: &Tunables) {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.configure(thread, &chosen, &mut refused) });
     }
-    STATE.store(READ, Release);
 }
 
 fn without(mut chosen: Tunables, set: u32) -> Tunables {

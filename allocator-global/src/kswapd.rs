@@ -8,7 +8,7 @@
 //!
 //! Where the system refuses a thread, whoever gives pages back does the work once in a while.
 
-use crate::{lifecycle, pressure, HEAP};
+use crate::{errno, lifecycle, pressure, HEAP};
 use allocator_core::kswapd::Attend;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
@@ -39,10 +39,10 @@ pub(crate) fn attend() {
 #[cold]
 #[inline(never)]
 fn attend_now() {
-    // SAFETY: has no precondition.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: this thread's own variable.
-    let saved = unsafe { *errno };
+    errno::kept(attend_to_it);
+}
+
+fn attend_to_it() {
     let number = match HEAP.kswapd().attend(HEAP.os()) {
         Attend::Nothing => return,
         Attend::Start(number) => {
@@ -63,8 +63,6 @@ fn attend_now() {
     if let Some(number) = number {
         HEAP.kswapd().alone(HEAP.os(), number);
     }
-    // SAFETY: as above.
-    unsafe { *errno = saved };
 }
 
 /// Starts the thread. False if the system refuses.

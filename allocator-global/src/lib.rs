@@ -19,6 +19,7 @@
 //! feature `checked` it is decided at the call for objects too, which costs a look at their descriptors each time.
 
 mod conf;
+mod errno;
 mod fork;
 mod kswapd;
 mod lifecycle;
@@ -135,9 +136,10 @@ impl Kmalloc {
     /// # Errors
     /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas.
     pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
-        conf::set(Setting::Limits);
         // SAFETY: the block is the calling thread's.
-        lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })
+        lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })?;
+        conf::set(Setting::Limits);
+        Ok(())
     }
 
     /// The limits. Costs three loads.
@@ -146,8 +148,9 @@ impl Kmalloc {
     }
 
     /// Calls this function when memory is short, or none any more. It may run on any thread that allocates, in the middle of
-    /// that, and on kswapd's: it must not wait for a lock that somebody may hold while allocating (`try_lock` is for that),
-    /// and a panic ends the process. It may allocate and free; it is not called from within itself. Costs a store.
+    /// that, on several at once, and on kswapd's, which has 256 KiB of stack and handles no signals; where the system refuses
+    /// kswapd, on a thread that frees. It must not wait for a lock that somebody may hold while allocating (`try_lock` is for
+    /// that), and a panic ends the process. It may allocate and free; no thread is sent into it from within it. Costs a store.
     pub fn on_pressure(callback: Option<OnPressure>) {
         pressure::on_pressure(callback);
     }
@@ -165,8 +168,9 @@ impl Kmalloc {
     /// # Errors
     /// Nothing changes if `low` is above `high`. Costs two stores.
     pub fn set_watermarks(low: Option<usize>, high: Option<usize>) -> Result<(), ConfigError> {
+        HEAP.set_watermarks(low, high)?;
         conf::set(Setting::Watermarks);
-        HEAP.set_watermarks(low, high)
+        Ok(())
     }
 
     /// From now on, new memory is backed like that. Costs a store.

@@ -2,7 +2,8 @@
 //!
 //! # Algorithm
 //! Beyond the soft limit, or when the control group is short, an alarm is raised ([`allocator_core::kswapd`]). The next thread
-//! that comes out of a slow allocation, or kswapd after its tick, takes it: it calls the callback, then the *shrinkers* one
+//! that comes out of a slow allocation, or kswapd after its tick, takes it: it frees the memory behind free pages, and if that
+//! is not enough, it calls the callback, then the *shrinkers* one
 //! after another until they have freed what is too much. A thread that is about to be refused does the same, and then
 //! asks once more. All of that happens outside the heap; only the allocation that led there has not returned yet.
 //!
@@ -10,8 +11,9 @@
 //!
 //! The levels are those of the kernel's `mm/vmpressure.c`; the shrinkers are the idea of `mm/shrinker.c`.
 
-use crate::{lifecycle, HEAP};
+use crate::{errno, lifecycle, HEAP};
 use allocator_core::sys::die;
+use allocator_core::thread::Thread;
 use core::mem::transmute;
 use core::ptr::null_mut;
 use core::sync::atomic::{
@@ -84,7 +86,14 @@ fn shrinkers() -> impl Iterator<Item = Shrink> {
 #[cold]
 #[inline(never)]
 pub(crate) fn tell() {
+    // Before the alarm is taken, which another thread might pass on.
+    let free_to = |thread: &&Thread| !thread.is_relieving();
+    let Some(thread) = lifecycle::block().filter(free_to) else { return };
     if HEAP.kswapd().take_alarm() {
+        let above = HEAP.stay_below_soft_limit(Some(thread));
+        if !above && !HEAP.kswapd().is_group_short() {
+            return; // what was free was enough
+        }
         let (counter, short) = (HEAP.counter(), HEAP.kswapd().is_group_short());
         let wanted = match counter.limits().high {
             0 => 0,
@@ -102,7 +111,7 @@ pub(crate) fn relieve(bytes: usize, round: u32) -> bool {
     let (counter, limits) = (HEAP.counter(), HEAP.counter().limits());
     let beyond = match limits.max {
         0 => 0,
-        max => counter.usage().saturating_add(bytes).saturating_sub(max - limits.min),
+        max => counter.usage().saturating_add(bytes).saturating_sub(max.saturating_sub(limits.min)),
     };
     ask((round == 0).then_some(Pressure::Critical), beyond.max(bytes))
 }
@@ -126,16 +135,19 @@ fn ask(level: Option<Pressure>, bytes: usize) -> bool {
     }
     thread.set_relieving(true);
     let bomb = NoUnwinding;
-    if let Some((level, callback)) = told {
-        callback(level);
-    }
-    let mut freed = 0;
-    for shrink in shrinkers() {
-        if bytes != 0 && freed >= bytes {
-            break;
+    let freed = errno::kept(|| {
+        if let Some((level, callback)) = told {
+            callback(level);
         }
-        freed += shrink(bytes - freed.min(bytes));
-    }
+        let mut freed = 0usize;
+        for shrink in shrinkers() {
+            if bytes != 0 && freed >= bytes {
+                break;
+            }
+            freed = freed.saturating_add(shrink(bytes.saturating_sub(freed)));
+        }
+        freed
+    });
     core::mem::forget(bomb);
     thread.set_relieving(false);
     told.is_some() || freed > 0

@@ -30,18 +30,33 @@ impl Heap {
         let _inside = self.enter(thread);
         let _still = self.kswapd().hold_still(self.os());
         let counter = self.counter();
-        // SAFETY: by contract.
-        unsafe { self.shrink(thread) };
+        if counter.usage() > 0 {
+            // SAFETY: by contract.
+            unsafe { self.shrink(thread) };
+            self.parts.zone.collect(self.caller(thread));
+        }
         let (free, _) = self.parts.zone.resident_pages(self.caller(thread));
         counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE))?;
         if counter.is_exceeded(Urgency::Usual) {
             self.parts.zone.purge(self.caller(thread), Purge::ALL);
         }
-        if counter.is_high() {
-            self.kswapd().alarm(self.os());
-        }
+        self.parts.zone.watch(self.os());
         self.parts.zone.consider_kswapd(self.os());
         Ok(())
+    }
+
+    /// If there is more than the soft limit says, frees the memory behind free pages, as much as that is. True if there still
+    /// is.
+    pub fn stay_below_soft_limit(&self, thread: Option<&Thread>) -> bool {
+        let _inside = self.enter(thread);
+        let counter = self.counter();
+        if counter.is_high() {
+            let _still = self.kswapd().hold_still(self.os());
+            let excess = counter.usage().saturating_sub(counter.limits().high) / PAGE_SIZE + 1;
+            let most = u32::try_from(excess).unwrap_or(u32::MAX);
+            self.parts.zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
+        }
+        counter.is_high()
     }
 
     /// From now on, free memory stays resident for so many milliseconds, and then goes back to the system by itself; never,

@@ -38,9 +38,13 @@ impl Heap {
     pub unsafe fn run_kswapd(&self, thread: Option<&Thread>, number: u32, after: &dyn Fn()) {
         let mut quiet = 0;
         while self.kswapd().wait(self.os(), number, quiet) {
+            self.look_at_group(thread);
             // SAFETY: by contract.
             let worked = unsafe { self.tick(thread) };
             after();
+            // What the program has freed here.
+            // SAFETY: by contract.
+            unsafe { self.send_home(thread) };
             quiet = if worked { 0 } else { quiet + 1 };
         }
     }
@@ -54,7 +58,6 @@ impl Heap {
     pub unsafe fn tick(&self, thread: Option<&Thread>) -> bool {
         let zone = &self.parts.zone;
         self.kswapd().silence();
-        self.look_at_group(thread);
         let short = zone.counter.is_high() || self.kswapd().is_group_short();
         let mut excess = self.calmly(thread, |caller| {
             self.shrink_caches(caller, self.shards());
@@ -65,7 +68,7 @@ impl Heap {
                 self.parts.registry.ask_back();
             }
             if resident * PAGE_SIZE > bounds.high {
-                (resident - bounds.low / PAGE_SIZE) as u32
+                resident.saturating_sub(bounds.low / PAGE_SIZE) as u32
             } else {
                 0
             }
@@ -97,7 +100,19 @@ impl Heap {
         }
         let bytes = hollowed + PageCount::new(purged).bytes();
         self.kswapd().note_tick(bytes);
-        bytes > 0 || rested > 0 || excess > 0 && aged > 0
+        bytes > 0 || rested > 0 || excess > 0 && aged > 0 || zone.counter.is_high()
+    }
+
+    /// Sends the calling thread's objects home.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    unsafe fn send_home(&self, thread: Option<&Thread>) {
+        let _inside = self.enter(thread);
+        // SAFETY: by contract.
+        if let Some(Err(found)) = thread.map(|thread| unsafe { self.flush(thread) }) {
+            self.found(found);
+        }
     }
 
     fn look_at_group(&self, thread: Option<&Thread>) {

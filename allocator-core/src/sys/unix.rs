@@ -157,15 +157,22 @@ unsafe impl Os for Unix {
         let (advice, access) =
             if on { (INSTALL, libc::PROT_NONE) } else { (REMOVE, libc::PROT_READ | libc::PROT_WRITE) };
         // SAFETY: by contract a range of our own whose content nobody needs.
-        let advised = quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, advice) }) == 0;
-        // Without access before, and so maybe by the other way.
+        let advise = || unsafe { libc::madvise(ptr.as_ptr().cast(), len, advice) } == 0;
         // SAFETY: as above.
-        let set = || quietly(|| unsafe { libc::mprotect(ptr.as_ptr().cast(), len, access) }) == 0;
-        if on {
-            advised || set()
-        } else {
-            set()
-        }
+        let set = || unsafe { libc::mprotect(ptr.as_ptr().cast(), len, access) } == 0;
+        // SAFETY: has no precondition.
+        let errno = unsafe { libc::__errno_location() };
+        quietly(|| {
+            let advised = advise();
+            // SAFETY: this thread's own variable.
+            let unknown = !advised && unsafe { *errno } == libc::EINVAL;
+            // A system that does not know the advice has put no guard there by it.
+            if on {
+                advised || set()
+            } else {
+                (advised || unknown) && set()
+            }
+        })
     }
 
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool {

@@ -81,22 +81,25 @@ fn a_thread_that_gives_memory_back_may_take_the_reserve() {
 fn a_block_grows_up_to_the_limit_and_stays_as_it_is_beyond() {
     for (size, with_guard) in [(100 << 10, false), (MIB, false), (33 * MIB, false), (33 * MIB, true)] {
         let Setup { heap, .. } = setup(false);
+        let thread = heap.attach();
         heap.set_guard_pages(with_guard);
         limit(heap, Limits::of(100 * MIB)).unwrap();
-        let mut block = Block::new(heap, None, layout(size, 8), 3).unwrap();
-        let step = (size / 4).max(64 << 10);
-        while block.resize(heap, None, block.layout.size() + step) {
+        let mut block = Block::new(heap, thread, layout(size, 8), 3).unwrap();
+        let step = (size / 4).max(MIB);
+        while block.resize(heap, thread, block.layout.size() + step) {
             assert!(heap.counter().usage() <= 100 * MIB);
         }
         let reached = block.layout.size();
         // A run may have to be copied, so that both are there for a moment.
         assert!(reached >= if size > 32 * MIB { 90 } else { 30 } * MIB, "{reached} bytes from {size} on");
         block.check(reached);
-        assert!(block.resize(heap, None, size));
-        heap.validate(None).unwrap();
-        assert!(block.resize(heap, None, reached), "what was given back is there again");
-        block.free(heap, None);
-        heap.validate(None).unwrap();
+        assert!(block.resize(heap, thread, size));
+        heap.validate(thread).unwrap();
+        while block.resize(heap, thread, block.layout.size() + step) {}
+        let again = block.layout.size();
+        assert!(again >= reached / 2, "{again} bytes are there again, of {reached}");
+        block.free(heap, thread);
+        heap.validate(thread).unwrap();
     }
 }
 
