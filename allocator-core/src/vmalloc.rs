@@ -248,14 +248,17 @@ impl Vmalloc {
         poison::unpoison(area.map, area.map_len);
         if Self::take_guard(site.os, &area) {
             // SAFETY: as above, and by contract.
-            unsafe { site.kept.unmap(site.os, area.map, area.map_len) };
-        } else {
-            // What has no access cannot be used again, should the system not take it back: the page is lost then.
+            unsafe { site.kept.unmap(site.os, area.map, map_len) };
+        // SAFETY: as above.
+        } else if !unsafe { site.os.unmap(area.map, map_len) } {
+            // What has no access cannot be used again, and is remembered apart.
             let before = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize + len;
             // SAFETY: inside the mapping.
             let guard = unsafe { area.map.add(before) };
-            // SAFETY: as above.
-            unsafe { site.os.unmap(guard, area.map_len - before) };
+            if let Some(place) = site.kept.place(site.os) {
+                // SAFETY: as above.
+                unsafe { place.unmap(guard, map_len - before) };
+            }
             // SAFETY: as above.
             unsafe { site.kept.unmap(site.os, area.map, before) };
         }

@@ -348,6 +348,30 @@ fn ticks(s: &mut Script, scale: usize) {
     }
 }
 
+fn settings(s: &mut Script, scale: usize) {
+    let set = |s: &mut Script, what, value| s.op(0, Action::Set { what, value });
+    for round in 0..2 * scale as u16 {
+        set(s, 4, 1); // pages without access behind areas
+        s.alloc(0, VMALLOC_THRESHOLD + 1, 8);
+        s.op(0, Action::Resize { which: 0, size: VMALLOC_THRESHOLD + CHUNK_SIZE });
+        set(s, 1, 200); // a little more than what is in use
+        set(s, 3, round * 100);
+        set(s, 5, round);
+        for lane in 0..3 {
+            s.fill(lane, CHUNK_SIZE / 2 + PAGE_SIZE, 4);
+            s.fill(lane, [48, 1000, 5000][usize::from(lane)], 300);
+        }
+        s.op(0, Action::Resize { which: 0, size: VMALLOC_THRESHOLD + 4 * CHUNK_SIZE });
+        (0..3).for_each(|lane| s.free_every(lane, 2));
+        s.op(0, Action::Tick);
+        s.fill(1, 3 * CHUNK_SIZE, 2);
+        set(s, 2, 0); // no limit
+        set(s, 4, 0);
+        s.fill(2, CHUNK_SIZE, 3);
+        (0..3).for_each(|lane| s.free_every(lane, 1));
+    }
+}
+
 /// A little of everything, to see that a heap serves every layer on every lane.
 pub fn probe() -> Vec<Op> {
     let mut s = Script::new(0);
@@ -370,7 +394,7 @@ pub fn probe() -> Vec<Op> {
 /// Every workload, `scale` times as long as the shortest that is of use.
 pub fn all(scale: usize) -> Vec<Workload> {
     type Make = fn(&mut Script, usize);
-    let alone: [(&'static str, bool, Make); 17] = [
+    let alone: [(&'static str, bool, Make); 18] = [
         ("objects of one class", true, objects_of_one_class),
         ("objects of all classes", false, objects_of_all_classes),
         ("page runs", true, page_runs),
@@ -388,6 +412,7 @@ pub fn all(scale: usize) -> Vec<Workload> {
         ("mixed", true, mixed),
         ("edges of sizes", false, edges),
         ("ticks", true, ticks),
+        ("settings", true, settings),
     ];
     let limits = Limits { bytes: 96 * MIB, blocks: 20_000, whole: 512 };
     let mut all = Vec::new();

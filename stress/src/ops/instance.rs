@@ -4,6 +4,8 @@
 
 use super::{Placing, Subject};
 use allocator_core::heap::{Heap, Parts, Stats};
+use allocator_core::huge::HugePages;
+use allocator_core::page_counter::Limits;
 use allocator_core::reclaim::{Epoch, Reclaim};
 use allocator_core::sync::Park;
 use allocator_core::sys::{Call, FaultyOs, Os, Plan, Unix};
@@ -370,6 +372,24 @@ impl Subject for Instance {
         // SAFETY: the block is this lane's.
         unsafe { self.heap.tick(thread) };
     }
+    fn set(&mut self, what: u8, value: u16) {
+        let value = usize::from(value);
+        let thread = self.thread(0);
+        match what % 6 {
+            0 | 1 => {
+                let more = if what % 6 == 0 { value << 10 } else { value << 14 };
+                let limits = Limits::of(self.heap.counter().usage() + more);
+                // More may be in use than that: an error, and nothing changes.
+                // SAFETY: the block is this lane's.
+                let _ = unsafe { self.heap.set_limits(thread, limits) };
+            }
+            // SAFETY: as above.
+            2 => unsafe { self.heap.set_limits(thread, Limits::default()) }.expect("no limit is too low"),
+            3 => _ = self.heap.set_watermarks(Some(value << 8), Some(value << 9)),
+            4 => self.heap.set_guard_pages(value % 2 == 1),
+            _ => self.heap.set_huge_pages([HugePages::Auto, HugePages::Never, HugePages::Always][value % 3]),
+        }
+    }
     fn validate(&mut self) -> Option<Result<Stats, &'static str>> {
         let mut live =
             self.lanes.iter().filter_map(|lane| if let Lane::Live(thread) = lane { Some(*thread) } else { None });
@@ -381,10 +401,11 @@ impl Subject for Instance {
         self.os.plan(plan);
     }
     fn refused(&self) -> u64 {
-        self.os.refused()
+        self.os.refused() + self.heap.counter().failures()
     }
     fn finish(&mut self) -> Result<(), String> {
         self.os.plan(Plan::Never);
+        self.set(2, 0);
         (0..self.lanes.len()).for_each(|lane| self.detach(lane));
         self.attach(0);
         self.reclaim(0); // destroys what was retired as well
@@ -479,7 +500,7 @@ impl Subject for Visitor {
     }
     fn fail(&mut self, _: Plan) {}
     fn refused(&self) -> u64 {
-        self.os.refused()
+        self.os.refused() + self.heap.counter().failures()
     }
     fn finish(&mut self) -> Result<(), String> {
         self.detach(0);

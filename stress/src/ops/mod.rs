@@ -104,6 +104,13 @@ pub enum Action {
     Reclaim,
     /// As after a while without a call: what has been free for long enough goes back.
     Tick,
+    /// A setting of the heap is another one from now on.
+    Set {
+        /// Which.
+        what: u8,
+        /// To what.
+        value: u16,
+    },
     /// Every invariant of the heap is checked.
     Validate,
     /// From now on system calls fail as planned; `Never` is the end of it.
@@ -132,7 +139,8 @@ impl Op {
             233..=236 => Action::Detach,
             237..=239 => Action::Reclaim,
             240 => Action::Tick,
-            241..=243 => Action::Validate,
+            241 => Action::Set { what: band, value: fine },
+            242..=243 => Action::Validate,
             244..=251 => Action::Fail(plan(band, fine, which)),
             252..=255 => Action::Fail(Plan::Never),
         };

@@ -44,13 +44,17 @@ pub trait Subject {
         self.reclaim(lane);
     }
 
+    /// Another setting: a limit, watermarks, what lies behind areas, huge pages. Without a meaning where others use the heap
+    /// as well.
+    fn set(&mut self, _what: u8, _value: u16) {}
+
     /// Checks every invariant, and tells how many blocks are out. `None` where others use the heap as well.
     fn validate(&mut self) -> Option<Result<Stats, &'static str>>;
 
     /// Lets system calls fail. Without a meaning where they cannot be made to.
     fn fail(&mut self, plan: Plan);
 
-    /// System calls refused so far; `fail` may set it back.
+    /// System calls refused so far, which `fail` may set back, and requests refused at a limit.
     fn refused(&self) -> u64;
 
     /// When all blocks are freed: calls fail no longer, all lanes end, everything is reclaimed, and the heap proves
@@ -229,6 +233,10 @@ impl<'c, S: Subject> Player<'c, S> {
             }
             Action::Tick => {
                 self.subject.tick(lane);
+                Ok(())
+            }
+            Action::Set { what, value } => {
+                self.subject.set(what, value);
                 Ok(())
             }
             Action::Validate => self.validate(),

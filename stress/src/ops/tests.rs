@@ -189,6 +189,9 @@ impl Subject for Broken {
     fn tick(&mut self, lane: usize) {
         self.inner.tick(lane);
     }
+    fn set(&mut self, what: u8, value: u16) {
+        self.inner.set(what, value);
+    }
     fn validate(&mut self) -> Option<Result<Stats, &'static str>> {
         self.inner.validate()
     }
