@@ -249,6 +249,8 @@ impl Default for Group {
 mod tests {
     extern crate std;
     use super::*;
+    use crate::kswapd::Kswapd;
+    use crate::page_counter::PageCounter;
     use crate::sync::{Park, Word};
     use core::ptr::NonNull;
     use proptest::prelude::*;
@@ -265,7 +267,7 @@ mod tests {
         }
 
         fn look(&self) -> Shortage {
-            Group::new().look(self)
+            Group::default().look(self)
         }
     }
 
@@ -395,6 +397,31 @@ mod tests {
         assert_eq!(Tree::new(&files).look(), Shortage::default());
         let long = ["0::/", &"a".repeat(2 * PATH), "\n"].concat();
         assert_eq!(Tree::new(&[("/proc/self/cgroup", &*long)]).look(), Shortage::default());
+    }
+
+    #[test]
+    fn no_more_stays_resident_than_half_of_what_the_group_may_go_on_to_have() {
+        let (kswapd, counter) = (Kswapd::new(), PageCounter::new());
+        let usual = kswapd.watermarks(1 << 30, &counter);
+        let mut tree = Tree::new(&[
+            ("/proc/self/cgroup", "0::/\n"),
+            ("/sys/fs/cgroup/memory.max", "1000000000\n"),
+            ("/sys/fs/cgroup/memory.current", "0\n"),
+        ]);
+        let mut marks = |used: &str| {
+            tree.0.insert("/sys/fs/cgroup/memory.current".to_string(), used.as_bytes().to_vec());
+            kswapd.look_at_group(&tree, &mut kswapd.hold_still(&tree));
+            let marks = kswapd.watermarks(1 << 30, &counter);
+            (marks.low, marks.high, kswapd.is_group_short())
+        };
+        assert_eq!(marks("0"), (usual.low, usual.high, false));
+        assert_eq!(marks("870000000"), (usual.low, usual.high, false));
+        assert_eq!(marks("880000000"), (0, 0, true));
+        kswapd.set_cgroup(false);
+        assert_eq!(marks("880000000"), (usual.low, usual.high, false), "nobody looks any more");
+        kswapd.set_cgroup(true);
+        kswapd.set_watermarks(Some(200_000_000), Some(400_000_000)).unwrap();
+        assert_eq!(marks("800000000"), (100_000_000, 100_000_000, false));
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub const KEYS: [Key; 9] = [
 ];
 
 /// What was not understood.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy)]
 pub enum Unknown<'a> {
     /// No key is called so.
     Key(&'a str),
@@ -127,20 +127,6 @@ pub enum Unknown<'a> {
     Value(&'a Key, &'a str),
     /// Bytes that are no text.
     Text,
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
-impl Eq for Key {}
-
-impl core::fmt::Debug for Key {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.name)
-    }
 }
 
 impl core::fmt::Display for Unknown<'_> {
@@ -312,9 +298,10 @@ mod tests {
         assert_eq!(found, Tunables { low: Some(5), ..Tunables::new() });
         assert_eq!(unknown.len(), 4, "{unknown:?}");
         assert!(help);
-        let mut unknown = 0;
-        assert!(!Tunables::new().read(b"\xff", &mut |_| unknown += 1));
-        assert_eq!(unknown, 1);
+        let mut unknown = Vec::new();
+        assert!(!Tunables::new().read(b"\xff", &mut |what| unknown.push(what.to_string())));
+        assert_eq!(unknown, ["not UTF-8"]);
+        assert_eq!((yes_or_no("true"), yes_or_no("0"), yes_or_no("perhaps")), (Some(true), Some(false), None));
     }
 
     #[test]

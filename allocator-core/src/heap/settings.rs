@@ -100,15 +100,12 @@ impl Heap {
         refused: &mut dyn FnMut(&'static str, ConfigError),
     ) {
         let Tunables { low, high, purge_after, huge_pages, guard_pages, cgroup, .. } = *tunables;
-        if let Some(limits) = tunables.limits() {
-            // SAFETY: by contract.
-            if let Err(why) = unsafe { self.set_limits(thread, limits) } {
-                refused("limit", why);
-            }
-        }
-        if low.is_some() || high.is_some() {
-            if let Err(why) = self.set_watermarks(low, high) {
-                refused("watermarks", why);
+        // SAFETY: by contract.
+        let limits = tunables.limits().map(|limits| unsafe { self.set_limits(thread, limits) });
+        let marks = (low.is_some() || high.is_some()).then(|| self.set_watermarks(low, high));
+        for (what, set) in [("limit", limits), ("watermarks", marks)] {
+            if let Some(Err(why)) = set {
+                refused(what, why);
             }
         }
         if let Some(millis) = purge_after {

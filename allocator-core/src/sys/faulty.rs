@@ -384,6 +384,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_read_or_refused() {
+        let (os, mut text) = (FaultyOs::new(Unix), [0; 16]);
+        assert!(os.read(c"/proc/self/cgroup", &mut text).is_some());
+        assert!(os.read(c"/proc/self/no such file", &mut text).is_none());
+        os.plan(Plan::Kind(Call::Read));
+        assert!(os.read(c"/proc/self/cgroup", &mut text).is_none());
+    }
+
+    #[test]
     fn a_limit_refuses_what_would_exceed_it() {
         let os = FaultyOs::new(Unix);
         os.limit(2 * 4096);

@@ -199,3 +199,176 @@ fn a_thread_sends_its_objects_home_when_it_is_asked_to() {
     run.free(heap, Some(thread));
     heap.validate(Some(thread)).unwrap();
 }
+
+/// Class of bug: pages that were claimed in vain count as resident, are not, and are handed out beyond the limit.
+#[test]
+fn an_extension_beyond_the_limit_leaves_nothing_that_counts() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    let mut run = Block::new(heap, None, layout(2 * MIB, 8), 1).unwrap();
+    let used = heap.counter().usage();
+    limit(heap, Limits { max: used + MIB, high: used + MIB, min: 0 }).unwrap();
+    assert!(!run.resize(heap, None, 10 * MIB));
+    assert_eq!(heap.counter().usage(), used);
+    assert_eq!(heap.stats(None).free_dirty_pages, 0);
+    // A part of what lies behind it is resident already.
+    limit(heap, Limits::default()).unwrap();
+    assert!(run.resize(heap, None, 4 * MIB) && run.resize(heap, None, 2 * MIB));
+    limit(heap, Limits { max: used + 3 * MIB, high: used + 3 * MIB, min: 0 }).unwrap();
+    assert!(!run.resize(heap, None, 10 * MIB));
+    assert!(heap.counter().usage() <= used + 3 * MIB);
+    heap.validate(None).unwrap();
+    run.free(heap, None);
+}
+
+/// Class of bug: a limit that is none where memory is locked, or `madvise` refused.
+#[test]
+fn a_system_that_takes_nothing_back_keeps_the_limit() {
+    let Setup { os, heap } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: 0 }).unwrap();
+    os.plan(Plan::Kind(Call::Discard));
+    for size in [3 * PAGE_SIZE, MIB, 5 * PAGE_SIZE, 3 * MIB, 60 * PAGE_SIZE, 33 * MIB, 2 * PAGE_SIZE] {
+        let blocks = alloc_all(heap, None, layout(size, 8));
+        let bytes = blocks.len() * size;
+        assert!(bytes <= 64 * MIB && (size > 32 * MIB || bytes >= 32 * MIB), "{bytes} bytes in blocks of {size}");
+        blocks.into_iter().for_each(|block| block.free(heap, None));
+        heap.validate(None).unwrap();
+    }
+    os.plan(Plan::Never);
+    // SAFETY: no block is used.
+    unsafe { heap.reclaim(None) };
+    assert_eq!(heap.counter().usage(), 0);
+}
+
+/// Class of bug: memory that is free, and in no row that is long enough, is the reason of a refusal.
+#[test]
+fn free_memory_in_pieces_makes_room_for_something_large_even_where_the_reserve_is_used() {
+    let Setup { heap, .. } = setup(false);
+    limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: 8 * MIB }).unwrap();
+    let mut kept = Vec::new();
+    for (i, block) in alloc_all(heap, None, layout(16 << 10, 8)).into_iter().enumerate() {
+        if i % 64 == 0 {
+            kept.push(block);
+        } else {
+            block.free(heap, None);
+        }
+    }
+    let large = Block::new(heap, None, layout(40 * MIB, 8), 2).expect("most of it is free");
+    let run = Block::new(heap, None, layout(5 * MIB, 8), 3).expect("most of it is free");
+    [large, run].into_iter().chain(kept).for_each(|block| block.free(heap, None));
+}
+
+#[test]
+fn beyond_the_soft_limit_free_memory_goes_first_and_a_tick_says_what_is_left() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    heap.set_huge_pages(HugePages::Never);
+    limit(heap, Limits { max: 0, high: 20 * MIB, min: 0 }).unwrap();
+    assert!(!heap.stay_below_soft_limit(thread));
+    let used: Vec<_> = (0..10).map(|_| Block::new(heap, thread, layout(MIB, 8), 1).unwrap()).collect();
+    (0..15)
+        .map(|_| Block::new(heap, thread, layout(MIB, 8), 1).unwrap())
+        .collect::<Vec<_>>()
+        .into_iter()
+        .for_each(|block| block.free(heap, thread));
+    assert!(heap.counter().is_high() && heap.kswapd().take_alarm());
+    assert!(!heap.stay_below_soft_limit(thread), "{} bytes", heap.counter().usage());
+    assert!(heap.counter().usage() > 15 * MIB, "no more than what is too much");
+    let more: Vec<_> = (0..15).map(|_| Block::new(heap, thread, layout(MIB, 8), 1).unwrap()).collect();
+    assert!(heap.stay_below_soft_limit(thread));
+    // SAFETY: our own block.
+    assert!(unsafe { heap.tick(thread) }, "there is something to do as long as there is too much");
+    assert!(heap.kswapd().is_alarmed());
+    used.into_iter().chain(more).for_each(|block| block.free(heap, thread));
+}
+
+#[test]
+fn an_alarm_ends_the_sleep_of_the_thread() {
+    let Setup { os, heap } = setup(false);
+    heap.set_purge_after(None, Some(100_000));
+    heap.kswapd().grown(crate::kswapd::GROWN, Limits::default());
+    let crate::kswapd::Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it has grown") };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX));
+        let before = heap.kswapd().done().wakeups;
+        while heap.kswapd().done().wakeups == before {
+            heap.kswapd().alarm(os);
+            std::thread::yield_now();
+        }
+        heap.set_purge_after(None, None);
+        assert!(!thread.join().unwrap(), "nobody wants it any more");
+    });
+}
+
+#[test]
+fn huge_pages_are_asked_for_as_the_policy_says() {
+    let asked = |policy, size| {
+        let Setup { os, heap } = setup(false);
+        heap.set_huge_pages(policy);
+        let before = os.calls_of(Call::AdviseHuge);
+        let block = Block::new(heap, None, layout(size, 8), 1).unwrap();
+        // SAFETY: no block is used.
+        let zeroed = unsafe { heap.alloc_zeroed(None, layout(size, 8)) }.unwrap();
+        let huge = heap.stats(None).huge;
+        // SAFETY: live, of this layout.
+        unsafe { heap.free(None, zeroed, layout(size, 8)) };
+        block.free(heap, None);
+        (os.calls_of(Call::AdviseHuge) - before, huge)
+    };
+    assert_eq!(asked(HugePages::Auto, 100), (0, 0));
+    assert_eq!(asked(HugePages::Always, 100), (1, if Unix.page_size() == 4096 { CHUNK_SIZE } else { 0 }));
+    let (calls, huge) = asked(HugePages::Never, 100);
+    assert!(calls > 0 && huge == 0, "told not to when it is committed");
+    // Of areas: those that will be used as a whole, all of them, or none.
+    assert_eq!(asked(HugePages::Auto, 40 * MIB).0, 1);
+    assert_eq!(asked(HugePages::Always, 40 * MIB).0, 2);
+    assert_eq!(asked(HugePages::Never, 40 * MIB).0, 2);
+    for (name, policy) in [("never", HugePages::Never), ("auto", HugePages::Auto), ("always", HugePages::Always)] {
+        assert_eq!(HugePages::named(name), Some(policy));
+    }
+    assert_eq!(HugePages::named("sometimes"), None);
+}
+
+#[test]
+fn watermarks_that_are_set_hold_and_the_others_follow() {
+    let Setup { heap, .. } = setup(false);
+    let marks = |low, high| {
+        heap.set_watermarks(low, high).unwrap();
+        let marks = heap.watermarks(64 * MIB);
+        (marks.low, marks.high)
+    };
+    let (low, high) = marks(None, None);
+    assert_eq!(marks(Some(3 * MIB), None), (3 * MIB, 6 * MIB));
+    assert_eq!(marks(None, Some(MIB)), (low.min(MIB / 2), MIB));
+    assert_eq!(marks(Some(0), Some(5 * MIB)), (0, 5 * MIB));
+    limit(heap, Limits { max: 100 * MIB, high: 70 * MIB, min: MIB }).unwrap();
+    assert_eq!(marks(Some(4 * MIB), Some(5 * MIB)), (3 * MIB, 3 * MIB), "half of what is left below the soft limit");
+    assert_eq!(heap.watermarks(64 * MIB).min, MIB);
+    limit(heap, Limits::default()).unwrap();
+    assert_eq!(marks(None, None), (low, high));
+    let mut told = Vec::new();
+    let bad = Tunables { low: Some(2), high: Some(1), ..Tunables::new() };
+    // SAFETY: no block is used.
+    unsafe { heap.configure(None, &bad, &mut |what, why| told.push(format!("{what}: {why}"))) };
+    assert_eq!(told, [format!("watermarks: {}", ConfigError::OutOfOrder.what())]);
+    assert_ne!(ConfigError::OutOfOrder.what(), ConfigError::BelowUse.what());
+}
+
+#[test]
+fn what_lies_behind_a_guard_that_stays_is_remembered() {
+    let Setup { os, heap } = setup(false);
+    heap.set_guard_pages(true);
+    let mapped = os.mapped();
+    for plan in [Plan::Kind(Call::Guard), Plan::From(1)] {
+        os.plan(Plan::Never);
+        let block = Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap();
+        os.plan(plan);
+        block.free(heap, None);
+        heap.validate(None).unwrap();
+    }
+    os.plan(Plan::Never);
+    // SAFETY: no block is used.
+    unsafe { heap.reclaim(None) };
+    assert!(os.mapped() - mapped < MIB, "{} bytes are still mapped", os.mapped() - mapped);
+}
