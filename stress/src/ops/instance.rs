@@ -376,8 +376,8 @@ impl Subject for Instance {
         let value = usize::from(value);
         let thread = self.thread(0);
         match what % 6 {
-            0 | 1 => {
-                let more = if what % 6 == 0 { value << 10 } else { value << 14 };
+            few @ 0..=1 => {
+                let more = value << [10, 14][usize::from(few)];
                 let limits = Limits::of(self.heap.counter().usage() + more);
                 // More may be in use than that: an error, and nothing changes.
                 // SAFETY: the block is this lane's.
