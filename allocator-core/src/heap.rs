@@ -322,8 +322,7 @@ impl Heap {
     unsafe fn shrink(&self, thread: Option<&Thread>) {
         let caller = self.caller(thread);
         // SAFETY: by contract.
-        let flushed =
-            thread.map_or(Ok(()), |thread| unsafe { thread.flush(&self.parts.caches, &self.parts.zone, caller) });
+        let flushed = thread.map_or(Ok(()), |thread| unsafe { self.flush(thread) });
         let adopted = flushed.and_then(|()| self.adopt_orphans());
         if let Err(found) = adopted {
             self.found(found);

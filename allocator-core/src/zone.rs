@@ -210,13 +210,8 @@ impl Zone {
         None
     }
 
-    /// Destroys what was retired, and tells whether none of it is left: then what is counted is what can be walked.
-    pub fn has_collected_all(&self, caller: Caller<'_>) -> bool {
-        !self.awaits_an_arena(caller)
-    }
-
     /// True while an arena that was unlinked is neither back in the list nor with the system: there will be room then.
-    fn awaits_an_arena(&self, caller: Caller<'_>) -> bool {
+    pub fn awaits_an_arena(&self, caller: Caller<'_>) -> bool {
         let unlinked = || self.growth.lock(caller.os).unlinked > 0;
         if !unlinked() {
             return false;

@@ -4,23 +4,15 @@
 //! `KMALLOC_CONF` says, which is read then, once: whoever starts a program knows where it runs. What is set by a call later is
 //! later; what was set by a call even earlier stays.
 
-use crate::{errno, lifecycle, HEAP};
-use allocator_core::error::ConfigError;
-use allocator_core::sys::warn;
+use crate::{lifecycle, HEAP};
+use allocator_core::sys::{quietly, warn};
 use allocator_core::tunables::{Tunables, KEYS};
 use core::ffi::CStr;
-use core::sync::atomic::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-const UNREAD: u32 = 0;
-const READING: u32 = 1;
-const READ: u32 = 2;
-
-/// Whether the choices of the program and of the environment have been taken. Release and Acquire, though nothing hangs on
-/// it: the settings are words of their own.
-static STATE: AtomicU32 = AtomicU32::new(UNREAD);
+/// Whether the choices of the program and of the environment have been taken, or are being. It orders nothing: the settings
+/// are words of their own.
+static READ: AtomicBool = AtomicBool::new(false);
 
 /// What was set by calls before: a bit for each [`Setting`].
 static SET: AtomicU32 = AtomicU32::new(0);
@@ -44,7 +36,7 @@ pub(crate) fn set(setting: Setting) {
 
 /// True if somebody has allocated: the choices are taken, or about to be.
 pub(crate) fn is_read() -> bool {
-    STATE.load(Acquire) != UNREAD
+    READ.load(Relaxed)
 }
 
 /// To be called when a thread allocates that has no block yet.
@@ -52,10 +44,10 @@ pub(crate) fn is_read() -> bool {
 #[inline(never)]
 pub(crate) fn read_once(program: &Tunables) {
     // Whoever comes meanwhile, on another thread or from below, is served as if nothing had been said.
-    if STATE.load(Acquire) != UNREAD || STATE.compare_exchange(UNREAD, READING, Relaxed, Relaxed).is_err() {
+    if READ.load(Relaxed) || READ.swap(true, Relaxed) {
         return;
     }
-    errno::kept(|| {
+    quietly(|| {
         let environment = environment();
         // The program's alone first: should the two make no sense together, that is what stays.
         take(*program);
@@ -63,14 +55,12 @@ pub(crate) fn read_once(program: &Tunables) {
             take(environment.or(*program));
         }
     });
-    STATE.store(READ, Release);
 }
 
 fn take(chosen: Tunables) {
     let chosen = without(chosen, SET.load(Relaxed));
     if chosen != Tunables::new() {
-        let mut refused =
-            |what, why: ConfigError| warn(format_args!("{what}: {}; as it was before", ConfigError::what(why)));
+        let mut refused = |what, why| warn(format_args!("{what}: {why}; as it was before"));
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.configure(thread, &chosen, &mut refused) });
     }

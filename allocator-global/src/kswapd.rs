@@ -8,8 +8,9 @@
 //!
 //! Where the system refuses a thread, whoever gives pages back does the work once in a while.
 
-use crate::{errno, lifecycle, pressure, HEAP};
+use crate::{lifecycle, pressure, HEAP};
 use allocator_core::kswapd::Attend;
+use allocator_core::sys::quietly;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -39,7 +40,7 @@ pub(crate) fn attend() {
 #[cold]
 #[inline(never)]
 fn attend_now() {
-    errno::kept(attend_to_it);
+    quietly(attend_to_it);
 }
 
 fn attend_to_it() {
@@ -56,7 +57,7 @@ fn attend_to_it() {
         Attend::Tick(number) => {
             // SAFETY: the block is the calling thread's.
             lifecycle::with(|thread| unsafe { HEAP.tick(thread) });
-            tell();
+            pressure::tell();
             Some(number)
         }
     };
@@ -114,13 +115,6 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     unsafe { libc::pthread_setname_np(this, c"kmalloc-kswapd".as_ptr()) };
     lifecycle::attach_service();
     // SAFETY: the block is the calling thread's.
-    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &tell) });
+    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &pressure::tell) });
     null_mut()
-}
-
-/// After a tick: the program is told, if memory is short.
-fn tell() {
-    if HEAP.kswapd().is_alarmed() {
-        pressure::tell();
-    }
 }

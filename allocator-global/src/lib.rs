@@ -19,7 +19,6 @@
 //! feature `checked` it is decided at the call for objects too, which costs a look at their descriptors each time.
 
 mod conf;
-mod errno;
 mod fork;
 mod kswapd;
 mod lifecycle;

@@ -11,8 +11,8 @@
 //!
 //! The levels are those of the kernel's `mm/vmpressure.c`; the shrinkers are the idea of `mm/shrinker.c`.
 
-use crate::{errno, lifecycle, HEAP};
-use allocator_core::sys::die;
+use crate::{lifecycle, HEAP};
+use allocator_core::sys::{die, quietly};
 use allocator_core::thread::Thread;
 use core::mem::transmute;
 use core::ptr::null_mut;
@@ -82,7 +82,7 @@ fn shrinkers() -> impl Iterator<Item = Shrink> {
     })
 }
 
-/// The program is told, if nobody else does so. Outside of the heap.
+/// The program is told, if memory is short and nobody else does so. Outside of the heap.
 #[cold]
 #[inline(never)]
 pub(crate) fn tell() {
@@ -135,7 +135,7 @@ fn ask(level: Option<Pressure>, bytes: usize) -> bool {
     }
     thread.set_relieving(true);
     let bomb = NoUnwinding;
-    let freed = errno::kept(|| {
+    let freed = quietly(|| {
         if let Some((level, callback)) = told {
             callback(level);
         }

@@ -158,7 +158,7 @@ impl Heap {
             }
         }
         let areas = self.parts.vmalloc.asked_bytes(self.os());
-        let all_is_walked = self.parts.zone.has_collected_all(caller);
+        let all_is_walked = !self.parts.zone.awaits_an_arena(caller);
         let mut dirty = 0;
         self.parts.zone.each_arena(caller, &mut |arena| {
             dirty += arena.buddy().dirty_pages() as usize;

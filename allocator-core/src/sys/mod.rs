@@ -13,7 +13,7 @@ pub use die::{die, warn, Line};
 pub use discard::Discard;
 pub use faulty::{Call, FaultyOs, Plan};
 pub use kept::{Kept, Place};
-pub use unix::Unix;
+pub use unix::{quietly, Unix};
 
 use crate::sync::Park;
 use core::ffi::CStr;

@@ -12,7 +12,7 @@ use core::ptr::{null_mut, NonNull};
 pub struct Unix;
 
 /// Runs `call` and puts `errno` back: neither `malloc` nor `free` may change it.
-fn quietly<R>(call: impl FnOnce() -> R) -> R {
+pub fn quietly<R>(call: impl FnOnce() -> R) -> R {
     // SAFETY: has no precondition.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: this thread's own variable.

@@ -5,6 +5,8 @@ use crate::measure::Program;
 use crate::returns::Day;
 use crate::summary::{Figures, Quantity};
 use anyhow::{anyhow, Result};
+use plotters::coord::CoordTranslate;
+use plotters::drawing::DrawingAreaErrorKind;
 use plotters::prelude::*;
 use std::path::Path;
 
@@ -17,6 +19,14 @@ fn colour(program: usize, programs: usize) -> RGBColor {
     }
     let (r, g, b) = HSLColor(0.15 + 0.75 * program as f64 / programs as f64, 0.55, 0.5).rgb();
     RGBColor(r, g, b)
+}
+
+/// Says which series is whose.
+fn label<'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+    position: SeriesLabelPosition,
+) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>> {
+    chart.configure_series_labels().position(position).background_style(WHITE).border_style(BLACK).draw()
 }
 
 /// Bars, a group for each row: each allocator by the best rival, so that shorter is better and 1 the best rival.
@@ -66,13 +76,7 @@ pub(crate) fn bars(
             .label(&program.name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], style));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()
-        .map_err(|e| failed(&e))?;
+    label(&mut chart, SeriesLabelPosition::UpperRight).map_err(|e| failed(&e))?;
     area.present().map_err(|e| failed(&e))
 }
 
@@ -107,13 +111,7 @@ pub(crate) fn latency(path: &Path, programs: &[Program], latencies: &[Latencies]
             .label(&program.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()
-        .map_err(|e| failed(&e))?;
+    label(&mut chart, SeriesLabelPosition::UpperLeft).map_err(|e| failed(&e))?;
     area.present().map_err(|e| failed(&e))
 }
 
@@ -150,12 +148,6 @@ pub(crate) fn day(path: &Path, title: &str, programs: &[Program], days: &[Day]) 
             .label(&program.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()
-        .map_err(|e| failed(&e))?;
+    label(&mut chart, SeriesLabelPosition::UpperRight).map_err(|e| failed(&e))?;
     area.present().map_err(|e| failed(&e))
 }

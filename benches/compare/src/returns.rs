@@ -1,7 +1,7 @@
 //! Memory that comes back: what is resident after a burst, and while load comes and goes.
 
 use crate::measure::{self, Program, Row};
-use crate::plots;
+use crate::{plots, tables};
 use anyhow::{ensure, Context, Result};
 use std::fmt::Write;
 use std::fs;
@@ -73,16 +73,6 @@ fn of_day(day: &Day) -> [f64; 3] {
     [day.iter().map(|moment| moment.resident).fold(0.0, f64::max), mean(day.iter().collect()), mean(night)]
 }
 
-/// The head of a table, with these columns before those of the programs.
-fn head(out: &mut String, first: &[&str], programs: &[Program]) -> Result<()> {
-    write!(out, "| {} |", first.join(" | "))?;
-    programs.iter().try_for_each(|program| write!(out, " {} |", program.name))?;
-    write!(out, "\n|---|{}", "---:|".repeat(first.len() - 1))?;
-    programs.iter().try_for_each(|_| write!(out, "---:|"))?;
-    writeln!(out)?;
-    Ok(())
-}
-
 /// Runs of a scenario by scenario and program. In each round every scenario runs under each allocator, one right after
 /// the other.
 fn rounds(programs: &[Program], scenarios: &[Row], rounds: usize, part: &str) -> Vec<Vec<Vec<Left>>> {
@@ -141,7 +131,7 @@ pub(crate) fn run(
              of the\nallocator in between; medians of {times} runs in turn. *alive* is what was asked for and not freed. \
              Every allocator as its users\nget it.\n"
         )?;
-        head(&mut out, &["scenario", "alive"], programs)?;
+        tables::header(&mut out, &["scenario", "alive"], programs);
         for (scenario, by_program) in scenarios.iter().zip(rounds(programs, &scenarios, times, &part)) {
             let middle = |runs: &[Left], what: fn(&Left) -> f64| median(runs.iter().map(what).collect());
             write!(out, "| {} | {:.1} |", scenario.name, middle(&by_program[0], |left| left.alive) / 1024.0)?;
@@ -170,7 +160,7 @@ pub(crate) fn run(
              most is alive. ![the day]({0}.svg)\n",
             name.name, name.what
         )?;
-        head(&mut out, &["resident"], programs)?;
+        tables::header(&mut out, &["resident"], programs);
         for (i, what) in ["at the peak", "on average", "at night"].iter().enumerate() {
             write!(out, "| {what} |")?;
             figures.iter().try_for_each(|figure| write!(out, " {:.0} |", figure[i]))?;

@@ -10,10 +10,12 @@ use std::path::Path;
 /// The name of the system's allocator among the programs.
 const SYSTEM: &str = "system";
 
-fn header(page: &mut String, first: &str, programs: &[Program]) {
-    let names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
-    let _ = writeln!(page, "| {first} | {} |", names.join(" | "));
-    let _ = writeln!(page, "|---|{}", "---:|".repeat(programs.len()));
+/// The head of a table: these columns, the first of which is text, and one for each program.
+pub(crate) fn header(page: &mut String, first: &[&str], programs: &[Program]) {
+    let names = programs.iter().map(|program| program.name.as_str());
+    let columns: Vec<_> = first.iter().copied().chain(names).collect();
+    let _ = writeln!(page, "| {} |", columns.join(" | "));
+    let _ = writeln!(page, "|---|{}", "---:|".repeat(columns.len() - 1));
 }
 
 fn ratios(
@@ -24,8 +26,7 @@ fn ratios(
     figures: &[Figures],
     quantity: fn(&Figures) -> &Quantity,
 ) {
-    header(page, &format!("row | best rival, {unit}"), programs);
-    *page = page.replacen("|---|---:|", "|---|---:|---:|", 1);
+    header(page, &["row", &format!("best rival, {unit}")], programs);
     for figure in figures {
         let quantity = quantity(figure);
         let best = quantity.best_rival();
