@@ -25,7 +25,7 @@ use crate::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{lay, UnwatchedU32};
+use crate::sync::{lay, recheck, UnwatchedU32};
 use crate::sys::{Kept, Os, Reservation};
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
@@ -154,16 +154,17 @@ impl Arena {
         Some(this)
     }
 
-    /// Gives its mappings names, once. A refusal costs those, nothing else.
-    pub fn name(&self) {
+    /// Gives its mappings names, once. A refusal costs those, nothing else. False if it has had them.
+    pub fn name(&self) -> bool {
         if self.named.swap(1, Relaxed) != 0 {
-            return;
+            return false;
         }
         let (this, os) = (NonNull::from(self).cast(), self.ground.os);
         // SAFETY: the mapping of the chunks.
         unsafe { os.name(self.range.ptr, self.bytes(), c"kmalloc arena") };
         // SAFETY: the mapping of the descriptors, which begins here.
         unsafe { os.name(this, self.own_len, c"kmalloc memmap") };
+        true
     }
 
     /// Makes up to `n` more chunks writable and hands them to the buddy. False if there are none or the system refuses.
@@ -286,11 +287,50 @@ impl Arena {
             // SAFETY: whole chunks, and committed.
             let huge = unsafe { self.ground.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
-                let broken = chunks().filter(|map| map.backing() == Backing::Broken).count();
-                self.broken.fetch_sub(broken as u32, Relaxed);
-                chunks().for_each(|map| map.set_backing(Backing::Huge));
+                chunks().for_each(|map| self.note_huge(map));
             }
             huge
+        }
+    }
+
+    /// Notes that a chunk is backed by huge pages from now on.
+    fn note_huge(&self, map: &ChunkMap) {
+        let is = map.backing();
+        let noted = map.replace_backing(is, Backing::Huge);
+        if noted && is == Backing::Broken {
+            self.broken.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// What nobody has asked huge pages for when it was new, and is full of what lives long: a chunk that was in use as a whole
+    /// at two calls in a row, and of which nothing ever went back to the system. It is backed by one from now on, which makes
+    /// nothing resident that was not. One thread at a time.
+    pub fn ripen(&self) {
+        if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
+            return;
+        }
+        for c in 0..self.committed() {
+            let map = self.map(c);
+            if map.backing() == Backing::Usual && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
+                self.make_huge(map);
+            }
+        }
+    }
+
+    /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one
+    /// has noted, and says the last word to the system.
+    fn make_huge(&self, map: &ChunkMap) {
+        let Some(base) = NonNull::new(map.base()) else { return };
+        if !map.replace_backing(Backing::Usual, Backing::Huge) {
+            return;
+        }
+        // SAFETY: a chunk of the range, and committed.
+        if !unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) } {
+            map.replace_backing(Backing::Huge, Backing::Small);
+        }
+        if recheck("a chunk was broken up meanwhile", map.backing() != Backing::Huge) {
+            // SAFETY: as above.
+            unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) };
         }
     }
 
@@ -356,11 +396,18 @@ impl Arena {
     /// The memory behind a part of a chunk is about to be freed: not to be backed by a huge page any more, since the system
     /// would fill the gap some time. The caller owns something in it.
     pub fn break_up(&self, map: &ChunkMap) {
-        let Some(base) = NonNull::new(map.base()).filter(|_| map.backing() == Backing::Huge) else { return };
+        let Some(base) = NonNull::new(map.base()) else { return };
+        if map.replace_backing(Backing::Usual, Backing::Small)
+            || self.broken.load(Relaxed) >= MAX_BROKEN
+            || !map.replace_backing(Backing::Huge, Backing::Broken)
+        {
+            return;
+        }
         // SAFETY: a chunk of the range, and committed.
-        if self.broken.load(Relaxed) < MAX_BROKEN && unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
-            map.set_backing(Backing::Broken);
+        if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
             self.broken.fetch_add(1, Relaxed);
+        } else {
+            map.replace_backing(Backing::Broken, Backing::Huge);
         }
     }
 

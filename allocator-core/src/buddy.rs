@@ -569,6 +569,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
     }
 
+    /// True if all pages of a chunk may be resident, and seven in eight are in use, at about this moment.
+    pub fn is_full(&self, chunk: ChunkIndex) -> bool {
+        self.free_in(chunk).len() <= PAGES / 8 && self.chunk(chunk).dirty_pages() == Chunk::<PAGES>::ALL
+    }
+
     /// Free pages, and those of them that are not known to be zero, at about this moment.
     pub fn free_pages(&self) -> (usize, usize) {
         let (mut free, mut dirty) = (0, 0);

@@ -291,6 +291,7 @@ impl Heap {
     fn make_room(&self, thread: Option<&Thread>, bytes: usize, urgency: Urgency) {
         let zone = &self.parts.zone;
         if zone.counter.limits().max != 0 {
+            self.parts.vmalloc.shrink(self.site(urgency));
             let excess = zone.counter.excess(bytes, urgency) / PAGE_SIZE;
             let most = u32::try_from(excess).unwrap_or(u32::MAX).saturating_add(PAGES_PER_CHUNK);
             zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
@@ -311,15 +312,16 @@ impl Heap {
             // SAFETY: by contract.
             Route::Object(class) => unsafe { self.alloc_object(thread, layout, class) }.map(|object| (object, false)),
             Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align, dense),
-            Route::Area => self.alloc_area(thread, layout, dense).map(|ptr| (ptr, true)),
+            Route::Area => self.alloc_area(thread, layout, dense),
         }
     }
 
-    /// Sends the calling thread's objects home and gives empty slabs back to the arenas.
+    /// Sends the calling thread's objects home, gives empty slabs back to the arenas, and mappings that are set aside to the
+    /// system. Returns the bytes of those.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
-    unsafe fn shrink(&self, thread: Option<&Thread>) {
+    unsafe fn shrink(&self, thread: Option<&Thread>) -> usize {
         let caller = self.caller(thread);
         // SAFETY: by contract.
         let flushed = thread.map_or(Ok(()), |thread| unsafe { self.flush(thread) });
@@ -328,6 +330,7 @@ impl Heap {
             self.found(found);
         }
         self.shrink_caches(caller, MAX_SHARDS);
+        self.parts.vmalloc.shrink(self.site(Urgency::Usual))
     }
 
     fn shrink_caches(&self, caller: Caller<'_>, shards: usize) {
@@ -471,7 +474,7 @@ impl Heap {
                 Ok((run.ptr, run.content == Content::Zeros))
             }
             // An area is at least a chunk long, so what is shorter has no better chance there.
-            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense).map(|ptr| (ptr, true)),
+            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense),
             Err(refused) => Err(refused),
         }
     }
@@ -483,8 +486,10 @@ impl Heap {
         }
     }
 
-    fn alloc_area(&self, thread: Option<&Thread>, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
+    /// An area, and whether it is known to read as zeros.
+    fn alloc_area(&self, thread: Option<&Thread>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let caller = self.caller(thread);
+        self.kswapd().grown(layout.size(), self.counter().limits());
         let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
         self.watch();
         area
@@ -563,8 +568,10 @@ impl Heap {
                 self.parts.zone.free_pages(map, ptr.as_ptr() as usize, pages)
             }
             Claimed::Area(record) => {
+                // Only with somebody who will give it back.
+                let aside = self.kswapd().is_awake() && !self.counter().is_high();
                 // SAFETY: claimed, and by contract.
-                unsafe { self.parts.vmalloc.release(self.site(Urgency::Usual), record) };
+                unsafe { self.parts.vmalloc.release(self.site(Urgency::Usual), record, aside) };
                 Ok(())
             }
         }
@@ -754,9 +761,9 @@ impl Heap {
         let _inside = self.enter(thread);
         let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
-        unsafe { self.shrink(thread) };
+        let aside = unsafe { self.shrink(thread) };
         let pages = self.parts.zone.purge(self.caller(thread), Purge::ALL);
-        let bytes = PageCount::new(pages).bytes() + self.retire(thread);
+        let bytes = aside + PageCount::new(pages).bytes() + self.retire(thread);
         self.parts.registry.shrink(self.os());
         self.kswapd().note_call(bytes);
         bytes

@@ -2,7 +2,9 @@
 //!
 //! A huge page spares the processor misses of its address cache, and the system 512 faults; and makes 2 MiB resident where
 //! perhaps little of it is used. `auto` asks for them where that little is little beside all the rest: above the first few
-//! chunks of the first arena, for runs longer than a chunk, and for areas that will be used as a whole.
+//! chunks of the first arena, for runs longer than a chunk, and for areas that will be used as a whole, before they are
+//! touched; and for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing
+//! of it ever went back.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 

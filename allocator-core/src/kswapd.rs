@@ -196,6 +196,11 @@ impl Kswapd {
         }
     }
 
+    /// True if a thread ticks, or is about to.
+    pub fn is_awake(&self) -> bool {
+        self.state.load(Relaxed) & STATE == AWAKE
+    }
+
     /// True if [`Kswapd::attend`] has something to say.
     #[inline(always)]
     pub fn needs_attention(&self) -> bool {

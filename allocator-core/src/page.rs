@@ -29,7 +29,7 @@ use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{array_of, const_unless_loom, lay, UnwatchedUnsafeCell, Zeroed};
+use crate::sync::{UnwatchedU32, array_of, const_unless_loom, lay, UnwatchedUnsafeCell, Zeroed};
 use crate::sys::{Kept, Os};
 use crate::units::PageCount;
 use core::ptr::{null_mut, NonNull};
@@ -139,6 +139,8 @@ pub enum Backing {
     Huge,
     /// A huge page at first, and then no longer.
     Broken,
+    /// Never a huge page: a part of it went back, or the system refused.
+    Small,
 }
 
 /// The memmap of one chunk.
@@ -147,9 +149,11 @@ pub struct ChunkMap {
     tags: [AtomicU32; PAGES_PER_CHUNK as usize],
     base: AtomicPtr<u8>,
     arena: AtomicPtr<u8>,
-    /// A [`Backing`]. Whoever owns the chunk as a whole may make it huge; who owns a part of it, so that nobody owns all of
-    /// it, may break it up.
+    /// A [`Backing`]. Whoever owns the chunk as a whole may make it huge, and so may kswapd; who owns a part of it, so that
+    /// nobody owns all of it, may break it up.
     backing: AtomicU32,
+    /// One if it was in use as a whole at the last tick.
+    full: UnwatchedU32,
     rooms: [Room; PAGES_PER_CHUNK as usize],
 }
 
@@ -166,6 +170,7 @@ unsafe impl Zeroed for ChunkMap {
             base: AtomicPtr::new(null_mut()),
             arena: AtomicPtr::new(null_mut()),
             backing: AtomicU32::new(0),
+            full: UnwatchedU32::new(0),
             rooms: array_of!(
                 PAGES_PER_CHUNK as usize,
                 Room,
@@ -190,13 +195,19 @@ impl ChunkMap {
         match self.backing.load(Relaxed) {
             1 => Backing::Huge,
             2 => Backing::Broken,
+            3 => Backing::Small,
             _ => Backing::Usual,
         }
     }
 
-    /// Notes what it was asked for.
-    pub fn set_backing(&self, backing: Backing) {
-        self.backing.store(backing as u32, Relaxed);
+    /// Notes what it is asked for, in place of `was`. Of several threads exactly one succeeds.
+    pub fn replace_backing(&self, was: Backing, backing: Backing) -> bool {
+        self.backing.compare_exchange(was as u32, backing as u32, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Notes whether it is in use as a whole. True if it was the last time, too.
+    pub fn note_full(&self, full: bool) -> bool {
+        self.full.swap(full.into(), Relaxed) != 0 && full
     }
 
     /// The whole pages of the system that hold nothing but rooms of the `n` pages from `page` on: who owns those may free the
@@ -369,6 +380,15 @@ impl AddressTable {
         if !at.is_some_and(empty) && !empty(&self.spare) {
             // SAFETY: the holder's own mapping, and nobody else knows it.
             unsafe { kept.unmap(os, leaf.cast(), core::mem::size_of::<Leaf>()) };
+        }
+    }
+
+    /// Gives the leaf of a window a name, if it has one.
+    pub fn name_leaf(&self, os: &dyn Os, window: NonNull<u8>) {
+        let leaf = self.root.get(key(window.as_ptr() as usize) >> (CHUNK_SHIFT + LEAF_SHIFT));
+        if let Some(leaf) = leaf.and_then(|leaf| NonNull::new(leaf.load(Relaxed))) {
+            // SAFETY: a mapping of its own, which stays. A refusal costs the name, nothing else.
+            unsafe { os.name(leaf.cast(), core::mem::size_of::<Leaf>(), c"kmalloc table") };
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Thread {
     shard: AtomicU32,
     /// One if the thread is the heap's own.
     service: AtomicU32,
+    /// One if a mapping begins here that has no name yet.
+    unnamed: UnwatchedU32,
     /// One while the thread asks the program for memory back.
     relieving: UnwatchedU32,
     /// The registry's, when it last gave back what it was asked for.
@@ -102,6 +104,7 @@ unsafe impl Zeroed for Thread {
             stack: array_of!(2, AtomicUsize, AtomicUsize::new(0)),
             shard: AtomicU32::new(0),
             service: AtomicU32::new(0),
+            unnamed: UnwatchedU32::new(0),
             relieving: UnwatchedU32::new(0),
             obeyed: UnwatchedU32::new(0),
             arrays_used: AtomicU32::new(0),
@@ -422,7 +425,10 @@ impl Registry {
         if blocks.fresh == 0 {
             let memory = kept.map(os, THREAD_BATCH * size_of::<Thread>())?;
             // SAFETY: the new mapping is aligned to a page of the system, and holds zeros, which are valid blocks.
-            blocks.next_fresh = unsafe { lay::<Thread>(memory, THREAD_BATCH) }.as_ptr();
+            let first = unsafe { lay::<Thread>(memory, THREAD_BATCH) };
+            // SAFETY: valid, as above.
+            unsafe { first.as_ref() }.unnamed.store(1, Relaxed);
+            blocks.next_fresh = first.as_ptr();
             blocks.fresh = THREAD_BATCH as u32;
             blocks.mappings += 1;
         }
@@ -521,6 +527,15 @@ impl Registry {
                     thread.arrays_touched.store(0, Relaxed);
                 }
             }
+        }
+    }
+
+    /// Gives the mappings of blocks names. A refusal costs those, nothing else.
+    pub fn name(&self, os: &dyn Os) {
+        for first in self.iter().filter(|block| block.unnamed.swap(0, Relaxed) != 0) {
+            let len = os.whole_pages(THREAD_BATCH * size_of::<Thread>());
+            // SAFETY: it begins a mapping of so many bytes, which stays.
+            unsafe { os.name(NonNull::from(first).cast(), len, c"kmalloc threads") };
         }
     }
 

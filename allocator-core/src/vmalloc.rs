@@ -7,12 +7,17 @@
 //! pages to another place (`mremap`), which copies nothing; moved areas get a spare tail of an eighth, so that a
 //! vector that grows in small steps moves seldom. What the system does not take back is kept and used again.
 //!
+//! What is freed may be *set aside* for a while, resident and counted: the next area of about that length that will be used
+//! as a whole is the same pages, and the system need not clear them. A request that finds none of its length shows that
+//! the program has moved on, so all that is set aside goes back before it maps more; the rest goes by ticks of kswapd.
+//!
 //! # Invariants
 //! - Vm1: the record of an area that is handed out is in the table, and in no list.
 //! - Vm2: of several threads that free or resize one area exactly one finds it in the table.
 //! - Vm3: the owner of an area, and nobody else, changes its record.
+//! - Vm4: what is set aside is in no table, and counted as long as it is.
 
-use crate::config::{CHUNK_SIZE, MIN_AREA, PAGE_SIZE};
+use crate::config::{CHUNK_SIZE, MIN_AREA, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::huge::{HugePages, Policy};
 use crate::page::AddressTable;
@@ -77,6 +82,25 @@ impl Record {
 /// Bytes of records mapped at a time.
 const RECORDS_LEN: usize = if cfg!(loom) { 2 * size_of::<Record>() } else { PAGE_SIZE };
 
+/// Mappings that are set aside at the most, and bytes of them.
+const ASIDE: usize = 4;
+const ASIDE_BYTES: usize = 4 * VMALLOC_THRESHOLD;
+
+/// A mapping without an area. The one at null is none.
+#[derive(Clone, Copy)]
+struct Aside {
+    map: *mut u8,
+    map_len: usize,
+    /// So much of it may be resident.
+    len: usize,
+    /// Since before the last tick.
+    old: bool,
+}
+
+impl Aside {
+    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, old: false };
+}
+
 /// Where areas come from and are entered.
 #[derive(Clone, Copy)]
 pub struct Site<'a> {
@@ -102,6 +126,13 @@ struct Records {
     bytes: usize,
     /// Those of the bytes that were asked for, in whole pages of the system.
     asked: usize,
+    aside: [Aside; ASIDE],
+}
+
+impl Records {
+    fn aside_bytes(&self) -> usize {
+        self.aside.iter().map(|aside| aside.len).sum()
+    }
 }
 
 // SAFETY: the free records belong to the list, and the list to the lock around it.
@@ -122,34 +153,55 @@ impl Vmalloc {
     const_unless_loom! {
         /// No areas.
         pub fn new() -> Self {
-            Self { records: Mutex::new(Records { free: null_mut(), made: 0, areas: 0, bytes: 0, asked: 0 }), guards: UnwatchedU32::new(0) }
+            let none = Records { free: null_mut(), made: 0, areas: 0, bytes: 0, asked: 0, aside: [Aside::NONE; ASIDE] };
+            Self { records: Mutex::new(none), guards: UnwatchedU32::new(0) }
         }
     }
 
-    /// Maps an area. It reads as zeros; if it is `dense`, that is all of it will be used, huge pages are asked for. Costs
-    /// one to four system calls, and another one if it is dense.
-    pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<NonNull<u8>, AllocError> {
+    /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
+    /// for, or what was set aside is used again. Costs two to four system calls, and another one if it is dense.
+    pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let len = Self::mapped_len(site.os, layout.size())?;
-        if !site.counter.try_charge(len, site.urgency) {
-            return Err(AllocError::OutOfMemory);
-        }
         let guard = if self.guards.load(Relaxed) != 0 { site.os.page_size() } else { 0 };
-        let mapped = self.record(site).and_then(|record| {
-            let Some((ptr, map, map_len)) = Self::map(site, len + guard, layout.align()) else {
-                self.recycle(site.os, record);
-                return None;
-            };
-            if !site.table.prepare(site.os, site.kept, ptr, 1) {
-                // SAFETY: just mapped, not used yet.
-                unsafe { site.kept.unmap(site.os, map, map_len) };
-                self.recycle(site.os, record);
-                return None;
-            }
-            Some((record, ptr, map, map_len))
-        });
-        let Some((record, ptr, map, map_len)) = mapped else {
+        let again = (dense && layout.align() <= site.os.page_size()).then(|| self.take_aside(site, len, guard)).flatten();
+        if again.is_none() {
+            self.give_aside_back(site, |_| true);
+        }
+        let zero = again.is_none();
+        let mapped = again.or_else(|| Self::map_new(site, layout, len, guard, dense));
+        let mut area = mapped.ok_or(AllocError::OutOfMemory)?;
+        area.layout = layout;
+        let Some(record) = self.record(site) else {
+            // SAFETY: just mapped or taken, not used yet.
+            unsafe { site.kept.unmap(site.os, area.map, area.map_len) };
             site.counter.uncharge(len);
             return Err(AllocError::OutOfMemory);
+        };
+        Self::put_guard(site.os, &mut area);
+        // SAFETY: the record is ours (Vm3).
+        unsafe { Record::write(record, area) };
+        self.count(site.os, 1, area.map_len as isize, len as isize);
+        poison::fit(area.ptr, layout.size(), area.room());
+        site.table.set_area(area.ptr, record.cast());
+        Ok((area.ptr, zero))
+    }
+
+    /// A new mapping of `len` bytes and a guard, counted, with its window prepared.
+    fn map_new(site: Site<'_>, layout: Layout, len: usize, guard: usize, dense: bool) -> Option<Area> {
+        if !site.counter.try_charge(len, site.urgency) {
+            return None;
+        }
+        let mapped = Self::map(site, len + guard, layout.align()).filter(|(ptr, map, map_len)| {
+            let prepared = site.table.prepare(site.os, site.kept, *ptr, 1);
+            if !prepared {
+                // SAFETY: just mapped, not used yet.
+                unsafe { site.kept.unmap(site.os, *map, *map_len) };
+            }
+            prepared
+        });
+        let Some((ptr, map, map_len)) = mapped else {
+            site.counter.uncharge(len);
+            return None;
         };
         let huge = match site.huge.get() {
             HugePages::Never => Some(false),
@@ -162,14 +214,81 @@ impl Vmalloc {
         }
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
-        let mut area = Area { ptr, layout, map, map_len, len, guard, next: null_mut() };
-        Self::put_guard(site.os, &mut area);
-        // SAFETY: the record is ours (Vm3).
-        unsafe { Record::write(record, area) };
-        self.count(site.os, 1, map_len as isize, len as isize);
-        poison::fit(ptr, layout.size(), area.room());
-        site.table.set_area(ptr, record.cast());
-        Ok(ptr)
+        Some(Area { ptr, layout, map, map_len, len, guard, next: null_mut() })
+    }
+
+    /// What was set aside and has about this length, counted as that; its window is prepared, since it had an area.
+    fn take_aside(&self, site: Site<'_>, len: usize, guard: usize) -> Option<Area> {
+        let fits = |aside: &Aside| (len + guard..=len + guard + len / 4).contains(&aside.map_len);
+        let found = self.unlink_aside(site.os, fits)?;
+        let map = NonNull::new(found.map)?;
+        poison::unpoison(map, found.map_len);
+        if found.len < len && !site.counter.try_charge(len - found.len, site.urgency) {
+            // SAFETY: ours alone.
+            unsafe { site.kept.unmap(site.os, map, found.map_len) };
+            site.counter.uncharge(found.len);
+            return None;
+        }
+        if found.len > len {
+            // SAFETY: inside the mapping.
+            let tail = unsafe { map.add(len) };
+            // SAFETY: as above. A refusal costs memory, nothing else.
+            unsafe { site.os.discard(tail, found.len - len) };
+            site.counter.uncharge(found.len - len);
+        }
+        let layout = Layout::new::<u8>(); // until the caller says
+        Some(Area { ptr: map, layout, map, map_len: found.map_len, len, guard, next: null_mut() })
+    }
+
+    fn unlink_aside(&self, os: &dyn Os, which: impl Fn(&Aside) -> bool) -> Option<Aside> {
+        let mut records = self.records.lock(os);
+        let found = records.aside.iter_mut().find(|aside| !aside.map.is_null() && which(aside))?;
+        Some(core::mem::replace(found, Aside::NONE))
+    }
+
+    /// Sets the mapping of an area aside. False, and nothing done, if there is too much already.
+    fn set_aside(&self, os: &dyn Os, area: &Area) -> bool {
+        let mut records = self.records.lock(os);
+        if area.ptr != area.map || records.aside_bytes() + area.len > ASIDE_BYTES {
+            return false;
+        }
+        let Some(place) = records.aside.iter_mut().find(|aside| aside.map.is_null()) else { return false };
+        poison::poison(area.map, area.map_len);
+        *place = Aside { map: area.map.as_ptr(), map_len: area.map_len, len: area.len, old: false };
+        true
+    }
+
+    /// Gives what is set aside and is `such` back to the system. Returns the bytes that may have been resident.
+    fn give_aside_back(&self, site: Site<'_>, such: impl Fn(&Aside) -> bool + Copy) -> usize {
+        let mut bytes = 0;
+        while let Some(Aside { map, map_len, len, .. }) = self.unlink_aside(site.os, such) {
+            if let Some(map) = NonNull::new(map) {
+                poison::unpoison(map, map_len);
+                // SAFETY: ours alone (Vm4).
+                unsafe { site.kept.unmap(site.os, map, map_len) };
+            }
+            site.counter.uncharge(len);
+            bytes += len;
+        }
+        bytes
+    }
+
+    /// Gives all that is set aside back to the system. Returns the bytes.
+    pub fn shrink(&self, site: Site<'_>) -> usize {
+        self.give_aside_back(site, |_| true)
+    }
+
+    /// A tick: what was set aside before the last one goes back. Returns the bytes, and whether there is more.
+    pub fn age(&self, site: Site<'_>) -> (usize, bool) {
+        let bytes = self.give_aside_back(site, |aside| aside.old);
+        let mut records = self.records.lock(site.os);
+        records.aside.iter_mut().for_each(|aside| aside.old = true);
+        (bytes, records.aside_bytes() > 0)
+    }
+
+    /// Bytes that are set aside.
+    pub fn aside_bytes(&self, os: &dyn Os) -> usize {
+        self.records.lock(os).aside_bytes()
     }
 
     /// From now on, a page without access lies behind each new area, or none.
@@ -235,11 +354,11 @@ impl Vmalloc {
         }
     }
 
-    /// Frees an area that the caller has claimed.
+    /// Frees an area that the caller has claimed; `aside`: its mapping may be set aside, since ticks will come.
     ///
     /// # Safety
     /// Nobody uses it any more.
-    pub unsafe fn release(&self, site: Site<'_>, record: NonNull<u8>) {
+    pub unsafe fn release(&self, site: Site<'_>, record: NonNull<u8>, aside: bool) {
         let record = record.cast::<Record>();
         // SAFETY: the area was in the table, so it was live, and it is ours now (Vm2, Vm3).
         let area = unsafe { Record::read(record) };
@@ -247,6 +366,10 @@ impl Vmalloc {
         self.count(site.os, -1, -(map_len as isize), -(len as isize));
         poison::unpoison(area.map, area.map_len);
         if Self::take_guard(site.os, &area) {
+            if aside && self.set_aside(site.os, &area) {
+                self.recycle(site.os, record);
+                return;
+            }
             // SAFETY: as above, and by contract.
             unsafe { site.kept.unmap(site.os, area.map, map_len) };
         // SAFETY: as above.
@@ -390,6 +513,8 @@ impl Vmalloc {
             return Some(record);
         }
         let memory = site.kept.map(site.os, RECORDS_LEN)?;
+        // SAFETY: just mapped. A refusal costs a name, nothing else.
+        unsafe { site.os.name(memory, site.os.whole_pages(RECORDS_LEN), c"kmalloc areas") };
         self.records.lock(site.os).made += RECORDS_LEN / size_of::<Record>();
         for i in 0..RECORDS_LEN / size_of::<Record>() {
             // SAFETY: inside the new mapping, which is aligned to more than a record.
@@ -456,9 +581,10 @@ impl Vmalloc {
         self.records.lock(os).made / (RECORDS_LEN / size_of::<Record>()) * os.whole_pages(RECORDS_LEN)
     }
 
-    /// Bytes that areas were asked for, each in whole pages of the system.
-    pub fn asked_bytes(&self, os: &dyn Os) -> usize {
-        self.records.lock(os).asked
+    /// Bytes that are counted: what areas were asked for, each in whole pages of the system, and what is set aside.
+    pub fn charged_bytes(&self, os: &dyn Os) -> usize {
+        let records = self.records.lock(os);
+        records.asked + records.aside_bytes()
     }
 
     /// Areas that are handed out, and the bytes mapped for them.

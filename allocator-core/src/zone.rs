@@ -492,7 +492,17 @@ impl Zone {
     /// Gives the mappings of all arenas names.
     pub fn name_arenas(&self, caller: Caller<'_>) {
         self.each_arena(caller, &mut |arena| {
-            arena.name();
+            if arena.name() {
+                self.table.name_leaf(caller.os, arena.base());
+            }
+            true
+        });
+    }
+
+    /// Backs chunks by huge pages that are full of what lives long: see [`Arena::ripen`].
+    pub fn ripen(&self, caller: Caller<'_>) {
+        self.each_arena(caller, &mut |arena| {
+            arena.ripen();
             true
         });
     }

@@ -17,8 +17,9 @@ suite! {
         no_signal_is_handled_on_the_thread,
         a_child_of_a_fork_has_a_thread_when_it_needs_one,
         without_a_thread_the_work_is_done_by_those_who_free,
+        a_large_block_is_set_aside_for_a_moment,
     ],
-    children: [burst, small, switched_off, signals, forked, alone]
+    children: [burst, small, switched_off, signals, forked, alone, large]
 }
 
 /// Long enough for any machine; what is waited for takes a second or two.
@@ -223,4 +224,18 @@ fn alone(_: &str) {
     assert!(!has_kswapd());
     Kmalloc::validate().expect("a heap that is sound");
     on_threads(2, |_| Block::new(1000, 8).free());
+}
+
+/// Class of bug: an allocator that keeps what it has set aside until it is asked for something again.
+fn a_large_block_is_set_aside_for_a_moment() {
+    assert_child_exits("large", "", 0);
+}
+
+fn large(_: &str) {
+    let block = || Block::filled(80 * MIB, 8, 1);
+    block().free(); // now there is a thread
+    let before = resident_bytes();
+    block().free();
+    assert!(Kmalloc::stats().aside_bytes <= 81 * MIB);
+    comes_true("a large block goes back", || resident_bytes() < before.max(20 * MIB) && Kmalloc::stats().aside_bytes == 0);
 }

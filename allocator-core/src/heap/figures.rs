@@ -37,6 +37,8 @@ pub struct Stats {
     pub areas: usize,
     /// Bytes mapped for them.
     pub area_bytes: usize,
+    /// Bytes of areas that were freed, kept for the next one until a tick of kswapd gives them back.
+    pub aside_bytes: usize,
     /// Free pages in the arenas.
     pub free_pages: usize,
     /// Those of them that may be resident.
@@ -89,6 +91,7 @@ impl Heap {
         let (caller, os) = (self.caller(thread), self.os());
         let mut stats = Stats { threads: self.parts.registry.live(os), ..Stats::default() };
         (stats.areas, stats.area_bytes) = self.parts.vmalloc.usage(os);
+        stats.aside_bytes = self.parts.vmalloc.aside_bytes(os);
         for class in SizeClass::all() {
             let usage = self.parts.caches.usage(caller, class);
             let cached = self.parts.registry.cached(class).min(usage.out);
@@ -157,7 +160,7 @@ impl Heap {
                 return Err("heap: objects that are out are not the live ones (Lv2)");
             }
         }
-        let areas = self.parts.vmalloc.asked_bytes(self.os());
+        let areas = self.parts.vmalloc.charged_bytes(self.os());
         let all_is_walked = !self.parts.zone.awaits_an_arena(caller);
         let mut dirty = 0;
         self.parts.zone.each_arena(caller, &mut |arena| {

@@ -52,6 +52,7 @@ impl Heap {
         let counter = self.counter();
         if counter.is_high() {
             let _still = self.kswapd().hold_still(self.os());
+            self.parts.vmalloc.shrink(self.site(Urgency::Usual));
             let excess = counter.usage().saturating_sub(counter.limits().high) / PAGE_SIZE + 1;
             let most = u32::try_from(excess).unwrap_or(u32::MAX);
             self.parts.zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });

@@ -1,6 +1,7 @@
 //! The heap as a whole, on a system that refuses what it is told to.
 
 extern crate std;
+mod areas;
 mod limits;
 mod returns;
 

@@ -2,7 +2,7 @@
 //!
 //! # Algorithm
 //! A tick goes from the small to the large, so that what one step gives back can be had by the next tick: empty slabs to the
-//! arenas; memory behind the holes of slabs at rest, and behind free pages that are idle, to the system; empty arenas as
+//! arenas; areas that were set aside before the last tick to the system; memory behind the holes of slabs at rest, and behind free pages that are idle, to the system; empty arenas as
 //! a whole. Last, what is free now is marked, and sparse slabs are laid to rest: if nobody touches them until the next
 //! tick, it is their turn.
 //!
@@ -13,6 +13,7 @@ use super::Heap;
 use crate::buddy::Purge;
 use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE};
 use crate::kswapd::Kswapd;
+use crate::page_counter::Urgency;
 use crate::size_class::SizeClass;
 use crate::thread::Thread;
 use crate::units::PageCount;
@@ -73,6 +74,10 @@ impl Heap {
                 0
             }
         });
+        let aside = self.calmly(thread, |_| {
+            let (vmalloc, site) = (&self.parts.vmalloc, self.site(Urgency::Usual));
+            if short { (vmalloc.shrink(site), false) } else { vmalloc.age(site) }
+        });
         let hollowed = self.hollow(thread);
         let mut purged = 0;
         for least in EMPTIEST_FIRST {
@@ -92,15 +97,17 @@ impl Heap {
             zone.collect(caller);
             zone.kept.shrink(caller.os);
             zone.name_arenas(caller);
+            self.parts.registry.name(caller.os);
+            zone.ripen(caller);
             zone.mark_idle(caller)
         });
         let rested = self.lay_to_rest(thread);
         if zone.counter.is_high() || self.kswapd().is_group_short() {
             self.kswapd().alarm(self.os());
         }
-        let bytes = hollowed + PageCount::new(purged).bytes();
+        let bytes = aside.0 + hollowed + PageCount::new(purged).bytes();
         self.kswapd().note_tick(bytes);
-        bytes > 0 || rested > 0 || excess > 0 && aged > 0 || zone.counter.is_high()
+        bytes > 0 || aside.1 || rested > 0 || excess > 0 && aged > 0 || zone.counter.is_high()
     }
 
     /// Sends the calling thread's objects home.

@@ -9,7 +9,7 @@ fn layout() -> Layout {
 }
 
 fn alloc(world: &'static World) -> usize {
-    let ptr = world.vmalloc.alloc(world.site(), layout(), true).unwrap().as_ptr() as usize;
+    let ptr = world.vmalloc.alloc(world.site(), layout(), true).unwrap().0.as_ptr() as usize;
     world.touch(ptr);
     ptr
 }
@@ -20,7 +20,7 @@ fn free(world: &'static World, address: usize) -> usize {
         // What two claim at once is what the model is about; it decides between them.
         Owner::Area(record) if world.vmalloc.claim(world.site(), record, ptr, layout()).is_ok() => {
             // SAFETY: claimed.
-            unsafe { world.vmalloc.release(world.site(), record) };
+            unsafe { world.vmalloc.release(world.site(), record, false) };
             1
         }
         _ => 0,
@@ -46,6 +46,32 @@ fn areas_made_and_freed_at_once_share_no_record() {
         [|w, area| free(w, area[0]) + 1, |w, _| alloc(w), |w, _| alloc(w)],
         |w, _, [_, one, other]| {
             assert_eq!((free(w, one), free(w, other), w.vmalloc.usage(&w.memory)), (1, 1, (0, 0)));
+            w.rest(0);
+        },
+    );
+}
+
+#[test]
+fn what_is_set_aside_is_used_again_or_goes_back_and_stays_counted() {
+    fn free_aside(world: &'static World, address: usize) -> usize {
+        let ptr = NonNull::new(address as *mut u8).unwrap();
+        let Owner::Area(record) = world.zone.table.owner(address) else { panic!("an area of ours") };
+        world.vmalloc.claim(world.site(), record, ptr, layout()).unwrap();
+        // SAFETY: claimed.
+        unsafe { world.vmalloc.release(world.site(), record, true) };
+        0
+    }
+    model(
+        |w| vec![alloc(w), alloc(w)],
+        [
+            |w, areas| free_aside(w, areas[0]),
+            |w, areas| free_aside(w, areas[1]) + alloc(w),
+            |w, _| w.vmalloc.age(w.site()).0 + w.vmalloc.age(w.site()).0,
+        ],
+        |w, _, [_, again, _]| {
+            assert_eq!(w.zone.counter.usage(), w.vmalloc.charged_bytes(&w.memory));
+            w.vmalloc.shrink(w.site());
+            assert_eq!((free(w, again), w.vmalloc.usage(&w.memory), w.zone.counter.usage()), (1, (0, 0), 0));
             w.rest(0);
         },
     );

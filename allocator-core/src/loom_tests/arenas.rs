@@ -4,6 +4,7 @@ use super::*;
 use crate::buddy::Purge;
 use crate::chunk::Content;
 use crate::config::CHUNK_SIZE;
+use crate::page::Backing;
 use crate::units::{Order, PageCount};
 
 fn alloc(world: &'static World, caller: Caller<'_>, pages: u32) -> usize {
@@ -257,5 +258,53 @@ fn two_who_purge_and_take_see_zeros_where_it_is_said() {
         },
         [|w, _| w.zone.purge(w.alone(), Purge::ALL) as usize, |w, pages| free(w, pages[0], 1) + zeroed(w)],
         |w, _, _| w.rest(2),
+    );
+}
+
+/// Class of bug: a huge page that the system makes of a chunk a part of which went back, so that it is resident again.
+#[test]
+fn a_chunk_of_which_a_part_goes_back_while_kswapd_makes_it_huge_is_not_huge_in_the_end() {
+    fn discard(world: &'static World, address: usize) -> usize {
+        let map = world.zone.map_of(address as *mut u8);
+        world.zone.discard_pages(&world.memory, map, NonNull::new(address as *mut u8).unwrap(), PageCount::new(1));
+        0
+    }
+    fn ripen(world: &'static World) -> usize {
+        world.zone.ripen(world.alone());
+        0
+    }
+    model(
+        |w| {
+            w.memory.takes_advice();
+            let run = alloc(w, w.alone(), 4);
+            ripen(w);
+            vec![run, run + CHUNK_SIZE / 4]
+        },
+        [|w, _| ripen(w), |w, pages| discard(w, pages[0]), |w, pages| discard(w, pages[1])],
+        |w, pages, _| {
+            let backing = w.zone.map_of(pages[0] as *mut u8).backing();
+            assert!(backing == Backing::Small || backing == Backing::Broken, "{backing:?}");
+            assert!(!w.memory.is_huge(pages[0]));
+            free(w, pages[0], 4);
+            w.rest(4);
+        },
+    );
+}
+
+#[test]
+fn a_chunk_that_stays_full_from_tick_to_tick_is_made_huge() {
+    model(
+        |w| {
+            w.memory.takes_advice();
+            vec![alloc(w, w.alone(), 4)]
+        },
+        [],
+        |w, run, []| {
+            for huge in [false, true] {
+                w.zone.ripen(w.alone());
+                assert_eq!(w.memory.is_huge(run[0]), huge);
+            }
+            assert_eq!(w.zone.map_of(run[0] as *mut u8).backing(), Backing::Huge);
+        },
     );
 }

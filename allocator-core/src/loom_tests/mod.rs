@@ -81,6 +81,8 @@ pub(crate) struct Memory {
     keeps: AtomicBool,
     futex: Futex,
     touched: std::sync::Mutex<HashMap<usize, Arc<Watched>>>,
+    /// What was last said of huge pages by where it begins; `None`: such advice is refused.
+    advised: loom::sync::Mutex<Option<HashMap<usize, bool>>>,
 }
 
 const BLOCK: Layout = match Layout::from_size_align(1 << ADDRESS_BITS, 1 << ADDRESS_BITS) {
@@ -103,7 +105,18 @@ impl Memory {
             keeps: AtomicBool::new(false),
             futex: Futex::new(),
             touched: std::sync::Mutex::default(),
+            advised: loom::sync::Mutex::new(None),
         }
+    }
+
+    /// From now on advice about huge pages is taken.
+    fn takes_advice(&self) {
+        *self.advised.lock().unwrap() = Some(HashMap::new());
+    }
+
+    /// Whether it was last said that what begins there is to be huge.
+    fn is_huge(&self, address: usize) -> bool {
+        self.advised.lock().unwrap().as_ref().is_some_and(|advised| advised.get(&address) == Some(&true))
     }
 
     /// From now on no more than `bytes` bytes can be reserved.
@@ -223,8 +236,12 @@ unsafe impl Os for Memory {
         mappings.retain(|m| m.start != address);
         true
     }
-    unsafe fn advise_huge(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
-        false
+    unsafe fn advise_huge(&self, ptr: NonNull<u8>, _: usize, huge: bool) -> bool {
+        let mut advised = self.advised.lock().unwrap();
+        if let Some(advised) = &mut *advised {
+            advised.insert(ptr.as_ptr() as usize, huge);
+        }
+        advised.is_some()
     }
 
     unsafe fn populate(&self, _: NonNull<u8>, _: usize) -> bool {

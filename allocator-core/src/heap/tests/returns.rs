@@ -316,3 +316,39 @@ fn without_a_thread_whoever_gives_pages_back_is_told_to_tick() {
     assert_eq!(heap.kswapd().attend(os), Attend::Nothing, "one does it");
     heap.kswapd().alone(os, number);
 }
+
+/// Class of bug: huge pages for what is thin or short-lived, so that it is resident as a whole, and stays so.
+#[test]
+fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
+    let Setup { os, heap } = setup(false);
+    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK {
+        return; // nothing lies so low
+    }
+    let thread = heap.attach();
+    let asked = || os.calls_of(Call::AdviseHuge);
+    let objects = |n: usize| -> Vec<Block> { (0..n).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()).collect() };
+    let thin = objects(100);
+    tick(heap, thread);
+    tick(heap, thread);
+    assert_eq!(asked(), 0, "a chunk of which a part was never touched");
+    let full = objects(3 * CHUNK_SIZE / 1024);
+    tick(heap, thread);
+    assert_eq!(asked(), 0, "nobody knows yet how long it will live");
+    tick(heap, thread);
+    let huge = heap.stats(thread).huge / CHUNK_SIZE;
+    assert!((2..=3).contains(&huge) && asked() == huge as u64, "{huge} chunks, asked {} times", asked());
+    tick(heap, thread);
+    assert_eq!(asked(), huge as u64, "once for each");
+    // One in a hundred survives; the memory between them goes.
+    let (kept, gone): (Vec<_>, Vec<_>) = full.into_iter().enumerate().partition(|(i, _)| i % 100 == 0);
+    gone.into_iter().for_each(|(_, block)| block.free(heap, thread));
+    // SAFETY: our own block.
+    unsafe { heap.reclaim(thread) };
+    for _ in 0..4 {
+        tick(heap, thread);
+        assert!(heap.stats(thread).huge <= CHUNK_SIZE, "what has holes is none, and stays none");
+    }
+    kept.into_iter().for_each(|(_, block)| block.free(heap, thread));
+    thin.into_iter().for_each(|block| block.free(heap, thread));
+    heap.validate(thread).unwrap();
+}

@@ -1,0 +1,128 @@
+//! Areas that were freed, and are set aside for the next one.
+
+use super::*;
+use crate::kswapd::Attend;
+use crate::page_counter::Limits;
+
+const MIB: usize = 1 << 20;
+
+/// A heap whose kswapd is about to tick: here, the test does.
+fn with_kswapd(os: &'static FaultyOs<Unix>) -> &'static Heap {
+    let heap = heap_on(os, None);
+    area(heap, 33 * MIB).free(heap, None);
+    assert!(matches!(heap.kswapd().attend(os), Attend::Start(_)), "a heap that has had an area is not small");
+    assert_eq!(aside(heap), 0, "nobody would have given it back");
+    heap
+}
+
+fn area(heap: &'static Heap, size: usize) -> Block {
+    Block::new(heap, None, layout(size, 8), 5).unwrap()
+}
+
+fn aside(heap: &'static Heap) -> usize {
+    heap.validate(None).unwrap();
+    heap.stats(None).aside_bytes
+}
+
+fn tick(heap: &'static Heap) {
+    // SAFETY: no block is used.
+    unsafe { heap.tick(None) };
+}
+
+#[test]
+fn an_area_of_the_same_length_is_the_same_pages_again() {
+    let os = forever(FaultyOs::new(Unix));
+    let heap = with_kswapd(os);
+    let first = area(heap, 40 * MIB);
+    let at = first.ptr;
+    first.free(heap, None);
+    assert_eq!((aside(heap), heap.counter().usage()), (40 * MIB, 40 * MIB));
+    assert!(!heap.owns(at.as_ptr() as usize));
+    let maps = os.calls_of(Call::Map);
+    // Up to a quarter shorter; what is behind its end is not resident any more.
+    let again = area(heap, 33 * MIB);
+    assert_eq!((again.ptr, aside(heap), heap.counter().usage()), (at, 0, 33 * MIB));
+    again.free(heap, None);
+    // And longer, as far as its mapping goes.
+    let longer = area(heap, 39 * MIB);
+    assert_eq!((longer.ptr, os.calls_of(Call::Map) - maps), (at, 0));
+    longer.free(heap, None);
+    assert_eq!(aside(heap), 39 * MIB);
+    // SAFETY: no block is used.
+    assert_eq!(unsafe { heap.reclaim(None) }, 39 * MIB);
+    heap.audit(None).unwrap();
+    assert_eq!((aside(heap), heap.counter().usage()), (0, 0));
+}
+
+/// Class of bug: `calloc` that hands out what somebody else has written.
+#[test]
+fn zeros_are_new_ones() {
+    let heap = with_kswapd(forever(FaultyOs::new(Unix)));
+    area(heap, 40 * MIB).free(heap, None);
+    // SAFETY: no block is used.
+    let zeros = unsafe { heap.alloc_zeroed(None, layout(40 * MIB, 8)) }.unwrap();
+    // SAFETY: just allocated.
+    assert!(unsafe { core::slice::from_raw_parts(zeros.as_ptr(), 40 * MIB) }.iter().all(|byte| *byte == 0));
+    assert_eq!(aside(heap), 0, "the program has moved on");
+    // SAFETY: our own.
+    unsafe { heap.free(None, zeros, layout(40 * MIB, 8)) };
+}
+
+#[test]
+fn what_is_set_aside_goes_back_with_the_second_tick_or_when_another_length_is_asked_for() {
+    let heap = with_kswapd(forever(FaultyOs::new(Unix)));
+    area(heap, 40 * MIB).free(heap, None);
+    tick(heap);
+    assert_eq!(aside(heap), 40 * MIB);
+    tick(heap);
+    assert_eq!((aside(heap), heap.counter().usage()), (0, 0));
+
+    let some = [33, 35, 37, 39].map(|mib| area(heap, mib * MIB));
+    some.into_iter().for_each(|area| area.free(heap, None));
+    assert_eq!(aside(heap), (33 + 35 + 37) * MIB, "four at the most, and 128 MiB");
+    let other = area(heap, 64 * MIB);
+    assert_eq!((aside(heap), heap.counter().usage()), (0, 64 * MIB));
+    other.free(heap, None);
+}
+
+#[test]
+fn nothing_is_set_aside_that_a_limit_needs() {
+    let heap = with_kswapd(forever(FaultyOs::new(Unix)));
+    // SAFETY: no block is used.
+    unsafe { heap.set_limits(None, Limits { max: 128 * MIB, high: 80 * MIB, min: 0 }) }.unwrap();
+    let some = [40, 60].map(|mib| area(heap, mib * MIB));
+    some.into_iter().for_each(|area| area.free(heap, None));
+    assert_eq!(aside(heap), 60 * MIB, "the first was freed beyond the soft limit");
+    // Neither an object nor a run is refused for it.
+    let runs: Vec<Block> = (0..110).filter_map(|_| Block::new(heap, None, layout(MIB, 8), 3)).collect();
+    assert_eq!((runs.len(), aside(heap)), (110, 0));
+    runs.into_iter().for_each(|run| run.free(heap, None));
+    // SAFETY: no block is used.
+    unsafe { heap.reclaim(None) };
+    heap.audit(None).unwrap();
+}
+
+/// Class of bug: memory that is lost because the system refuses while it is passed on.
+#[test]
+fn a_system_that_refuses_loses_nothing() {
+    for call in [Call::Map, Call::Unmap, Call::Discard, Call::Guard, Call::AdviseHuge] {
+        let os = forever(FaultyOs::new(Unix));
+        let heap = with_kswapd(os);
+        heap.set_guard_pages(true);
+        for round in 0..3 {
+            let some = [40, 33, 50].map(|mib| area(heap, mib * MIB));
+            os.plan(Plan::Kind(call));
+            some.into_iter().for_each(|area| area.free(heap, None));
+            let more: Vec<Block> =
+                [38, 33, 70].into_iter().filter_map(|mib| Block::new(heap, None, layout(mib * MIB, 8), 9)).collect();
+            tick(heap);
+            heap.validate(None).unwrap_or_else(|what| panic!("{call:?}, round {round}: {what}"));
+            more.into_iter().for_each(|area| area.free(heap, None));
+            os.plan(Plan::Never);
+            // SAFETY: no block is used.
+            unsafe { heap.reclaim(None) };
+            heap.audit(None).unwrap_or_else(|what| panic!("{call:?}, round {round}: {what}"));
+            assert_eq!(heap.counter().usage(), 0);
+        }
+    }
+}
