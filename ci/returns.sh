@@ -13,7 +13,7 @@ if [ "${1:-}" = --quick ]; then
     shift
     allocators=(kmalloc system) arguments=(--rounds 1 --part 0.25)
 fi
-built=$(ci/rivals.sh "${allocators[@]}")
+built=$(ci/rivals.sh --lean "${allocators[@]}")
 mapfile -t specifications <<<"$built"
 machine=${specifications[-1]}
 unset 'specifications[-1]' RUSTFLAGS

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds one program for each allocator, as their users do: ci/rivals.sh [ALLOCATOR...]; all of them without an argument.
-# For `compare`: prints NAME=VERSION=PATH for each, a line each, and what they run on as the last line.
+# Builds one program for each allocator, as their users do: ci/rivals.sh [--lean] [ALLOCATOR...]; all of them without a name.
+# For `compare`: prints NAME=VERSION=PATH for each, a line each, and what they run on as the last line. --lean: without the rows
+# of real crates, so that little is resident of the program itself.
 #
 # The allocators that are no crates of Rust need a C++ compiler and cmake; installs them where it can.
 set -euo pipefail
@@ -8,7 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
 ci/tools.sh c++ cmake >&2
 unset RUSTFLAGS
-programs=$target/compare/programs
+programs=$target/compare/programs lean=()
+if [ "${1:-}" = --lean ]; then
+    shift
+    programs=$target/compare/lean lean=(--no-default-features)
+fi
 mkdir -p "$programs"
 
 # name, then the crate whose version is told; the system's is the C library.
@@ -28,7 +33,7 @@ for allocator in "${allocators[@]}"; do
     if [ "$name" != system ]; then features=(--features "allocators/$name"); fi
     if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
     echo "-- $name" >&2
-    cargo build --quiet --profile compare -p rivals "${features[@]}"
+    cargo build --quiet --profile compare -p rivals "${lean[@]}" "${features[@]}"
     cp "$target/compare/rivals" "$programs/$name"
     version=$(getconf GNU_LIBC_VERSION 2>/dev/null || echo unknown)
     if [ -n "$crate" ]; then

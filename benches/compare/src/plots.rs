@@ -127,7 +127,8 @@ pub(crate) fn day(path: &Path, title: &str, programs: &[Program], days: &[Day]) 
         .margin(8)
         .x_label_area_size(40)
         .y_label_area_size(70)
-        .build_cartesian_2d(0.0..end, 0.0..most * 1.05)
+        // With room for the labels beside the curves.
+        .build_cartesian_2d(0.0..end * 1.15, 0.0..most * 1.05)
         .map_err(|e| failed(&e))?;
     chart.configure_mesh().x_desc("seconds").y_desc("MiB resident").draw().map_err(|e| failed(&e))?;
     if let Some(day) = days.first() {

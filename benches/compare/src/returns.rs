@@ -27,8 +27,7 @@ impl Left {
 /// What may be resident two seconds after a scenario, or five where the machine is busy, in KiB, of so many that are alive.
 fn bound(scenario: &str, alive: f64) -> Option<f64> {
     match scenario {
-        // The program itself, which has all the other workloads in it, is 7 MiB of that.
-        "idle-neighbours" => Some(1.1 * alive + 24.0 * 1024.0),
+        "idle-neighbours" => Some(1.1 * alive + 16.0 * 1024.0),
         "idle-scattered" => Some(12.0 * alive),
         "drained" | "tokio-parked" => Some(64.0 * 1024.0),
         "fragments" => Some(7.5 * alive),
