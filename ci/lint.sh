@@ -10,7 +10,9 @@ cargo fmt --all --check
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 
 step "clippy, the workspace"
-cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --workspace --exclude allocator-preload --all-targets -- -D warnings
+step "clippy, the heap of C"
+cargo clippy -p allocator-preload -p allocator-global --features allocator-global/override --lib -- -D warnings
 step "clippy, small arenas"
 cargo clippy -p allocator-core -p allocator-global --all-targets --features allocator-core/small-arenas -- -D warnings
 step "clippy, hooks in race windows"

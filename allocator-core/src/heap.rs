@@ -13,6 +13,7 @@
 mod figures;
 mod settings;
 mod tick;
+mod untyped;
 
 pub use figures::Stats;
 
@@ -487,7 +488,12 @@ impl Heap {
     }
 
     /// An area, and whether it is known to read as zeros.
-    fn alloc_area(&self, thread: Option<&Thread>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
+    fn alloc_area(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        dense: bool,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
         let caller = self.caller(thread);
         self.kswapd().grown(layout.size(), self.counter().limits());
         let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
@@ -781,24 +787,27 @@ impl Heap {
     /// Ends the process: an object was misused.
     #[cold]
     fn found(&self, Found { at, said, misuse }: Found) -> ! {
-        self.misused(at, misuse, Route::Object(said))
+        self.misused(at, misuse, Some(Route::Object(said)))
     }
 
     /// Ends the process: memory has not the layout that it was given back with.
     #[cold]
     fn not_so(&self, ptr: NonNull<u8>, misuse: Misuse, layout: Layout) -> ! {
-        self.misused(ptr.as_ptr(), misuse, Route::of(layout))
+        self.misused(ptr.as_ptr(), misuse, Some(Route::of(layout)))
     }
 
-    /// Ends the process: memory was misused that was `said` to be something.
+    /// Ends the process: memory was misused that was `said` to be something, or was not.
     #[cold]
-    fn misused(&self, ptr: *mut u8, misuse: Misuse, said: Route) -> ! {
+    fn misused(&self, ptr: *mut u8, misuse: Misuse, said: Option<Route>) -> ! {
         let place = self.place(ptr as usize);
         let misuse = match (misuse, &place) {
             (Misuse::NotAStart, Place::Free) => Misuse::DoubleFree, // nothing but a run starts there, and it is gone
             _ => misuse,
         };
-        die(format_args!("{misuse}: {ptr:p} in {place}, given back as {said}"))
+        match said {
+            Some(said) => die(format_args!("{misuse}: {ptr:p} in {place}, given back as {said}")),
+            None => die(format_args!("{misuse}: {ptr:p} in {place}")),
+        }
     }
 
     fn place(&self, address: usize) -> Place {

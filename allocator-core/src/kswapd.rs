@@ -397,6 +397,12 @@ impl Kswapd {
         }
     }
 
+    /// The thread that there may be is not wanted any more; whether there is another one, whoever frees next will say.
+    pub fn dismiss(&self, os: &dyn Os) {
+        self.fork();
+        os.wake_all(&self.state);
+    }
+
     /// Another state, and another number: the thread that there may be is not wanted any more.
     fn restart(&self, state: u32) {
         let mut was = self.state.load(Relaxed);

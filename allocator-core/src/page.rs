@@ -29,7 +29,7 @@ use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{UnwatchedU32, array_of, const_unless_loom, lay, UnwatchedUnsafeCell, Zeroed};
+use crate::sync::{array_of, const_unless_loom, lay, UnwatchedU32, UnwatchedUnsafeCell, Zeroed};
 use crate::sys::{Kept, Os};
 use crate::units::PageCount;
 use core::ptr::{null_mut, NonNull};
@@ -79,6 +79,16 @@ impl Tag {
     pub const fn of_slab(self, class: usize) -> Option<(usize, usize)> {
         if self.0 & 0xffff == Self::slab(class, 0, 0).0 {
             Some(((self.0 >> 24) as usize, (self.0 >> 16 & 0xff) as usize))
+        } else {
+            None
+        }
+    }
+
+    /// The number of the size class, if it is of a slab.
+    #[inline(always)]
+    pub const fn class(self) -> Option<usize> {
+        if self.0 & 3 == SLAB {
+            Some((self.0 >> 2 & 0xff) as usize)
         } else {
             None
         }

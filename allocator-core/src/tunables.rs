@@ -32,6 +32,8 @@ pub struct Tunables {
     pub guard_pages: Option<bool>,
     /// Whether the limits of control groups are looked at.
     pub cgroup: Option<bool>,
+    /// Whether a thread gives free memory back.
+    pub background_thread: Option<bool>,
 }
 
 /// Free memory stays for ever.
@@ -52,7 +54,7 @@ pub struct Key {
 }
 
 /// What can be set.
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 10] = [
     Key {
         name: "limit",
         values: "bytes, or none",
@@ -116,6 +118,13 @@ pub const KEYS: [Key; 9] = [
         what: "free memory goes back at once when the control group is short of memory",
         set: |to, text| set(&mut to.cgroup, yes_or_no(text)),
     },
+    Key {
+        name: "background_thread",
+        values: "yes, or no",
+        default: "yes; no in libkmalloc.so",
+        what: "a thread gives free memory back, also while nobody calls; else those who free do, once in a while",
+        set: |to, text| set(&mut to.background_thread, yes_or_no(text)),
+    },
 ];
 
 /// What was not understood.
@@ -152,6 +161,7 @@ impl Tunables {
             huge_pages: None,
             guard_pages: None,
             cgroup: None,
+            background_thread: None,
         }
     }
 
@@ -184,7 +194,7 @@ impl Tunables {
         macro_rules! either {
             ($($field:ident),*) => { Self { $($field: if self.$field.is_some() { self.$field } else { other.$field }),* } };
         }
-        either!(limit, soft_limit, reserve, low, high, purge_after, huge_pages, guard_pages, cgroup)
+        either!(limit, soft_limit, reserve, low, high, purge_after, huge_pages, guard_pages, cgroup, background_thread)
     }
 
     /// The limits that these choices make. `None`: nothing is said of them.
@@ -273,7 +283,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "limit:1g, soft_limit:900MiB,reserve:64k,low:1,high:2B,purge_after:250ms,huge_pages:never,\
-                    guard_pages:yes,cgroup:no";
+                    guard_pages:yes,cgroup:no,background_thread:no";
         let expected = Tunables {
             limit: Some(1 << 30),
             soft_limit: Some(900 << 20),
@@ -284,6 +294,7 @@ mod tests {
             huge_pages: Some(HugePages::Never),
             guard_pages: Some(true),
             cgroup: Some(false),
+            background_thread: Some(false),
         };
         let (found, unknown, help) = read(text);
         assert_eq!((found, help), (expected, false));

@@ -163,7 +163,8 @@ impl Vmalloc {
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let len = Self::mapped_len(site.os, layout.size())?;
         let guard = if self.guards.load(Relaxed) != 0 { site.os.page_size() } else { 0 };
-        let again = (dense && layout.align() <= site.os.page_size()).then(|| self.take_aside(site, len, guard)).flatten();
+        let again =
+            (dense && layout.align() <= site.os.page_size()).then(|| self.take_aside(site, len, guard)).flatten();
         if again.is_none() {
             self.give_aside_back(site, |_| true);
         }
@@ -405,6 +406,13 @@ impl Vmalloc {
         // SAFETY: the table led here, and the caller claims to be the owner.
         let area = unsafe { Record::read(record.cast()) };
         Self::compare(&area, ptr, layout)
+    }
+
+    /// The layout of the area of `record`, which the table says of the window of `ptr`, if it begins there.
+    pub fn layout_of(&self, record: NonNull<u8>, ptr: NonNull<u8>) -> Option<Layout> {
+        // SAFETY: the table led here, and the caller claims to be the owner.
+        let area = unsafe { Record::read(record.cast()) };
+        (area.ptr == ptr).then_some(area.layout)
     }
 
     /// Changes the length of an area, moving its pages if it must. `Ok(None)`: not without copying.

@@ -4,7 +4,7 @@
 //! `KMALLOC_CONF` says, which is read then, once: whoever starts a program knows where it runs. What is set by a call later is
 //! later; what was set by a call even earlier stays.
 
-use crate::{lifecycle, HEAP};
+use crate::{kswapd, lifecycle, HEAP};
 use allocator_core::sys::{quietly, warn};
 use allocator_core::tunables::{Tunables, KEYS};
 use core::ffi::CStr;
@@ -27,6 +27,7 @@ pub(crate) enum Setting {
     HugePages = 8,
     GuardPages = 16,
     Cgroup = 32,
+    BackgroundThread = 64,
 }
 
 /// To be called where a setting is made by a call.
@@ -63,6 +64,9 @@ fn take(chosen: Tunables) {
         let mut refused = |what, why| warn(format_args!("{what}: {why}; as it was before"));
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.configure(thread, &chosen, &mut refused) });
+        if let Some(thread) = chosen.background_thread {
+            kswapd::allow(thread);
+        }
     }
 }
 
@@ -85,6 +89,9 @@ fn without(mut chosen: Tunables, set: u32) -> Tunables {
     }
     if is_set(Setting::Cgroup) {
         chosen.cgroup = None;
+    }
+    if is_set(Setting::BackgroundThread) {
+        chosen.background_thread = None;
     }
     chosen
 }

@@ -13,7 +13,7 @@ use allocator_core::kswapd::Attend;
 use allocator_core::sys::quietly;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 /// Bytes of its stack: crossbeam-epoch's needs, and what the C library puts there. A page or two of it are touched.
 const STACK: usize = 256 << 10;
@@ -21,6 +21,24 @@ const STACK: usize = 256 << 10;
 /// The process that this memory belongs to. A child of `vfork` uses its parent's, and a thread that it started would be
 /// its own.
 static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// Whether there may be a thread at all.
+static ALLOWED: AtomicBool = AtomicBool::new(true);
+
+/// From now on there is such a thread where it is needed, or is none.
+pub(crate) fn allow(thread: bool) {
+    if ALLOWED.swap(thread, Relaxed) != thread {
+        HEAP.kswapd().dismiss(HEAP.os());
+    }
+}
+
+/// Starts the thread, if it is allowed.
+pub(crate) fn start_now() {
+    if ALLOWED.load(Relaxed) {
+        HEAP.kswapd().grown(usize::MAX, HEAP.counter().limits());
+        attend();
+    }
+}
 
 /// This memory is the calling process's own.
 pub(crate) fn own() {
@@ -33,22 +51,32 @@ pub(crate) fn own() {
 #[inline(always)]
 pub(crate) fn attend() {
     if HEAP.kswapd().needs_attention() {
-        attend_now();
+        attend_now(true);
+    }
+}
+
+/// As [`attend`], for a call of C: the C library may have locks that starting a thread needs.
+#[cfg(feature = "override")]
+#[inline(always)]
+pub(crate) fn attend_from_c() {
+    if HEAP.kswapd().needs_attention() {
+        attend_now(false);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn attend_now() {
-    quietly(attend_to_it);
+fn attend_now(starts: bool) {
+    quietly(|| attend_to_it(starts));
 }
 
-fn attend_to_it() {
+fn attend_to_it(starts: bool) {
     let number = match HEAP.kswapd().attend(HEAP.os()) {
         Attend::Nothing => return,
+        Attend::Start(number) if !ALLOWED.load(Relaxed) => Some(number),
         Attend::Start(number) => {
             // SAFETY: has no precondition.
-            if OWNER.load(Relaxed) != unsafe { libc::getpid() } {
+            if !starts || OWNER.load(Relaxed) != unsafe { libc::getpid() } {
                 HEAP.kswapd().not_here(number);
                 return;
             }

@@ -18,6 +18,8 @@
 //! free, foreign or interior pointer, another layout) ends the process with one line that names the address. With the
 //! feature `checked` it is decided at the call for objects too, which costs a look at their descriptors each time.
 
+#[cfg(feature = "override")]
+mod c;
 mod conf;
 mod fork;
 mod kswapd;
@@ -124,6 +126,12 @@ impl Kmalloc {
         self
     }
 
+    /// Whether a thread gives free memory back: see [`Kmalloc::set_background_thread`].
+    pub const fn background_thread(mut self, thread: bool) -> Self {
+        self.0.background_thread = Some(thread);
+        self
+    }
+
     /// From now on, no more than `limits.max` bytes are resident of what the program has or had from this heap. Beyond
     /// `limits.high`, free memory goes back at once and the program's callbacks are called ([`Kmalloc::on_pressure`],
     /// [`Kmalloc::register_shrinker`]); beyond `limits.max`, requests are refused, those of more than 32 KiB from `limits.min`
@@ -190,6 +198,19 @@ impl Kmalloc {
     pub fn set_cgroup(looks: bool) {
         conf::set(Setting::Cgroup);
         HEAP.set_cgroup(looks);
+    }
+
+    /// From now on, a thread of the heap's own gives free memory back, or none does: then those who free do it, once in a while, and
+    /// a process that goes idle keeps what it has. Costs a store, and ends the thread that there is.
+    pub fn set_background_thread(thread: bool) {
+        conf::set(Setting::BackgroundThread);
+        kswapd::allow(thread);
+    }
+
+    /// Starts that thread now, if there may be one, whatever the heap has: for whoever has a moment when a thread can be started, and
+    /// does not free as Rust does. Costs starting a thread.
+    pub fn start_background_thread() {
+        kswapd::start_now();
     }
 
     /// Flushes the calling thread's sheaves, gives empty slabs back to the buddy, and resident free pages and empty
@@ -312,7 +333,7 @@ unsafe impl GlobalAlloc for Kmalloc {
             }
         }
         // SAFETY: of a layout.
-        unsafe { alloc_slow(layout.size(), layout.align(), &self.0) }
+        unsafe { alloc_slow(layout.size(), layout.align(), Some(&self.0)) }
     }
 
     #[inline]
@@ -342,7 +363,7 @@ unsafe impl GlobalAlloc for Kmalloc {
             }
         }
         // SAFETY: of a layout.
-        unsafe { zeroed_slow(layout.size(), layout.align(), &self.0) }
+        unsafe { zeroed_slow(layout.size(), layout.align(), Some(&self.0)) }
     }
 
     #[inline]
@@ -367,7 +388,7 @@ unsafe impl GlobalAlloc for Kmalloc {
 /// `size` and `align` are those of a layout.
 #[cold]
 #[inline(never)]
-unsafe fn alloc_slow(size: usize, align: usize, tunables: &Tunables) -> *mut u8 {
+unsafe fn alloc_slow(size: usize, align: usize, tunables: Option<&Tunables>) -> *mut u8 {
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
@@ -384,7 +405,7 @@ unsafe fn alloc_slow(size: usize, align: usize, tunables: &Tunables) -> *mut u8 
 /// As for `alloc_slow`.
 #[cold]
 #[inline(never)]
-unsafe fn zeroed_slow(size: usize, align: usize, tunables: &Tunables) -> *mut u8 {
+unsafe fn zeroed_slow(size: usize, align: usize, tunables: Option<&Tunables>) -> *mut u8 {
     if lifecycle::in_library() {
         // SAFETY: by contract.
         let ptr = unsafe { alloc_slow(size, align, tunables) };

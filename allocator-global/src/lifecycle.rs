@@ -23,8 +23,7 @@ use allocator_core::sheaf::Sheaves;
 use allocator_core::sys::die;
 use allocator_core::thread::Thread;
 use allocator_core::tunables::Tunables;
-use core::mem::MaybeUninit;
-use core::ptr::{addr_of, null_mut};
+use core::ptr::addr_of;
 use core::sync::atomic::{
     AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed},
@@ -34,12 +33,14 @@ use core::sync::atomic::{
 /// library wrote when another thread made it.
 static KEY: AtomicU32 = AtomicU32::new(0);
 
-/// As [`with`], for an allocation: the first one of the process takes the choices of whoever declared the allocator.
+/// As [`with`], for an allocation: the first one of the process takes the choices of whoever declared the allocator (C has none).
 #[inline(always)]
-pub(crate) fn with_conf<R>(tunables: &Tunables, call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
+pub(crate) fn with_conf<R>(tunables: Option<&Tunables>, call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
     match block() {
         None => {
-            conf::read_once(tunables);
+            if let Some(tunables) = tunables {
+                conf::read_once(tunables);
+            }
             with(call)
         }
         thread => call(thread),
@@ -95,6 +96,8 @@ fn attach(block: impl FnOnce() -> Option<&'static Thread>) -> Option<&'static Th
     fork::register();
     let key = key()?;
     let thread = as_guest(block)?;
+    #[cfg(feature = "override")]
+    crate::c::keep();
     // Before the next call: it may allocate, where the C library's heap is ours.
     tls::set(addr_of!(*thread).cast());
     // SAFETY: the key exists; the block outlives the thread.
@@ -169,13 +172,18 @@ pub(crate) fn enter_library() -> Option<usize> {
 /// thread.
 fn has_stack(thread: &Thread, here: usize) -> bool {
     let [floor, end] = thread.stack();
-    if end.load(Relaxed) == 0 {
+    // Neither on a signal stack nor on that of a coroutine, whose ends are not known.
+    let fits = || {
+        let known = floor.load(Relaxed)..end.load(Relaxed);
+        known.contains(&here.saturating_sub(LIBRARY_STACK)) && known.contains(&here)
+    };
+    // Under C, no more of it is known than was asked for so far.
+    if end.load(Relaxed) == 0 || cfg!(feature = "override") && !fits() {
         let (from, to) = find_stack(here).unwrap_or((1, 1));
         floor.store(from, Relaxed);
         end.store(to, Relaxed);
     }
-    // Neither on a signal stack nor on that of a coroutine, whose ends are not known.
-    (floor.load(Relaxed)..end.load(Relaxed)).contains(&here.saturating_sub(LIBRARY_STACK)) && here < end.load(Relaxed)
+    fits()
 }
 
 /// More than any stack of the main thread is taken to have. The kernel maps nothing else that near below it.
@@ -194,6 +202,38 @@ fn find_stack(here: usize) -> Option<(usize, usize)> {
         let size = if known { usize::try_from(limit.rlim_cur).unwrap_or(MAIN_STACK).min(MAIN_STACK) } else { 0 };
         return Some((top.saturating_sub(size), top));
     }
+    threads_stack(here)
+}
+
+/// The C library has a lock for its answer, and may allocate while somebody has it. So it is not asked: it puts what
+/// `pthread_self` names at the upper end of a stack, and whether there is enough below, the kernel says.
+#[cfg(feature = "override")]
+fn threads_stack(here: usize) -> Option<(usize, usize)> {
+    // SAFETY: has no precondition.
+    let end = unsafe { libc::pthread_self() } as usize;
+    let floor = here.checked_sub(LIBRARY_STACK)?;
+    let near = end.checked_sub(here).is_some_and(|depth| depth < MAIN_STACK);
+    let page = HEAP.os().page_size();
+    (near && (floor & !(page - 1)..here).step_by(page).all(is_readable)).then_some((floor, end))
+}
+
+/// The kernel reads a set of signals before it finds that what is to be done with it makes no sense.
+#[cfg(feature = "override")]
+fn is_readable(address: usize) -> bool {
+    let nonsense: libc::c_int = -1;
+    allocator_core::sys::quietly(|| {
+        // SAFETY: the address is the kernel's to look at, and nothing is changed.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, nonsense, address, 0usize, 8usize) };
+        // SAFETY: has no precondition.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: this thread's own variable.
+        unsafe { *errno != libc::EFAULT }
+    })
+}
+
+#[cfg(not(feature = "override"))]
+fn threads_stack(_: usize) -> Option<(usize, usize)> {
+    use core::{mem::MaybeUninit, ptr::null_mut};
     // SAFETY: has no precondition.
     let this = unsafe { libc::pthread_self() };
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();

@@ -18,8 +18,9 @@ suite! {
         a_child_of_a_fork_has_a_thread_when_it_needs_one,
         without_a_thread_the_work_is_done_by_those_who_free,
         a_large_block_is_set_aside_for_a_moment,
+        a_program_may_do_without_the_thread_and_have_it_back,
     ],
-    children: [burst, small, switched_off, signals, forked, alone, large]
+    children: [burst, small, switched_off, signals, forked, alone, large, without]
 }
 
 /// Long enough for any machine; what is waited for takes a second or two.
@@ -237,5 +238,31 @@ fn large(_: &str) {
     let before = resident_bytes();
     block().free();
     assert!(Kmalloc::stats().aside_bytes <= 81 * MIB);
-    comes_true("a large block goes back", || resident_bytes() < before.max(20 * MIB) && Kmalloc::stats().aside_bytes == 0);
+    comes_true("a large block goes back", || {
+        resident_bytes() < before.max(20 * MIB) && Kmalloc::stats().aside_bytes == 0
+    });
+}
+
+/// Class of bug: a thread in a process that was promised to have one (`unshare` and `setns` refuse it then).
+fn a_program_may_do_without_the_thread_and_have_it_back() {
+    assert_child_exits("without", "", 0);
+}
+
+fn without(_: &str) {
+    Kmalloc::set_background_thread(false);
+    Kmalloc::start_background_thread();
+    let kept = scatter(64 * MIB);
+    assert!(!has_kswapd());
+    // The work is done by those who free, then.
+    comes_true("memory goes back without a thread", || {
+        scatter(MIB).into_iter().for_each(Block::free);
+        resident_bytes() < 40 * MIB
+    });
+    assert!(!has_kswapd());
+    Kmalloc::set_background_thread(true);
+    scatter(64 * MIB).into_iter().for_each(Block::free);
+    comes_true("there is a thread again", has_kswapd);
+    Kmalloc::set_background_thread(false);
+    comes_true("the thread is gone", || !has_kswapd());
+    kept.into_iter().for_each(Block::free);
 }

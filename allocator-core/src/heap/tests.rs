@@ -4,6 +4,7 @@ extern crate std;
 mod areas;
 mod limits;
 mod returns;
+mod untyped;
 
 use super::*;
 use crate::cache::BATCH;

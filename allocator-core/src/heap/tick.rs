@@ -76,7 +76,11 @@ impl Heap {
         });
         let aside = self.calmly(thread, |_| {
             let (vmalloc, site) = (&self.parts.vmalloc, self.site(Urgency::Usual));
-            if short { (vmalloc.shrink(site), false) } else { vmalloc.age(site) }
+            if short {
+                (vmalloc.shrink(site), false)
+            } else {
+                vmalloc.age(site)
+            }
         });
         let hollowed = self.hollow(thread);
         let mut purged = 0;

@@ -7,6 +7,8 @@ mod die;
 mod discard;
 mod faulty;
 mod kept;
+#[cfg(feature = "raw")]
+mod raw;
 mod unix;
 
 pub use die::{die, warn, Line};

@@ -1,11 +1,15 @@
 //! The system calls of Linux: memmap2 for mappings that are used at once, libc for what it cannot say (a mapping
 //! without access, part of a mapping, `mremap`, futexes).
 
+#[cfg(feature = "raw")]
+use super::raw::{close, madvise, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
 use super::Os;
 use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
 use core::ffi::CStr;
 use core::ptr::{null_mut, NonNull};
+#[cfg(not(feature = "raw"))]
+use libc::{close, madvise, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
 
 /// The system that the process runs on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,7 +88,7 @@ unsafe impl Os for Unix {
         set.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1)
     }
 
-    #[cfg(feature = "std")]
+    #[cfg(all(feature = "std", not(feature = "raw")))]
     fn map(&self, len: usize) -> Option<NonNull<u8>> {
         if len > isize::MAX as usize {
             return None; // memmap2's own words for it would be allocated
@@ -95,7 +99,7 @@ unsafe impl Os for Unix {
         NonNull::new(start)
     }
 
-    #[cfg(not(feature = "std"))]
+    #[cfg(any(not(feature = "std"), feature = "raw"))]
     fn map(&self, len: usize) -> Option<NonNull<u8>> {
         anonymous(len, libc::PROT_READ | libc::PROT_WRITE)
     }
@@ -107,17 +111,17 @@ unsafe impl Os for Unix {
     unsafe fn commit(&self, ptr: NonNull<u8>, len: usize) -> bool {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: by contract a range of our own.
-        quietly(|| unsafe { libc::mprotect(ptr.as_ptr().cast(), len, access) }) == 0
+        quietly(|| unsafe { mprotect(ptr.as_ptr().cast(), len, access) }) == 0
     }
 
     unsafe fn unmap(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: by contract a range of our own that nobody uses.
-        quietly(|| unsafe { libc::munmap(ptr.as_ptr().cast(), len) }) == 0
+        quietly(|| unsafe { munmap(ptr.as_ptr().cast(), len) }) == 0
     }
 
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: by contract a range of our own whose content nobody needs.
-        quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_DONTNEED) }) == 0
+        quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, libc::MADV_DONTNEED) }) == 0
     }
 
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
@@ -125,24 +129,24 @@ unsafe impl Os for Unix {
         // A huge page is as many pages as a page has entries of 8 bytes.
         let page = self.page_size();
         // SAFETY: by contract a range of our own.
-        page * (page / 8) == CHUNK_SIZE && quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, advice) }) == 0
+        page * (page / 8) == CHUNK_SIZE && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: by contract a range of our own.
-        quietly(|| unsafe { libc::madvise(ptr.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) }) == 0
+        quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) }) == 0
     }
 
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
         // SAFETY: by contract a mapping of our own; without MAYMOVE it stays where it is or the call fails.
-        quietly(|| unsafe { libc::mremap(ptr.as_ptr().cast(), len, new_len, 0) }) != libc::MAP_FAILED
+        quietly(|| unsafe { mremap(ptr.as_ptr().cast(), len, new_len, 0) }) != libc::MAP_FAILED
     }
 
     unsafe fn relocate(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> Option<NonNull<u8>> {
         // Not MREMAP_FIXED: before Linux 6.17 it unmaps the target and then finds that a limit forbids the rest
         // (RLIMIT_DATA, overcommit). To unmap the target after that would hit whoever has mapped it meanwhile.
         // SAFETY: by contract a mapping of our own.
-        let to = quietly(|| unsafe { libc::mremap(ptr.as_ptr().cast(), len, new_len, libc::MREMAP_MAYMOVE) });
+        let to = quietly(|| unsafe { mremap(ptr.as_ptr().cast(), len, new_len, libc::MREMAP_MAYMOVE) });
         if to == libc::MAP_FAILED {
             None
         } else {
@@ -157,9 +161,9 @@ unsafe impl Os for Unix {
         let (advice, access) =
             if on { (INSTALL, libc::PROT_NONE) } else { (REMOVE, libc::PROT_READ | libc::PROT_WRITE) };
         // SAFETY: by contract a range of our own whose content nobody needs.
-        let advise = || unsafe { libc::madvise(ptr.as_ptr().cast(), len, advice) } == 0;
+        let advise = || unsafe { madvise(ptr.as_ptr().cast(), len, advice) } == 0;
         // SAFETY: as above.
-        let set = || unsafe { libc::mprotect(ptr.as_ptr().cast(), len, access) } == 0;
+        let set = || unsafe { mprotect(ptr.as_ptr().cast(), len, access) } == 0;
         // SAFETY: has no precondition.
         let errno = unsafe { libc::__errno_location() };
         quietly(|| {
@@ -180,27 +184,27 @@ unsafe impl Os for Unix {
         const ANON_NAME: libc::c_ulong = 0;
         let (start, len) = (ptr.as_ptr() as libc::c_ulong, len as libc::c_ulong);
         // SAFETY: by contract a range of our own; the kernel copies the name.
-        quietly(|| unsafe { libc::prctl(SET_VMA, ANON_NAME, start, len, name.as_ptr()) }) == 0
+        quietly(|| unsafe { prctl(SET_VMA, ANON_NAME, start, len, name.as_ptr()) }) == 0
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {
         quietly(|| {
             // SAFETY: a path that ends.
-            let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+            let file = unsafe { open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
             if file < 0 {
                 return None;
             }
             // SAFETY: there is room for so many bytes.
-            let len = unsafe { libc::read(file, into.as_mut_ptr().cast(), into.len()) };
+            let len = unsafe { read(file, into.as_mut_ptr().cast(), into.len()) };
             // SAFETY: opened above.
-            unsafe { libc::close(file) };
+            unsafe { close(file) };
             usize::try_from(len).ok()
         })
     }
 
     fn yield_now(&self) {
         // SAFETY: has no precondition.
-        quietly(|| unsafe { libc::sched_yield() });
+        quietly(|| unsafe { sched_yield() });
     }
 
     fn now(&self) -> u64 {
@@ -214,7 +218,7 @@ unsafe impl Os for Unix {
 fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping where the kernel likes.
-    let start = quietly(|| unsafe { libc::mmap(null_mut(), len, access, flags, -1, 0) });
+    let start = quietly(|| unsafe { mmap(null_mut(), len, access, flags, -1, 0) });
     if start == libc::MAP_FAILED {
         None
     } else {

@@ -326,7 +326,8 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
     }
     let thread = heap.attach();
     let asked = || os.calls_of(Call::AdviseHuge);
-    let objects = |n: usize| -> Vec<Block> { (0..n).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()).collect() };
+    let objects =
+        |n: usize| -> Vec<Block> { (0..n).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()).collect() };
     let thin = objects(100);
     tick(heap, thread);
     tick(heap, thread);

@@ -1,0 +1,81 @@
+//! The calls of the C library that [`Unix`](super::Unix) makes, by their numbers: where the C library's own heap is ours, a
+//! program may have put functions before them that allocate (profilers do), and would come back into a heap that is busy.
+
+use libc::{c_char, c_int, c_long, c_ulong, c_void, off_t, size_t, ssize_t, syscall};
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn mmap(
+    at: *mut c_void,
+    len: size_t,
+    access: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    // SAFETY: by contract. A refusal is -1, which is `MAP_FAILED`.
+    unsafe { syscall(libc::SYS_mmap, at, len, access, flags, file, offset) as *mut c_void }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn munmap(at: *mut c_void, len: size_t) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_munmap, at, len) as c_int }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn mprotect(at: *mut c_void, len: size_t, access: c_int) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_mprotect, at, len, access) as c_int }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn madvise(at: *mut c_void, len: size_t, advice: c_int) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_madvise, at, len, advice) as c_int }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn mremap(at: *mut c_void, len: size_t, new_len: size_t, flags: c_int) -> *mut c_void {
+    // SAFETY: by contract. A refusal is -1, which is `MAP_FAILED`.
+    unsafe { syscall(libc::SYS_mremap, at, len, new_len, flags) as *mut c_void }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn prctl(what: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: *const c_char) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_prctl, c_long::from(what), a, b, c, d) as c_int }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn open(path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) as c_int }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn read(file: c_int, into: *mut c_void, len: size_t) -> ssize_t {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_read, file, into, len) as ssize_t }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn close(file: c_int) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_close, file) as c_int }
+}
+
+/// # Safety
+/// None: it is like the others.
+pub(super) unsafe fn sched_yield() -> c_int {
+    // SAFETY: has no precondition.
+    unsafe { syscall(libc::SYS_sched_yield) as c_int }
+}

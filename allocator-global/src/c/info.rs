@@ -1,0 +1,106 @@
+//! info: what a C program may ask of its heap, in the forms of glibc.
+
+use super::{export, fail};
+use crate::Kmalloc;
+use allocator_core::heap::Stats;
+use allocator_core::sys::warn;
+use core::fmt::{self, Write};
+use libc::{c_int, EINVAL, FILE};
+
+/// As `keep` of the module above.
+#[inline(never)]
+pub(super) fn keep() {}
+
+/// Text for a stream of the C library. That may allocate, so nothing of the heap is held meanwhile.
+struct Stream(*mut FILE);
+
+impl Write for Stream {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // SAFETY: by contract of `malloc_info` an open stream.
+        let written = unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), self.0) };
+        if written == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+/// Bytes from the system, and of those, bytes in use.
+fn bytes(stats: &Stats) -> (usize, usize) {
+    let used = stats.slab_bytes + stats.run_bytes + stats.area_bytes;
+    (stats.committed + stats.area_bytes + stats.aside_bytes, used)
+}
+
+fn info() -> libc::mallinfo2 {
+    let stats = Kmalloc::stats();
+    let (system, used) = bytes(&stats);
+    libc::mallinfo2 {
+        arena: system - stats.area_bytes,
+        ordblks: stats.free_pages,
+        smblks: stats.cached_objects,
+        hblks: stats.areas,
+        hblkhd: stats.area_bytes,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: used - stats.area_bytes,
+        fordblks: system - used,
+        keepcost: stats.free_dirty_pages * allocator_core::config::PAGE_SIZE,
+    }
+}
+
+export! {
+    fn mallinfo2() -> libc::mallinfo2 {
+        info()
+    }
+
+    fn mallinfo, __libc_mallinfo() -> libc::mallinfo {
+        let info = info();
+        // What does not fit is cut off, as glibc does it.
+        let int = |bytes: usize| bytes as c_int;
+        libc::mallinfo {
+            arena: int(info.arena),
+            ordblks: int(info.ordblks),
+            smblks: int(info.smblks),
+            hblks: int(info.hblks),
+            hblkhd: int(info.hblkhd),
+            usmblks: int(info.usmblks),
+            fsmblks: int(info.fsmblks),
+            uordblks: int(info.uordblks),
+            fordblks: int(info.fordblks),
+            keepcost: int(info.keepcost),
+        }
+    }
+
+    // Nothing that it sets is here to be set; to say that it was is what programs expect.
+    fn mallopt, __libc_mallopt(_what: c_int, _value: c_int) -> c_int {
+        1
+    }
+
+    fn malloc_trim(_keep: usize) -> c_int {
+        c_int::from(Kmalloc::reclaim() > 0)
+    }
+
+    fn malloc_stats() {
+        let stats = Kmalloc::stats();
+        let (system, used) = bytes(&stats);
+        warn(format_args!("system bytes = {system}, in use bytes = {used}, areas = {}, their bytes = {}", stats.areas, stats.area_bytes));
+    }
+
+    fn malloc_info(options: c_int, stream: *mut FILE) -> c_int {
+        if options != 0 {
+            fail(EINVAL);
+            return EINVAL;
+        }
+        let stats = Kmalloc::stats();
+        let (system, used) = bytes(&stats);
+        let written = write!(
+            Stream(stream),
+            "<malloc version=\"1\">\n<heap nr=\"0\">\n<total type=\"rest\" count=\"{}\" size=\"{}\"/>\n\
+             <total type=\"mmap\" count=\"{}\" size=\"{}\"/>\n<system type=\"current\" size=\"{system}\"/>\n\
+             <inuse type=\"current\" size=\"{used}\"/>\n</heap>\n</malloc>\n",
+            stats.free_pages, system - used, stats.areas, stats.area_bytes,
+        );
+        if written.is_ok() { 0 } else { -1 }
+    }
+}

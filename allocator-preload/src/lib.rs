@@ -1,0 +1,85 @@
+//! libkmalloc.so: the heap of any program.
+//!
+//! ```sh
+//! LD_PRELOAD=target/release/libkmalloc.so any-program
+//! ```
+//!
+//! All names and what they do are in `allocator-global` (feature `override`); here is what only a library has that is loaded before a
+//! program: its beginning, and its end.
+//!
+//! The beginning is a constructor that runs before all others. It is the first to allocate as a Rust program does, so from then on
+//! `KMALLOC_CONF` holds and threads have blocks; what was asked for before (by resolvers) was served without one. No thread is started for
+//! it unless `KMALLOC_CONF` says so (`background_thread:yes`): a program that has one thread may rely on that.
+//!
+//! The end: with `KMALLOC_STATS=FILE`, every process appends one line to the file when it exits; `-` is standard error.
+
+use allocator_core::sys::Line;
+use allocator_global::Kmalloc;
+use core::ffi::CStr;
+use core::fmt::Write;
+
+#[global_allocator]
+static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false);
+
+#[used]
+#[link_section = ".init_array"]
+static BEGIN: extern "C" fn() = begin;
+
+#[used]
+#[link_section = ".fini_array"]
+static END: extern "C" fn() = end;
+
+extern "C" fn begin() {
+    drop(core::hint::black_box(Box::new(0u8)));
+    Kmalloc::start_background_thread();
+}
+
+extern "C" fn end() {
+    // SAFETY: has no precondition.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    // SAFETY: a name that ends. The program is about to end, so nobody should change its environment.
+    let path = unsafe { libc::getenv(c"KMALLOC_STATS".as_ptr()) };
+    if secure || path.is_null() {
+        return;
+    }
+    // SAFETY: a variable that is there is text that ends.
+    report(unsafe { CStr::from_ptr(path) });
+}
+
+/// Appends a line to this file.
+fn report(path: &CStr) {
+    let stats = Kmalloc::stats();
+    let mut name = [0u8; 16];
+    // SAFETY: there is room for the name of a thread, and it ends.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    let name = CStr::from_bytes_until_nul(&name).ok().and_then(|name| name.to_str().ok()).unwrap_or("?");
+    // SAFETY: has no precondition.
+    let pid = unsafe { libc::getpid() };
+    let mut line = Line::new();
+    // Cannot fail: a line swallows what does not fit.
+    let _ = writeln!(
+        line,
+        "kmalloc: pid {pid} ({name}): {} objects of {} bytes, {} runs of {}, {} areas of {}, {} of {} bytes committed",
+        stats.slab_objects,
+        stats.slab_bytes,
+        stats.runs,
+        stats.run_bytes,
+        stats.areas,
+        stats.area_bytes,
+        stats.committed,
+        stats.reserved,
+    );
+    let to_standard_error = path == c"-";
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+    // SAFETY: a path that ends.
+    let file = if to_standard_error { 2 } else { unsafe { libc::open(path.as_ptr(), flags, 0o644) } };
+    if file < 0 {
+        return;
+    }
+    // SAFETY: bytes that are there. A refusal costs the line.
+    unsafe { libc::write(file, line.as_bytes().as_ptr().cast(), line.as_bytes().len()) };
+    if !to_standard_error {
+        // SAFETY: opened above.
+        unsafe { libc::close(file) };
+    }
+}

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# libkmalloc.so: its names, its thread-local storage, and what C and C++ programs are promised: ci/preload.sh [TEST...]
+#
+# - Every name of the heap that the C library and the C++ library export is exported, and nothing else.
+# - Its thread-local storage is initial-exec and small, so that it can be loaded at any time.
+# - SQLite, compiled into a Rust program, has its memory from the program's heap (allocator-preload/examples/sqlite.rs).
+# - Each program in allocator-preload/tests/c is compiled and run, with the library before it; those that are called
+#   *.nopreload.c are run without, and find it in KMALLOC_LIB. A program says what was not as promised.
+# - All but a few of them run again where every free is checked (feature `checked`).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ci/tools.sh c++ >/dev/null
+target=$(realpath "${CARGO_TARGET_DIR:-target}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+shopt -s nullglob
+failed=0
+fail() {
+    echo "preload: $*" >&2
+    failed=1
+}
+
+cargo build --quiet --release -p allocator-preload
+library=$target/release/libkmalloc.so
+
+# Names in the dynamic symbol table of a library, without versions.
+names() { nm -D --defined-only "$1" | awk '{ sub(/@.*/, "", $3); print $3 }' | LC_ALL=C sort -u; }
+heap='^(__libc_)?(malloc|calloc|realloc|reallocarray|free|cfree|memalign|valloc|pvalloc|mallinfo2?|mallopt)$'
+heap+='|^(aligned_alloc|posix_memalign|malloc_(usable_size|trim|stats|info)|free_sized|free_aligned_sized)$|^_Z(n[wa]|d[la])'
+libraries() { ldconfig -p | awk -v name="$1" '$1 == name { print $NF; exit }'; }
+for theirs in libc.so.6 libstdc++.so.6; do
+    names "$(libraries $theirs)" | grep -E "$heap"
+done | LC_ALL=C sort -u >"$work/theirs"
+# C23 has two more, which a C library may not have yet.
+printf 'free_sized\nfree_aligned_sized\n' >>"$work/theirs"
+LC_ALL=C sort -u -o "$work/theirs" "$work/theirs"
+names "$library" >"$work/ours"
+if ! diff "$work/theirs" "$work/ours"; then fail "other names than those of the C and the C++ library"; fi
+echo "-- $(wc -l <"$work/ours") names, those of the C and the C++ library"
+
+tls=$(readelf -lW "$library" | awk '$1 == "TLS" { print strtonum($6) }')
+flags=$(readelf -dW "$library")
+if [ "${tls:-0}" -gt 128 ]; then fail "$tls bytes of thread-local storage"; fi
+if ! grep -q STATIC_TLS <<<"$flags"; then fail "no initial-exec thread-local storage"; fi
+for flag in NODELETE INITFIRST; do
+    if ! grep -q "$flag" <<<"$flags"; then fail "not linked with $flag"; fi
+done
+# `__tls_get_addr` may allocate, so nothing that we call may come to it.
+if objdump -d --no-show-raw-insn "$library" | awk '/^[0-9a-f]+ </ { f = $2 } /call.*__tls_get_addr/ { print f }' |
+    grep -E 'allocator_(core|global)' >&2; then
+    fail "thread-local storage of a kind that is allocated"
+fi
+echo "-- $tls bytes of thread-local storage, initial-exec"
+
+compile() {
+    local source=$1 out=$2 base=(-g -O1 -Wall -Wextra -fno-builtin)
+    case $source in
+    *.lib.c) gcc "${base[@]}" -fPIC -shared -o "$out.so" "$source" ;;
+    *.cc) g++ "${base[@]}" -std=c++17 -o "$out" "$source" -pthread -ldl ;;
+    *) gcc "${base[@]}" -std=gnu17 -o "$out" "$source" -pthread -ldl ;;
+    esac
+}
+
+# run LIBRARY TEST: runs it as its name says.
+run() {
+    local preload=$1
+    if [[ $2 = *.nopreload ]]; then preload=; fi
+    KMALLOC_LIB=$1 LD_PRELOAD=$preload timeout 60 "$work/$2" >"$work/$2.out" 2>&1
+}
+
+# A Rust program with C code in it.
+cargo clippy --quiet --release -p allocator-preload --examples -- -D warnings
+cargo build --quiet --release -p allocator-preload --example sqlite
+"$target/release/examples/sqlite" || fail "SQLite in a Rust program does not use its heap"
+
+tests=()
+for source in allocator-preload/tests/c/*.c allocator-preload/tests/c/*.cc; do
+    name=$(basename "$source") name=${name%.c} name=${name%.cc}
+    if [ $# -gt 0 ] && [[ " $* " != *" ${name%%.*} "* ]]; then continue; fi
+    compile "$source" "$work/$name"
+    if [[ $name != *.lib ]]; then tests+=("$name"); fi
+done
+all() {
+    local name code
+    for name in "${tests[@]}"; do
+        code=0
+        run "$1" "$name" || code=$?
+        if [ "$code" != 0 ]; then
+            head -n 20 "$work/$name.out"
+            fail "$name $2: exit code $code"
+        fi
+    done
+    echo "-- ${#tests[@]} promises $2"
+}
+all "$library" "as users have it"
+cargo build --quiet --release -p allocator-preload --features allocator-global/checked --target-dir "$target/checked"
+all "$target/checked/release/libkmalloc.so" "with every free checked"
+exit "$failed"
