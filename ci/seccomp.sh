@@ -23,6 +23,7 @@ excepted=(
     heap::tests::returns::a_slab_at_rest_loses_the_memory_behind_its_holes_and_no_object
     heap::tests::returns::every_sparse_slab_rests_at_the_next_look
     heap::tests::returns::a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted
+    heap::tests::returns::a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before
     # So do these, of limits: free memory makes room by going back.
     heap::tests::limits::a_block_grows_up_to_the_limit_and_stays_as_it_is_beyond
     heap::tests::limits::a_system_that_takes_nothing_back_keeps_the_limit
@@ -42,6 +43,7 @@ excepted=(
     memory_of_a_burst_goes_back_while_its_threads_are_parked
     a_child_of_a_fork_has_a_thread_when_it_needs_one
     without_a_thread_the_work_is_done_by_those_who_free
+    a_program_may_do_without_the_thread_and_have_it_back
 )
 
 cargo build -p stress --example minimal-kernel

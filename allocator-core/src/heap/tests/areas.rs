@@ -109,7 +109,7 @@ fn a_system_that_refuses_loses_nothing() {
         let os = forever(FaultyOs::new(Unix));
         let heap = with_kswapd(os);
         heap.set_guard_pages(true);
-        for round in 0..3 {
+        for round in 0..2 {
             let some = [40, 33, 50].map(|mib| area(heap, mib * MIB));
             os.plan(Plan::Kind(call));
             some.into_iter().for_each(|area| area.free(heap, None));
