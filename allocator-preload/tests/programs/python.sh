@@ -13,7 +13,7 @@ from test import support
 # These mostly wait, or take a second for what others do, too.
 left_out = re.compile(r"timeout|_dead$|Queue\w*\.test_(basic|failing_queue)|NoPoll|after_stdout_close|nondaemon_on_shutdown|_fds"
                       r"|weak_(key|value)_dict_(deep)?copy|(Barrier|Lock|Event|Semaphore|Condition\w*|Timer)Tests|test_trashcan|blowup"
-                      r"|threaded_weak_valued_consistency")
+                      r"|threaded_weak_valued_consistency|PySimpleQueue")
 
 results = os.fdopen(os.dup(1), "w")
 noise = os.open("noise", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

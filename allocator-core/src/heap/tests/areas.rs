@@ -102,6 +102,20 @@ fn nothing_is_set_aside_that_a_limit_needs() {
     heap.audit(None).unwrap();
 }
 
+#[test]
+fn what_is_set_aside_and_would_have_to_grow_beyond_the_limit_goes_back() {
+    let heap = with_kswapd(forever(FaultyOs::new(Unix)));
+    let mut shrunk = area(heap, 40 * MIB);
+    assert!(shrunk.resize(heap, None, 33 * MIB), "it keeps its mapping");
+    // SAFETY: no block is used.
+    unsafe { heap.set_limits(None, Limits { max: 38 * MIB, high: 38 * MIB, min: 0 }) }.unwrap();
+    shrunk.free(heap, None);
+    assert_eq!(aside(heap), 33 * MIB);
+    assert!(Block::new(heap, None, layout(40 * MIB, 8), 1).is_none());
+    assert_eq!((aside(heap), heap.counter().usage()), (0, 0));
+    area(heap, 37 * MIB).free(heap, None);
+}
+
 /// Class of bug: memory that is lost because the system refuses while it is passed on.
 #[test]
 fn a_system_that_refuses_loses_nothing() {

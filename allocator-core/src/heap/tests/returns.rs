@@ -353,3 +353,21 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
     thin.into_iter().for_each(|block| block.free(heap, thread));
     heap.validate(thread).unwrap();
 }
+
+#[test]
+fn a_chunk_for_which_the_system_refuses_huge_pages_is_asked_for_once() {
+    let Setup { os, heap } = setup(false);
+    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK {
+        return; // nothing lies so low
+    }
+    let full: Vec<Block> =
+        (0..CHUNK_SIZE / 1024 + 64).map(|_| Block::new(heap, None, layout(1024, 8), 1).unwrap()).collect();
+    os.plan(Plan::Kind(Call::AdviseHuge));
+    (0..3).for_each(|_| _ = tick(heap, None));
+    let asked = os.calls_of(Call::AdviseHuge);
+    assert!(asked > 0 && heap.stats(None).huge == 0);
+    (0..3).for_each(|_| _ = tick(heap, None));
+    assert_eq!(os.calls_of(Call::AdviseHuge), asked);
+    full.into_iter().for_each(|block| block.free(heap, None));
+    heap.kswapd().dismiss(os);
+}
