@@ -55,6 +55,10 @@ echo "-- $tls bytes of thread-local storage, initial-exec"
 compile() {
     local source=$1 out=$2 base=(-g -O1 -Wall -Wextra -fno-builtin)
     case $source in
+    *.nopie.c) base+=(-no-pie -fno-pic) ;;
+    esac
+    case $source in
+    *.lib.cc) g++ "${base[@]}" -std=c++17 -fPIC -shared -o "$out.so" "$source" ;;
     *.lib.c) gcc "${base[@]}" -fPIC -shared -o "$out.so" "$source" ;;
     *.cc) g++ "${base[@]}" -std=c++17 -o "$out" "$source" -pthread -ldl ;;
     *) gcc "${base[@]}" -std=gnu17 -o "$out" "$source" -pthread -ldl ;;
@@ -67,6 +71,12 @@ run() {
     if [[ $2 = *.nopreload ]]; then preload=; fi
     KMALLOC_LIB=$1 LD_PRELOAD=$preload timeout 60 "$work/$2" >"$work/$2.out" 2>&1
 }
+
+if [[ $(KMALLOC_CONF=help LD_PRELOAD=$library /bin/true 2>&1) != *limit* ]]; then fail "KMALLOC_CONF is not read"; fi
+for setting in no:1 yes:2; do
+    found=$(KMALLOC_CONF=background_thread:${setting%:*} LD_PRELOAD=$library perl -e 'opendir(my $d, "/proc/self/task"); print scalar(grep { !/^\./ } readdir($d))')
+    if [ "$found" != "${setting#*:}" ]; then fail "background_thread:${setting%:*}, and $found threads"; fi
+done
 
 # A Rust program with C code in it.
 cargo clippy --quiet --release -p allocator-preload --examples -- -D warnings

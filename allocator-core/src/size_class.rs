@@ -97,7 +97,13 @@ impl SizeClass {
     /// The class that serves `layout`, if one does. Zero bytes are not answered here.
     #[inline(always)]
     pub const fn of(layout: Layout) -> Option<Self> {
-        let x = layout.size().wrapping_sub(1) | (layout.align() - 1);
+        Self::of_words(layout.size(), layout.align())
+    }
+
+    /// As [`SizeClass::of`], for any size at all; the alignment is a power of two.
+    #[inline(always)]
+    pub const fn of_words(size: usize, align: usize) -> Option<Self> {
+        let x = size.wrapping_sub(1) | (align - 1);
         let entry = if x < SMALL {
             x
         } else if x < MAX_OBJECT {

@@ -410,7 +410,10 @@ impl Vmalloc {
 
     /// The layout of the area of `record`, which the table says of the window of `ptr`, if it begins there.
     pub fn layout_of(&self, record: NonNull<u8>, ptr: NonNull<u8>) -> Option<Layout> {
-        // SAFETY: the table led here, and the caller claims to be the owner.
+        if !self.begins_at(record, ptr.as_ptr() as usize) {
+            return None; // somebody else's, who may change it now
+        }
+        // SAFETY: the table led here, and the caller is the owner.
         let area = unsafe { Record::read(record.cast()) };
         (area.ptr == ptr).then_some(area.layout)
     }

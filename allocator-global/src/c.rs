@@ -55,14 +55,7 @@ fn fail(errno: c_int) -> *mut u8 {
 
 #[inline(always)]
 fn class(size: usize) -> Option<SizeClass> {
-    SizeClass::of(layout(size))
-}
-
-/// Of whatever size: who goes beyond the classes with it has looked whether there is such a layout.
-#[inline(always)]
-fn layout(size: usize) -> Layout {
-    // SAFETY: only its words are looked at, by `SizeClass::of`.
-    unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
+    SizeClass::of_words(size, ALIGN)
 }
 
 /// The newest object in the calling thread's sheaf.

@@ -39,15 +39,62 @@ pub(crate) extern "C" fn register() {
 unsafe extern "C" fn prepare() {
     // Else this is a signal handler, and the child will be able to `exec`.
     if !lifecycle::in_library() && !lifecycle::is_guest() {
+        streams::lock();
         HEAP.before_fork(lifecycle::block());
     }
 }
 
 unsafe extern "C" fn parent() {
     HEAP.after_fork_in_parent();
+    streams::unlock();
 }
 
 unsafe extern "C" fn child() {
     HEAP.after_fork_in_child(lifecycle::block());
+    streams::reset();
     kswapd::own();
+    kswapd::forked();
+}
+
+/// The list of the C library's streams has a lock, which `fork` takes after these handlers. Whoever has it may wait for a stream, and
+/// whoever has that for memory: so, where C's memory comes from here, it is taken before the gate is closed.
+#[cfg(feature = "override")]
+mod streams {
+    use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    extern "C" {
+        fn _IO_list_lock();
+        fn _IO_list_unlock();
+        fn _IO_list_resetlock();
+    }
+
+    /// Whoever forks has it; only that thread looks.
+    static LOCKED: AtomicBool = AtomicBool::new(false);
+
+    pub(super) fn lock() {
+        // SAFETY: has no precondition; the lock may be taken again by who has it.
+        unsafe { _IO_list_lock() };
+        LOCKED.store(true, Relaxed);
+    }
+
+    pub(super) fn unlock() {
+        if LOCKED.swap(false, Relaxed) {
+            // SAFETY: taken by `lock`.
+            unsafe { _IO_list_unlock() };
+        }
+    }
+
+    pub(super) fn reset() {
+        if LOCKED.swap(false, Relaxed) {
+            // SAFETY: the thread that had it is the only one.
+            unsafe { _IO_list_resetlock() };
+        }
+    }
+}
+
+#[cfg(not(feature = "override"))]
+mod streams {
+    pub(super) fn lock() {}
+    pub(super) fn unlock() {}
+    pub(super) fn reset() {}
 }

@@ -32,9 +32,20 @@ pub(crate) fn allow(thread: bool) {
     }
 }
 
+/// It was started by [`start_now`], and nobody else would.
+static ONLY_HERE: AtomicBool = AtomicBool::new(false);
+
+/// This is a child, in which nobody calls [`start_now`].
+pub(crate) fn forked() {
+    if ONLY_HERE.load(Relaxed) {
+        ALLOWED.store(false, Relaxed);
+    }
+}
+
 /// Starts the thread, if it is allowed.
 pub(crate) fn start_now() {
     if ALLOWED.load(Relaxed) {
+        ONLY_HERE.store(true, Relaxed);
         HEAP.kswapd().grown(usize::MAX, HEAP.counter().limits());
         attend();
     }

@@ -242,6 +242,14 @@ impl Kmalloc {
         lifecycle::with(|thread| HEAP.stats(thread))
     }
 
+    /// As [`Kmalloc::stats`]. `None`: the calling thread is in the heap already (this is a signal handler), or nobody may enter it.
+    pub fn try_stats() -> Option<Stats> {
+        if lifecycle::in_library() || lifecycle::is_guest() {
+            return None;
+        }
+        lifecycle::with(|thread| HEAP.try_stats(thread))
+    }
+
     /// The caches in the text format of `/proc/slabinfo`, version 2.1. Writing it allocates nothing.
     pub fn slabinfo() -> impl Display {
         Report(|f| SlabInfo(&HEAP, lifecycle::block()).fmt(f))
@@ -448,14 +456,17 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
 #[inline]
 unsafe fn realloc_by_sheaves(ptr: NonNull<u8>, layout: Layout, new: Layout) -> Option<NonNull<u8>> {
     let (from, to) = (SizeClass::of(layout)?, SizeClass::of(new)?);
+    // SAFETY: null, where C calls before thread-local storage is set up, or sheaves that stay mapped.
+    let sheaves = unsafe { tls::get().as_ref() }?;
     // SAFETY: the sheaves are the calling thread's.
-    let object = unsafe { tls::sheaves().of(to).pop() }?;
+    let object = unsafe { sheaves.of(to).pop() }?;
     HEAP.check_object(ptr, from);
     HEAP.hand_out(object, to, new.size());
     // SAFETY: both are at least so long; one is the program's, the other was free.
     unsafe { object.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new.size())) };
-    // SAFETY: by contract.
-    unsafe { Kmalloc::new().dealloc(ptr.as_ptr(), layout) };
+    // Not by `dealloc`: C may have called, and nothing may be started then.
+    // SAFETY: the block is the calling thread's; the rest by contract.
+    lifecycle::with(|thread| unsafe { HEAP.free(thread, ptr, layout) });
     Some(object)
 }
 

@@ -95,6 +95,10 @@ pub(crate) fn attach_service() {
 fn attach(block: impl FnOnce() -> Option<&'static Thread>) -> Option<&'static Thread> {
     fork::register();
     let key = key()?;
+    // What was called so far may have allocated, where the C library's heap is ours.
+    if let Some(block) = self::block() {
+        return Some(block);
+    }
     let thread = as_guest(block)?;
     #[cfg(feature = "override")]
     crate::c::keep();
@@ -205,6 +209,10 @@ fn find_stack(here: usize) -> Option<(usize, usize)> {
     threads_stack(here)
 }
 
+/// Who is deeper in its stack has none, as far as is known.
+#[cfg(feature = "override")]
+const LOOKED_AT: usize = 1 << 20;
+
 /// The C library has a lock for its answer, and may allocate while somebody has it. So it is not asked: it puts what
 /// `pthread_self` names at the upper end of a stack, and whether there is enough below, the kernel says.
 #[cfg(feature = "override")]
@@ -212,9 +220,11 @@ fn threads_stack(here: usize) -> Option<(usize, usize)> {
     // SAFETY: has no precondition.
     let end = unsafe { libc::pthread_self() } as usize;
     let floor = here.checked_sub(LIBRARY_STACK)?;
-    let near = end.checked_sub(here).is_some_and(|depth| depth < MAIN_STACK);
+    let near = end.checked_sub(here).is_some_and(|depth| depth < LOOKED_AT);
     let page = HEAP.os().page_size();
-    (near && (floor & !(page - 1)..here).step_by(page).all(is_readable)).then_some((floor, end))
+    // A stack that is not the thread's own has that one's guard page before it, or was allocated here.
+    let fits = near && !HEAP.owns(here) && (floor & !(page - 1)..end).step_by(page).all(is_readable);
+    fits.then_some((floor, end))
 }
 
 /// The kernel reads a set of signals before it finds that what is to be done with it makes no sense.

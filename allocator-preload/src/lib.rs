@@ -23,13 +23,23 @@ static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false);
 
 #[used]
 #[link_section = ".init_array"]
-static BEGIN: extern "C" fn() = begin;
+static BEGIN: extern "C" fn(libc::c_int, *mut *mut libc::c_char, *mut *mut libc::c_char) = begin;
 
 #[used]
 #[link_section = ".fini_array"]
 static END: extern "C" fn() = end;
 
-extern "C" fn begin() {
+/// The dynamic linker passes this to a constructor. It runs before the C library's own, which sets `environ`.
+extern "C" fn begin(_: libc::c_int, _: *mut *mut libc::c_char, variables: *mut *mut libc::c_char) {
+    extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    let place = core::ptr::addr_of_mut!(environ);
+    // SAFETY: nothing else of the program runs yet.
+    if unsafe { place.read() }.is_null() {
+        // SAFETY: as above; it is what the C library will set it to.
+        unsafe { place.write(variables) };
+    }
     drop(core::hint::black_box(Box::new(0u8)));
     Kmalloc::start_background_thread();
 }
@@ -48,7 +58,8 @@ extern "C" fn end() {
 
 /// Appends a line to this file.
 fn report(path: &CStr) {
-    let stats = Kmalloc::stats();
+    // None for a process that exits from within a signal handler that met the heap.
+    let Some(stats) = Kmalloc::try_stats() else { return };
     let mut name = [0u8; 16];
     // SAFETY: there is room for the name of a thread, and it ends.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };

@@ -87,6 +87,14 @@ impl Heap {
         self.figures(thread)
     }
 
+    /// As [`Heap::stats`]. `None`: the calling thread is inside already, or nobody may enter.
+    pub fn try_stats(&self, thread: Option<&Thread>) -> Option<Stats> {
+        let thread = self.own(thread);
+        let _inside = self.parts.gate.enter(self.os(), thread.map(Thread::presence)).ok()?;
+        let _still = self.kswapd().hold_still(self.os());
+        Some(self.figures(thread))
+    }
+
     fn figures(&self, thread: Option<&Thread>) -> Stats {
         let (caller, os) = (self.caller(thread), self.os());
         let mut stats = Stats { threads: self.parts.registry.live(os), ..Stats::default() };

@@ -14,13 +14,18 @@ pub(super) fn keep() {}
 
 /// A refusal where the C++ library has no such function.
 #[cold]
-fn nobody(size: usize) -> ! {
+fn nobody(size: usize) -> *mut c_void {
     die(format_args!("operator new: {size} bytes were refused, and there is no C++ library to say so"))
 }
 
-/// A form of `operator new`: its name, its arguments behind the size, and how it allocates.
+#[cold]
+fn null(_: usize) -> *mut c_void {
+    core::ptr::null_mut()
+}
+
+/// A form of `operator new`: its name, its arguments behind the size, how it allocates, and what a refusal is without a C++ library.
 macro_rules! new {
-    ($($name:ident($($arg:ident: $type:ty),*) => $alloc:expr;)*) => { $(
+    ($($name:ident($($arg:ident: $type:ty),*) => $alloc:expr, $refused:expr;)*) => { $(
         /// # Safety
         /// None; what comes back is to be freed by a matching `operator delete`.
         #[no_mangle]
@@ -36,7 +41,10 @@ macro_rules! new {
                 Ok(name) => name,
                 Err(_) => c"",
             });
-            let Some(next) = NEXT.find() else { nobody(size) };
+            let Some(next) = NEXT.find_in_cxx() else {
+                let refused: fn(usize) -> *mut c_void = $refused;
+                return refused(size);
+            };
             // SAFETY: a function of this name has this type.
             let next: This = unsafe { core::mem::transmute(next) };
             // SAFETY: has no precondition.
@@ -63,14 +71,14 @@ macro_rules! delete {
 type NoThrow = *const u8;
 
 new! {
-    _Znwm() => alloc;
-    _Znam() => alloc;
-    _ZnwmRKSt9nothrow_t(_no: NoThrow) => |size, _| alloc(size);
-    _ZnamRKSt9nothrow_t(_no: NoThrow) => |size, _| alloc(size);
-    _ZnwmSt11align_val_t(align: usize) => alloc_aligned;
-    _ZnamSt11align_val_t(align: usize) => alloc_aligned;
-    _ZnwmSt11align_val_tRKSt9nothrow_t(align: usize, _no: NoThrow) => |size, align, _| alloc_aligned(size, align);
-    _ZnamSt11align_val_tRKSt9nothrow_t(align: usize, _no: NoThrow) => |size, align, _| alloc_aligned(size, align);
+    _Znwm() => alloc, nobody;
+    _Znam() => alloc, nobody;
+    _ZnwmRKSt9nothrow_t(_no: NoThrow) => |size, _| alloc(size), null;
+    _ZnamRKSt9nothrow_t(_no: NoThrow) => |size, _| alloc(size), null;
+    _ZnwmSt11align_val_t(align: usize) => alloc_aligned, nobody;
+    _ZnamSt11align_val_t(align: usize) => alloc_aligned, nobody;
+    _ZnwmSt11align_val_tRKSt9nothrow_t(align: usize, _no: NoThrow) => |size, align, _| alloc_aligned(size, align), null;
+    _ZnamSt11align_val_tRKSt9nothrow_t(align: usize, _no: NoThrow) => |size, align, _| alloc_aligned(size, align), null;
 }
 
 delete! {

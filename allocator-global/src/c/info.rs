@@ -36,15 +36,15 @@ fn info() -> libc::mallinfo2 {
     let stats = Kmalloc::stats();
     let (system, used) = bytes(&stats);
     libc::mallinfo2 {
-        arena: system - stats.area_bytes,
+        arena: system.saturating_sub(stats.area_bytes),
         ordblks: stats.free_pages,
         smblks: stats.cached_objects,
         hblks: stats.areas,
         hblkhd: stats.area_bytes,
         usmblks: 0,
         fsmblks: 0,
-        uordblks: used - stats.area_bytes,
-        fordblks: system - used,
+        uordblks: used.saturating_sub(stats.area_bytes),
+        fordblks: system.saturating_sub(used),
         keepcost: stats.free_dirty_pages * allocator_core::config::PAGE_SIZE,
     }
 }
@@ -99,7 +99,8 @@ export! {
             "<malloc version=\"1\">\n<heap nr=\"0\">\n<total type=\"rest\" count=\"{}\" size=\"{}\"/>\n\
              <total type=\"mmap\" count=\"{}\" size=\"{}\"/>\n<system type=\"current\" size=\"{system}\"/>\n\
              <inuse type=\"current\" size=\"{used}\"/>\n</heap>\n</malloc>\n",
-            stats.free_pages, system - used, stats.areas, stats.area_bytes,
+            stats.free_pages,
+            system.saturating_sub(used), stats.areas, stats.area_bytes,
         );
         if written.is_ok() { 0 } else { -1 }
     }

@@ -1,7 +1,8 @@
 //! next: whose memory it is, if it is not ours.
 //!
-//! The function that the program as a whole uses under that name, if that is not ours: then this is a copy of the library that was
-//! loaded beside another heap. Else the one that would be used without us: the C library's. Each is looked up once.
+//! Where the program as a whole uses our functions, the one that would be used without us: the C library's. Else this is a copy that
+//! was loaded beside another heap, and it is what the program uses. Which of the two, a name says that nobody takes the address of
+//! or wraps (of a name whose address a program takes, the address is in the program, whoever has the function). Each is looked up once.
 
 use core::ffi::{c_void, CStr};
 use core::mem::MaybeUninit;
@@ -24,14 +25,31 @@ impl Next {
         let mut found = self.found.load(Relaxed);
         if found.is_null() {
             // SAFETY: a name that ends.
-            found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, self.name.as_ptr()) };
-            if is_ours(found) {
-                // SAFETY: as above.
-                found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
-            }
+            let used = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_free".as_ptr()) };
+            let whose = if is_ours(used) { libc::RTLD_NEXT } else { libc::RTLD_DEFAULT };
+            // SAFETY: as above.
+            found = unsafe { libc::dlsym(whose, self.name.as_ptr()) };
             self.found.store(found, Relaxed);
         }
         NonNull::new(found)
+    }
+
+    /// Its address, also where only a part of the program has the C++ library.
+    pub(super) fn find_in_cxx(&self) -> Option<NonNull<c_void>> {
+        self.find().or_else(|| {
+            [c"libstdc++.so.6", c"libc++.so.1"].into_iter().find_map(|library| {
+                // SAFETY: a name that ends; nothing is loaded.
+                let library = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+                // SAFETY: a library that is loaded, and a name that ends.
+                if library.is_null() {
+                    return None;
+                }
+                // SAFETY: a library that is loaded, and a name that ends.
+                let found = unsafe { libc::dlsym(library, self.name.as_ptr()) };
+                self.found.store(found, Relaxed);
+                NonNull::new(found)
+            })
+        })
     }
 }
 

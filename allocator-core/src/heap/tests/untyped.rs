@@ -22,6 +22,7 @@ fn a_block_goes_back_by_what_the_heap_knows_of_it() {
     // SAFETY: our own block.
     unsafe { heap.reclaim(thread) };
     heap.audit(thread).unwrap();
+    assert_eq!(heap.try_stats(thread), Some(heap.stats(thread)));
 }
 
 #[test]

@@ -1,0 +1,30 @@
+/* A program that is not position-independent and takes the address of `free` frees what a library has allocated that was opened
+   with RTLD_DEEPBIND (dlopen(3)): the address is one in the program, and leads back to whoever has the function. */
+#include "check.h"
+#include <dlfcn.h>
+#include <malloc.h>
+
+int main(void)
+{
+    void (*volatile release)(void *) = free;
+    void *(*volatile resize)(void *, size_t) = realloc;
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 64);
+    CHECK(n > 0, "a path");
+    path[n] = 0;
+    strcpy(strrchr(path, '/'), "/deepbind.lib.so");
+    void *library = dlopen(path, RTLD_NOW | RTLD_DEEPBIND);
+    CHECK(library != NULL, "%s", dlerror());
+    void *(*make)(size_t) = (void *(*)(size_t))dlsym(library, "lib_malloc");
+    CHECK(make != NULL, "%s", dlerror());
+    for (size_t size = 1; size < 1 << 20; size *= 2) {
+        release(make(size));
+        char *block = make(size);
+        CHECK(malloc_usable_size(block) >= size, "%zu bytes", size);
+        block = resize(block, 2 * size);
+        CHECK(block != NULL, "%zu bytes", size);
+        memset(block, 1, 2 * size);
+        release(block);
+    }
+    return 0;
+}
