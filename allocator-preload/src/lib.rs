@@ -13,10 +13,13 @@
 //!
 //! The end: with `KMALLOC_STATS=FILE`, every process appends one line to the file when it exits; `-` is standard error.
 
-use allocator_core::sys::Line;
+use allocator_core::sys::{Line, Os, Unix};
 use allocator_global::Kmalloc;
+use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::Write;
+use core::str;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 #[global_allocator]
 static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false);
@@ -41,19 +44,41 @@ extern "C" fn begin(_: libc::c_int, _: *mut *mut libc::c_char, variables: *mut *
         unsafe { place.write(variables) };
     }
     drop(core::hint::black_box(Box::new(0u8)));
+    keep_path();
     Kmalloc::start_background_thread();
 }
 
-extern "C" fn end() {
+/// Where [`end`] reports to, and its length. A program may overwrite its environment, so it is kept from the beginning.
+struct Path(UnsafeCell<[u8; 512]>, AtomicUsize);
+// SAFETY: written by the constructor, before there is a second thread, and read by the destructor.
+unsafe impl Sync for Path {}
+static PATH: Path = Path(UnsafeCell::new([0; 512]), AtomicUsize::new(0));
+
+fn keep_path() {
     // SAFETY: has no precondition.
     let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-    // SAFETY: a name that ends. The program is about to end, so nobody should change its environment.
+    // SAFETY: a name that ends, and nothing else of the program runs yet.
     let path = unsafe { libc::getenv(c"KMALLOC_STATS".as_ptr()) };
     if secure || path.is_null() {
         return;
     }
     // SAFETY: a variable that is there is text that ends.
-    report(unsafe { CStr::from_ptr(path) });
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes_with_nul();
+    // SAFETY: nobody else is here.
+    let place = unsafe { &mut *PATH.0.get() };
+    if let Some(place) = place.get_mut(..path.len()) {
+        place.copy_from_slice(path);
+        PATH.1.store(path.len(), Relaxed);
+    }
+}
+
+extern "C" fn end() {
+    // SAFETY: written by the constructor alone.
+    let path = unsafe { &*PATH.0.get() };
+    let path = path.get(..PATH.1.load(Relaxed)).and_then(|path| CStr::from_bytes_with_nul(path).ok());
+    if let Some(path) = path {
+        report(path);
+    }
 }
 
 /// Appends a line to this file.
@@ -61,9 +86,9 @@ fn report(path: &CStr) {
     // None for a process that exits from within a signal handler that met the heap.
     let Some(stats) = Kmalloc::try_stats() else { return };
     let mut name = [0u8; 16];
-    // SAFETY: there is room for the name of a thread, and it ends.
-    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    let name = CStr::from_bytes_until_nul(&name).ok().and_then(|name| name.to_str().ok()).unwrap_or("?");
+    // The process's, and not that of whichever thread exits.
+    let len = Unix.read(c"/proc/self/comm", &mut name).unwrap_or(0);
+    let name = name.get(..len).and_then(|name| str::from_utf8(name).ok()).map_or("?", str::trim_end);
     // SAFETY: has no precondition.
     let pid = unsafe { libc::getpid() };
     let mut line = Line::new();
