@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Time and peak memory of real programs under libkmalloc.so, against other allocators that are loaded before them:
+# ci/preload-bench.sh [--rounds N] [NAME...]
+#
+# Each round runs each script of allocator-preload/tests/programs that is named (those whose work is not mostly waiting, without
+# a name) under each allocator, one right after the other: the C library's own, and jemalloc, mimalloc and tcmalloc as Debian
+# packages them. Writes benches/results/preload.md: the least time of all rounds, and the peak of the largest process, each by the
+# best of the others; and geometric means. Not a part of CI: it measures, and takes two minutes a round.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts=$PWD/allocator-preload/tests/programs
+rounds=5
+if [ "${1:-}" = --rounds ]; then rounds=$2 && shift 2; fi
+names=("$@")
+[ $# != 0 ] || names=(perl git sqlite3 cc redis node ruby lua)
+
+cargo build --quiet --release -p allocator-preload
+packages=(libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 time)
+if ! dpkg -s "${packages[@]}" >/dev/null 2>&1; then
+    apt-get update -qq && apt-get install -y -qq "${packages[@]}" >/dev/null
+fi
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cp "$(realpath "${CARGO_TARGET_DIR:-target}")/release/libkmalloc.so" "$scratch/"
+found() { find /usr/lib -name "$1" | sort | head -n 1; }
+version() { dpkg-query -W -f='${Version}' "$1"; }
+allocators=(
+    "kmalloc=revision $(git rev-parse --short=12 HEAD)=$scratch/libkmalloc.so"
+    "glibc=$(version libc6)="
+    "jemalloc=$(version libjemalloc2)=$(found 'libjemalloc.so.2')"
+    "mimalloc=$(version libmimalloc2.0)=$(found 'libmimalloc.so.2*')"
+    "tcmalloc=$(version libtcmalloc-minimal4)=$(found 'libtcmalloc_minimal.so.4')"
+)
+
+# once NAME LIBRARY: seconds, and KiB of the largest process.
+once() {
+    rm -rf "$scratch/run"
+    mkdir -p "$scratch/run/tmp"
+    (
+        cd "$scratch/run"
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME="$scratch/run" TMPDIR="$scratch/run/tmp" \
+            time -q -f '%e %M' -o "$scratch/figures" env ${2:+LD_PRELOAD="$2"} bash "$scripts/$1.sh" </dev/null >/dev/null 2>&1
+    ) || { echo "preload-bench: $1 failed under ${2:-the C library}" >&2; return 1; }
+    tail -n 1 "$scratch/figures"
+}
+
+: >"$scratch/runs"
+for ((round = 1; round <= rounds; round++)); do
+    echo "round $round of $rounds" >&2
+    for name in "${names[@]}"; do
+        for allocator in "${allocators[@]}"; do
+            echo "$name ${allocator%%=*} $(once "$name" "${allocator##*=}")" >>"$scratch/runs"
+        done
+    done
+done
+
+{
+    echo "# Real programs under a heap that is loaded before them"
+    echo
+    echo "Written by \`ci/preload-bench.sh\`, $rounds rounds. $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
+        "$(nproc) processors, Linux $(uname -r)."
+    echo
+    printf -- '- %s\n' "${allocators[@]}" | sed 's/=[^=]*$//; s/=/: /'
+    echo
+    awk -v order="$(printf '%s ' "${allocators[@]%%=*}")" '
+        { key = $1 " " $2
+          if (!(key in time) || $3 < time[key]) time[key] = $3
+          if (!(key in peak) || $4 < peak[key]) peak[key] = $4
+          if (!($1 in seen)) { seen[$1] = 1; rows[++n] = $1 } }
+        # A table of what is by program and allocator; a ratio is to the best of all but the first.
+        function table(what, values, unit,   i, k, m, best, line, all) {
+            line = "| " what " |"
+            for (k = 1; k <= count; k++) line = line " " names[k] " |"
+            print line; line = "|---|"
+            for (k = 1; k <= count; k++) line = line "---:|"
+            print line
+            for (i = 1; i <= n; i++) {
+                best = 0
+                for (k = 2; k <= count; k++) { m = values[rows[i] " " names[k]]; if (!best || m < best) best = m }
+                line = "| " rows[i] " |"
+                for (k = 1; k <= count; k++) {
+                    m = values[rows[i] " " names[k]]
+                    all[k] += log(m / best)
+                    line = line sprintf(unit, m / (what == "time" ? 1 : 1024), m / best) " |"
+                }
+                print line
+            }
+            line = "| geometric mean |"
+            for (k = 1; k <= count; k++) line = line sprintf(" %.2f |", exp(all[k] / n))
+            print line
+        }
+        END {
+            count = split(order, names, " ")
+            print "Seconds, the least of all rounds, and by the best other allocator of the row:\n"
+            table("time", time, " %.2f (%.2f)")
+            print "\nMiB of the largest process at its peak, the least of all rounds:\n"
+            table("memory", peak, " %.1f (%.2f)")
+        }' "$scratch/runs"
+} | tee benches/results/preload.md
