@@ -163,15 +163,15 @@ impl Vmalloc {
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let len = Self::mapped_len(site.os, layout.size())?;
         let guard = if self.guards.load(Relaxed) != 0 { site.os.page_size() } else { 0 };
-        let again =
-            (dense && layout.align() <= site.os.page_size()).then(|| self.take_aside(site, len, guard)).flatten();
+        let again = (dense && layout.align() <= site.os.page_size())
+            .then(|| self.take_aside(site, layout, len, guard))
+            .flatten();
         if again.is_none() {
             self.give_aside_back(site, |_| true);
         }
         let zero = again.is_none();
         let mapped = again.or_else(|| Self::map_new(site, layout, len, guard, dense));
         let mut area = mapped.ok_or(AllocError::OutOfMemory)?;
-        area.layout = layout;
         let Some(record) = self.record(site) else {
             // SAFETY: just mapped or taken, not used yet.
             unsafe { site.kept.unmap(site.os, area.map, area.map_len) };
@@ -219,7 +219,7 @@ impl Vmalloc {
     }
 
     /// What was set aside and has about this length, counted as that; its window is prepared, since it had an area.
-    fn take_aside(&self, site: Site<'_>, len: usize, guard: usize) -> Option<Area> {
+    fn take_aside(&self, site: Site<'_>, layout: Layout, len: usize, guard: usize) -> Option<Area> {
         let fits = |aside: &Aside| (len + guard..=len + guard + len / 4).contains(&aside.map_len);
         let found = self.unlink_aside(site.os, fits)?;
         let map = NonNull::new(found.map)?;
@@ -237,7 +237,6 @@ impl Vmalloc {
             unsafe { site.os.discard(tail, found.len - len) };
             site.counter.uncharge(found.len - len);
         }
-        let layout = Layout::new::<u8>(); // until the caller says
         Some(Area { ptr: map, layout, map, map_len: found.map_len, len, guard, next: null_mut() })
     }
 
@@ -414,8 +413,7 @@ impl Vmalloc {
             return None; // somebody else's, who may change it now
         }
         // SAFETY: the table led here, and the caller is the owner.
-        let area = unsafe { Record::read(record.cast()) };
-        (area.ptr == ptr).then_some(area.layout)
+        Some(unsafe { Record::read(record.cast()) }.layout)
     }
 
     /// Changes the length of an area, moving its pages if it must. `Ok(None)`: not without copying.

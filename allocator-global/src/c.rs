@@ -53,6 +53,15 @@ fn fail(errno: c_int) -> *mut u8 {
     null_mut()
 }
 
+/// A block, or a refusal that says why.
+fn or_no_memory(ptr: *mut u8) -> *mut u8 {
+    if ptr.is_null() {
+        fail(ENOMEM)
+    } else {
+        ptr
+    }
+}
+
 #[inline(always)]
 fn class(size: usize) -> Option<SizeClass> {
     SizeClass::of_words(size, ALIGN)
@@ -91,12 +100,7 @@ fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
 extern "C" fn alloc_slow(size: usize, align: usize) -> *mut u8 {
     let Ok(layout) = Layout::from_size_align(size.max(1), align) else { return fail(ENOMEM) };
     // SAFETY: of a layout.
-    let ptr = unsafe { crate::alloc_slow(layout.size(), layout.align(), None) };
-    if ptr.is_null() {
-        fail(ENOMEM)
-    } else {
-        ptr
-    }
+    or_no_memory(unsafe { crate::alloc_slow(layout.size(), layout.align(), None) })
 }
 
 #[inline(always)]
@@ -117,12 +121,7 @@ fn alloc_zeroed(count: usize, size: usize) -> *mut u8 {
 extern "C" fn zeroed_slow(size: usize) -> *mut u8 {
     let Ok(layout) = Layout::from_size_align(size.max(1), ALIGN) else { return fail(ENOMEM) };
     // SAFETY: of a layout.
-    let ptr = unsafe { crate::zeroed_slow(layout.size(), layout.align(), None) };
-    if ptr.is_null() {
-        fail(ENOMEM)
-    } else {
-        ptr
-    }
+    or_no_memory(unsafe { crate::zeroed_slow(layout.size(), layout.align(), None) })
 }
 
 /// # Safety
@@ -193,12 +192,7 @@ unsafe extern "C" fn resize_slow(ptr: NonNull<u8>, size: usize) -> *mut u8 {
         return fail(ENOMEM);
     }
     // SAFETY: live, with this layout by what the heap knows, and the new one is one.
-    let to = unsafe { crate::realloc_slow(ptr, is.size(), is.align(), size) };
-    if to.is_null() {
-        fail(ENOMEM)
-    } else {
-        to
-    }
+    or_no_memory(unsafe { crate::realloc_slow(ptr, is.size(), is.align(), size) })
 }
 
 /// Bytes that may be used of a block.

@@ -8,12 +8,7 @@ int main(void)
 {
     void (*volatile release)(void *) = free;
     void *(*volatile resize)(void *, size_t) = realloc;
-    char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 64);
-    CHECK(n > 0, "a path");
-    path[n] = 0;
-    strcpy(strrchr(path, '/'), "/deepbind.lib.so");
-    void *library = dlopen(path, RTLD_NOW | RTLD_DEEPBIND);
+    void *library = dlopen(beside("deepbind.lib.so"), RTLD_NOW | RTLD_DEEPBIND);
     CHECK(library != NULL, "%s", dlerror());
     void *(*make)(size_t) = (void *(*)(size_t))dlsym(library, "lib_malloc");
     CHECK(make != NULL, "%s", dlerror());

@@ -1,8 +1,8 @@
 /* A program may define dlsym itself and use malloc in it; an allocator that asked this dlsym
  * for its functions could call itself for ever. Source: ELF symbol search, dlsym(3). */
 #include "check.h"
+#include "every_size.h"
 #include <dlfcn.h>
-#include <malloc.h>
 
 typedef void *dlsym_fn(void *, const char *);
 static __thread int depth;
@@ -37,28 +37,11 @@ void *dlsym(void *handle, const char *name)
 
 int main(void)
 {
-    static const size_t sizes[] = { 1, 24, 100, 1000, 5000, 40000, MIB, 5 * MIB, 80 * MIB };
     int (*their_abs)(int) = (int (*)(int))dlsym(RTLD_DEFAULT, "abs");
     CHECK(their_abs != NULL && their_abs(-5) == 5, "dlsym");
     CHECK(calls >= 1, "the program's own function was not called");
     CHECK(dlsym(RTLD_DEFAULT, "there_is_no_such_function") == NULL, "dlsym");
 
-    for (int round = 0; round < 3; round++) {
-        for (size_t i = 0; i < COUNT(sizes); i++) {
-            void *p[100];
-            size_t many = sizes[i] < 100000 ? COUNT(p) : 1, n = sizes[i];
-            for (size_t k = 0; k < many; k++) {
-                p[k] = k % 2 ? malloc(n) : aligned_alloc(64, n);
-                CHECK(p[k] != NULL, "size %zu", n);
-                CHECK(malloc_usable_size(p[k]) >= n, "size %zu", n);
-                fill(p[k], n < MIB ? n : MIB, k);
-            }
-            for (size_t k = 0; k < many; k++) {
-                p[k] = realloc(p[k], n + n / 2);
-                CHECK(p[k] && holds(p[k], n < MIB ? n : MIB, k), "realloc of %zu", n);
-                free(p[k]);
-            }
-        }
-    }
+    every_size(aligned);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* A program may define mmap, munmap and madvise itself and use malloc in them; an allocator
  * that called these would call itself for ever. Source: ELF symbol search, ld.so(8). */
 #include "check.h"
+#include "every_size.h"
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -50,23 +51,7 @@ int madvise(void *address, size_t length, int advice)
 
 int main(void)
 {
-    static const size_t sizes[] = { 1, 24, 100, 1000, 5000, 40000, MIB, 5 * MIB, 80 * MIB };
-    for (int round = 0; round < 3; round++) {
-        for (size_t i = 0; i < COUNT(sizes); i++) {
-            void *p[100];
-            size_t many = sizes[i] < 100000 ? COUNT(p) : 1, n = sizes[i];
-            for (size_t k = 0; k < many; k++) {
-                p[k] = k % 2 ? malloc(n) : calloc(1, n);
-                CHECK(p[k] != NULL, "size %zu", n);
-                fill(p[k], n < MIB ? n : MIB, k);
-            }
-            for (size_t k = 0; k < many; k++) {
-                p[k] = realloc(p[k], n + n / 2);
-                CHECK(p[k] && holds(p[k], n < MIB ? n : MIB, k), "realloc of %zu", n);
-                free(p[k]);
-            }
-        }
-    }
+    every_size(zeroed);
     calls = 0;
     void *p = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(p != MAP_FAILED, "mmap");

@@ -1,6 +1,7 @@
 /* A program may define open and openat itself and use malloc in them; an allocator that called
  * these could call itself for ever. Source: ELF symbol search, ld.so(8). */
 #include "check.h"
+#include "every_size.h"
 #include <sys/syscall.h>
 
 static __thread int depth;
@@ -59,7 +60,6 @@ int openat64(int directory, const char *path, int flags, ...)
 
 int main(void)
 {
-    static const size_t sizes[] = { 1, 24, 100, 1000, 5000, 40000, MIB, 5 * MIB, 80 * MIB };
     int fd = open("/dev/null", O_RDWR);
     CHECK(fd >= 0 && calls >= 1, "open: %d, %d calls", fd, calls);
     close(fd);
@@ -67,21 +67,6 @@ int main(void)
     fd = open("/does/not/exist", O_RDONLY);
     CHECK(fd == -1 && errno == ENOENT, "open: %d, errno %d", fd, errno);
 
-    for (int round = 0; round < 3; round++) {
-        for (size_t i = 0; i < COUNT(sizes); i++) {
-            void *p[100];
-            size_t many = sizes[i] < 100000 ? COUNT(p) : 1, n = sizes[i];
-            for (size_t k = 0; k < many; k++) {
-                p[k] = k % 2 ? malloc(n) : calloc(1, n);
-                CHECK(p[k] != NULL, "size %zu", n);
-                fill(p[k], n < MIB ? n : MIB, k);
-            }
-            for (size_t k = 0; k < many; k++) {
-                p[k] = realloc(p[k], n + n / 2);
-                CHECK(p[k] && holds(p[k], n < MIB ? n : MIB, k), "realloc of %zu", n);
-                free(p[k]);
-            }
-        }
-    }
+    every_size(zeroed);
     return 0;
 }

@@ -5,12 +5,7 @@
 
 int main(void)
 {
-    char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 64);
-    CHECK(n > 0, "a path");
-    path[n] = 0;
-    strcpy(strrchr(path, '/'), "/plugin_throws.lib.so");
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *library = dlopen(beside("plugin_throws.lib.so"), RTLD_NOW | RTLD_LOCAL);
     CHECK(library != NULL, "%s", dlerror());
     int (*refused)(size_t) = (int (*)(size_t))dlsym(library, "plugin_refused");
     CHECK(refused != NULL, "%s", dlerror());
