@@ -9,10 +9,10 @@
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
 //! lock; then each shard is locked once, objects are numbered, their bits are set, and a slab moves to another list when
 //! the batch leaves it, if its count of free objects says so. What was allocated together is mostly freed together, so an
-//! object is looked for first in the slab of the one before it; the way through the address table is for the first of a
-//! *stretch* of one slab. The headers that are found are prefetched, so that the lock is not held while one after the
-//! other comes in from memory. Slabs that become empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`,
-//! the kernel's `min_partial`); their pages go back when the lock is dropped.
+//! object is looked for first in the page of the one before it; only the first of such a *stretch* is looked up. Headers
+//! are prefetched then, so that the lock is not held while one after the other comes in from memory. Slabs that become
+//! empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go
+//! back when the lock is dropped.
 //!
 //! Memory behind the free objects of slabs that are at rest goes back to the system (`hollow`).
 //!
@@ -27,7 +27,7 @@
 mod hollow;
 
 use crate::chunk::Content;
-use crate::config::{MAX_SHARDS, MAX_SLAB_PAGES, MIN_PARTIAL, SHEAF_SLOTS};
+use crate::config::{CHUNK_SIZE, MAX_SHARDS, MAX_SLAB_PAGES, MIN_PARTIAL, PAGE_SIZE, SHEAF_SLOTS};
 use crate::error::{AllocError, Misuse};
 use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
@@ -42,7 +42,7 @@ use core::ptr::NonNull;
 const POPULATE_FROM: usize = 2;
 
 /// Objects in a batch that goes home, at most.
-pub const BATCH: usize = SHEAF_SLOTS / 2;
+pub(crate) const BATCH: usize = SHEAF_SLOTS / 2;
 
 /// The partial lists of one shard, and what they add up to.
 struct Partial {
@@ -168,12 +168,59 @@ impl Partial {
         taken
     }
 
+    /// Takes back what is this shard's of a batch. Returns the other shards of it, a bit each.
+    ///
+    /// # Safety
+    /// The stretches are those of the batch.
+    #[inline(never)] // has registers enough, which makes up for the call
+    unsafe fn put(
+        &mut self,
+        class: SizeClass,
+        shard: u32,
+        batch: &[*mut u8],
+        stretches: &[Stretch],
+    ) -> Result<u32, Found> {
+        let cut = class.cut();
+        let (mut others, mut end) = (0, batch.len());
+        for stretch in stretches.iter().rev() {
+            // SAFETY: inside the batch.
+            let begin = unsafe { stretch.begin.offset_from(batch.as_ptr()) } as usize;
+            // SAFETY: stretches follow each other, up to the end of the batch.
+            let objects = unsafe { batch.get_unchecked(begin..end) };
+            end = begin;
+            if stretch.shard != shard {
+                others |= 1 << stretch.shard;
+                continue;
+            }
+            // SAFETY: of this shard, whose lock we have (Sl3); the reference ends before `relist`.
+            let slab = unsafe { &mut *stretch.slab.as_ptr() };
+            if !slab.is_of(class, shard as u8) {
+                // Freed by others, too, since it was found: the last of them gave the slab up.
+                return Err(Found { at: objects[0], said: class, misuse: Misuse::DoubleFree });
+            }
+            // SAFETY: of this class.
+            let taken = unsafe { slab.put(cut, objects) };
+            self.free += taken;
+            if taken > 0 && slab.rises() {
+                // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
+                unsafe { self.relist(stretch.slab) };
+            }
+            if taken < objects.len() {
+                // SAFETY: as above.
+                return Err(why_not_put(unsafe { stretch.slab.as_ref() }, objects[taken], class));
+            }
+        }
+        Ok(others)
+    }
+
     /// Unlinks empty slabs until `keep` are left, and adds them to a list of slabs that are nobody's.
     fn trim(&mut self, keep: usize, chain: &mut List, objects: usize) {
         while self.empty.len() > keep {
             let Some(slab) = self.empty.first() else { return };
             // SAFETY: on that list.
             unsafe { self.empty.remove(slab) };
+            // SAFETY: of this shard, whose lock we have.
+            unsafe { (*slab.as_ptr()).disown() };
             self.slabs -= 1;
             self.free -= objects;
             // SAFETY: on none now.
@@ -210,14 +257,12 @@ fn prefetch(slab: *const Slab) {
     let _ = slab;
 }
 
-/// Objects of one slab that follow each other in a batch.
+/// Objects of one page of a slab that follow each other in a batch.
 struct Stretch {
     slab: NonNull<Slab>,
-    shard: u8,
-    /// The place of the first one in the batch.
-    begin: u8,
-    /// True when they are back.
-    done: bool,
+    shard: u32,
+    /// The first one in the batch.
+    begin: *const *mut u8,
 }
 
 /// The stretches that a batch consists of; the rest was never written.
@@ -229,25 +274,36 @@ impl Stretches {
     }
 
     /// Finds those of a batch.
+    ///
+    /// # Safety
+    /// It has `BATCH` objects at most.
     #[inline(never)] // has registers enough, which makes up for the call
-    fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&mut [Stretch], Found> {
-        let used = class.cut().used();
+    unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&[Stretch], Found> {
+        let Some(first) = batch.first() else { return Ok(&[]) };
+        let mut map = chunk_of(zone, *first, class)?;
+        debug_assert!(batch.len() <= BATCH);
+        // The object before, and bytes in its page: none before the first one.
+        let (mut last, mut page) = (*first as usize, 0);
         let mut stretches = 0;
-        // Of the slab of the object before. The first one is in no such slab, wherever it is: it lies just below.
-        let mut base = batch.first().map_or(0, |first| (*first as usize).wrapping_add(1));
-        for (i, object) in batch.iter().enumerate() {
-            if (*object as usize).wrapping_sub(base) >= used {
-                let (slab, first_byte, shard) = home(zone, *object, class)?;
-                base = first_byte;
-                prefetch(slab.as_ptr());
-                let stretch = Stretch { slab, shard: shard as u8, begin: i as u8, done: false };
-                self.0[stretches].write(stretch);
-                stretches += 1;
+        for object in batch {
+            let address = *object as usize;
+            if address ^ last < page {
+                continue;
             }
+            if address ^ last >= CHUNK_SIZE {
+                map = chunk_of(zone, *object, class)?;
+            }
+            (last, page) = (address, PAGE_SIZE);
+            let (slab, shard, _) = home(map, *object, class)?;
+            prefetch(slab.as_ptr());
+            // SAFETY: no more stretches than objects, which are `BATCH` at most by contract.
+            let place = unsafe { self.0.get_unchecked_mut(stretches) };
+            place.write(Stretch { slab, shard: shard as u32, begin: object });
+            stretches += 1;
         }
-        let first = self.0.as_mut_ptr().cast::<Stretch>();
+        let first = self.0.as_ptr().cast::<Stretch>();
         // SAFETY: so many were written above.
-        Ok(unsafe { core::slice::from_raw_parts_mut(first, stretches) })
+        Ok(unsafe { core::slice::from_raw_parts(first, stretches) })
     }
 }
 
@@ -323,45 +379,39 @@ impl Caches {
         Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })
     }
 
-    /// Takes a batch of objects of one class back: at most [`BATCH`]. An object that is none, or that is free
-    /// already, is reported; then some of the others may not have been taken. Call it with no lock held.
-    pub fn flush(&self, zone: &Zone, caller: Caller<'_>, class: SizeClass, batch: &[*mut u8]) -> Result<(), Found> {
-        debug_assert!(batch.len() <= BATCH);
+    /// Takes objects of one class back. One that is none, or that is free already, is reported; then some of the others may
+    /// not have been taken. Call it with no lock held.
+    pub fn flush(&self, zone: &Zone, caller: Caller<'_>, class: SizeClass, objects: &[*mut u8]) -> Result<(), Found> {
+        // SAFETY: batches of so many.
+        objects.chunks(BATCH).try_for_each(|batch| unsafe { self.flush_batch(zone, caller, class, batch) })
+    }
+
+    /// # Safety
+    /// The batch has `BATCH` objects at most.
+    unsafe fn flush_batch(
+        &self,
+        zone: &Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+        batch: &[*mut u8],
+    ) -> Result<(), Found> {
         let mut stretches = Stretches::new();
-        let stretches = stretches.find(zone, class, batch)?;
-        while let Some(&Stretch { shard, .. }) = stretches.iter().find(|stretch| !stretch.done) {
+        // SAFETY: by contract.
+        let stretches = unsafe { stretches.find(zone, class, batch) }?;
+        let (mut next, mut done) = (stretches.first().map(|stretch| stretch.shard), 0);
+        while let Some(shard) = next {
             let mut chain = List::new();
-            {
+            let others = {
                 let mut partial = self.shard(class, shard as usize).lock(caller.os);
-                let mut end = batch.len();
-                for stretch in stretches.iter_mut().rev() {
-                    let (begin, behind) = (stretch.begin as usize, end);
-                    end = begin;
-                    if stretch.shard != shard {
-                        continue;
-                    }
-                    stretch.done = true;
-                    // SAFETY: of this shard, whose lock we have (Sl3); the reference ends before `relist`.
-                    let slab = unsafe { stretch.slab.as_mut() };
-                    if !slab.is_of(class, shard) {
-                        // Freed by others, too, since it was found: the last of them gave the slab up.
-                        return Err(Found { at: batch[begin], said: class, misuse: Misuse::DoubleFree });
-                    }
-                    // SAFETY: that they lie there is what makes them a stretch.
-                    let taken = unsafe { slab.put(&batch[begin..behind]) };
-                    partial.free += taken;
-                    if taken > 0 && slab.rises() {
-                        // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
-                        unsafe { partial.relist(stretch.slab) };
-                    }
-                    if taken < behind - begin {
-                        // SAFETY: as above.
-                        return Err(why_not_put(unsafe { stretch.slab.as_ref() }, batch[begin + taken], class));
-                    }
-                }
+                // SAFETY: the stretches are those of the batch, and their slabs of the class.
+                let others = unsafe { partial.put(class, shard, batch, stretches) }?;
                 partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
-            }
+                others
+            };
             give_back(chain, zone, class)?;
+            done |= 1 << shard;
+            let left = others & !done;
+            next = (left != 0).then(|| left.trailing_zeros());
         }
         Ok(())
     }
@@ -451,20 +501,34 @@ impl Caches {
 
 /// The slab, the number in it and the shard of an object.
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
-    let (slab, base, shard) = home(zone, object, class)?;
+    let (slab, shard, back) = home(chunk_of(zone, object, class)?, object, class)?;
     let no_start = Found { at: object, said: class, misuse: Misuse::NotAStart };
-    let number = class.object_at(object as usize - base).ok_or(no_start)?;
+    let offset = object as usize % PAGE_SIZE + back * PAGE_SIZE;
+    let number = class.object_at(offset).ok_or(no_start)?;
     Ok((slab, number, shard))
 }
 
-/// The slab among whose objects an address is, its first byte, and its shard.
+/// Whether an object of this class begins at an address.
+#[inline(always)]
+pub(crate) fn is_start(zone: &Zone, object: *mut u8, class: SizeClass) -> bool {
+    let address = object as usize;
+    let Owner::Chunk(map) = zone.table.owner(address) else { return false };
+    let start = |(_, back)| class.object_at(address % PAGE_SIZE + back * PAGE_SIZE).is_some();
+    map.tag(map.page_of(address)).of_slab(class.index()).is_some_and(start)
+}
+
+/// The slab in whose pages an address is, its shard, and the pages back to its first one.
+#[inline(always)]
+fn home(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
+    let no_slab = || Found { at: object, said: class, misuse: why_not(map, object, class) };
+    Slab::find(map, object as usize, class).ok_or_else(no_slab)
+}
+
+/// The memmap of the chunk in which an object of this class is said to be.
 #[inline]
-fn home(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
+fn chunk_of(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<&ChunkMap, Found> {
     let misuse = match zone.table.owner(object as usize) {
-        Owner::Chunk(map) => match Slab::find(map, object as usize, class) {
-            Some(found) => return Ok(found),
-            None => why_not(map, object, class),
-        },
+        Owner::Chunk(map) => return Ok(map),
         Owner::Area(_) => Misuse::WrongLayout,
         Owner::Nobody => Misuse::Foreign,
     };
@@ -491,4 +555,4 @@ fn why_not(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Misuse {
 }
 
 static_assertions::const_assert!(MAX_SLAB_PAGES <= 255);
-static_assertions::const_assert!(BATCH <= 255);
+static_assertions::const_assert!(MAX_SHARDS <= u32::BITS as usize);

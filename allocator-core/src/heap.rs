@@ -18,7 +18,7 @@ mod untyped;
 pub use figures::Stats;
 
 use crate::buddy::Purge;
-use crate::cache::{Caches, Found};
+use crate::cache::{self, Caches, Found};
 use crate::chunk::Content;
 use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
@@ -452,7 +452,16 @@ impl Heap {
 
     /// Checks what is about to be copied to an object of another class: what is not what it is said to be must not be. A
     /// misuse that is found ends the process.
+    #[inline(always)]
     pub fn check_object(&self, object: NonNull<u8>, class: SizeClass) {
+        if CHECKED || !cache::is_start(&self.parts.zone, object.as_ptr(), class) {
+            self.check_closely(object, class);
+        }
+    }
+
+    #[cfg_attr(not(feature = "checked"), cold)]
+    #[inline(never)]
+    fn check_closely(&self, object: NonNull<u8>, class: SizeClass) {
         if let Err(found) = live::check(&self.parts.zone, object.as_ptr(), class) {
             self.found(found);
         }

@@ -161,11 +161,7 @@ impl SizeClass {
     /// The number of the object that starts `offset` bytes into a slab, if one does.
     #[inline]
     pub const fn object_at(self, offset: usize) -> Option<usize> {
-        if offset < self.cut().used() {
-            self.cut().object_at(offset)
-        } else {
-            None
-        }
+        self.cut().object_at(offset)
     }
 
     /// Objects that a thread keeps in its sheaf of this class, as the kernel's sheaves: fewer of larger ones.
@@ -217,12 +213,14 @@ impl Cut {
         self.pages as usize
     }
 
-    /// The number of the object that starts `offset` bytes into a slab, if one does. The offset is below `used`.
-    #[inline]
+    /// The number of the object that starts `offset` bytes into a slab, if one does.
+    #[inline(always)]
     pub const fn object_at(&self, offset: usize) -> Option<usize> {
-        let number = ((offset as u64 * self.reciprocal as u64) >> 32) as usize;
-        if number * self.size() == offset {
-            Some(number)
+        // The quotient, and behind the point the rest: less than one object's share if, and only if, there is none. (Lemire,
+        // Kaser and Kurz, Faster remainder by direct computation, 2019.)
+        let product = (offset as u64).wrapping_mul(self.reciprocal as u64);
+        if offset < self.used() && (product as u32) < self.reciprocal {
+            Some((product >> 32) as usize)
         } else {
             None
         }
@@ -253,6 +251,9 @@ const _: () = {
             (c.slab_pages() as usize * PAGE_SIZE - c.slab_objects() * c.size()) * 8
                 <= c.slab_pages() as usize * PAGE_SIZE
         );
+        // What `Cut::object_at` relies on: over all objects the error of the reciprocal adds up to less than a share.
+        let error = CUTS[class].reciprocal as u64 * c.size() as u64 - (1 << 32);
+        assert!((c.slab_objects() as u64 + 1) * error < CUTS[class].reciprocal as u64);
         assert!(class == 0 || SIZES[class] <= 64 || (SIZES[class] - SIZES[class - 1] - 1) * 5 <= SIZES[class]);
         assert!(c.size() <= SMALL || c.size() % (1 << BLOCK_SHIFT) == 0);
         class += 1;
@@ -294,6 +295,8 @@ mod tests {
                 let exact = offset % class.size() == 0 && offset / class.size() < class.slab_objects();
                 assert_eq!(class.object_at(offset), exact.then_some(offset / class.size()));
             }
+            // Of an address below the slab.
+            assert!((1..99).all(|n| class.object_at(0usize.wrapping_sub(n * class.size())).is_none()));
         }
     }
 

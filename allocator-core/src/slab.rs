@@ -12,7 +12,7 @@
 //!
 //! # Invariants (each is a line of [`Slab::validate`])
 //! - Sl1: `free` is the number of bits set; bits beyond the last object are clear.
-//! - Sl2: words of the bitmap below `first` are zero.
+//! - Sl2: words of the bitmap below `first` are zero, and there is a word `first`.
 //! - Sl3: everything here is written by the holder of the shard's lock, or by the maker before anyone else knows it.
 //! - Sl4: a slab is on the list that `list` names.
 //! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
@@ -27,6 +27,9 @@ use core::ptr::{null_mut, NonNull};
 use static_assertions::const_assert;
 
 const WORDS: usize = MAX_SLAB_OBJECTS.div_ceil(64);
+
+/// So many objects are looked at whether they follow each other in memory.
+const ROW: usize = 4;
 
 /// Which list a slab is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,29 +153,40 @@ impl Slab {
         }
     }
 
-    /// The slab of `class` that has `address` among its objects: its header, its first byte, its shard.
-    #[inline]
+    /// The slab of `class` that has the page in which `address` is: its header, its shard, and the pages back to its first.
+    #[inline(always)]
     pub fn find(map: &ChunkMap, address: usize, class: SizeClass) -> Option<(NonNull<Slab>, usize, usize)> {
         let page = map.page_of(address);
-        let (shard, back) = map.tag(page).of_slab(class.index()).filter(|(_, back)| *back <= page)?;
-        let base = address - address % PAGE_SIZE - back * PAGE_SIZE;
-        let used = address - base < class.cut().used();
-        used.then_some((NonNull::new(map.room(page - back).get().cast())?, base, shard))
+        let (shard, back) = map.tag(page).of_slab(class.index())?;
+        Some((NonNull::new(map.room(page.checked_sub(back)?).get().cast())?, shard, back))
     }
 
     /// Takes up to `out.len()` objects, lowest address first, into `out` from its end. Returns how many.
     pub fn take(&mut self, out: &mut [*mut u8]) -> usize {
         let (size, words) = (self.cut().size(), self.cut().objects().div_ceil(64));
-        let mut slots = out.iter_mut().rev();
+        let wanted = out.len();
+        let mut slots = out;
         let mut w = self.first as usize;
         while w < words {
-            // SAFETY: inside the slab, since a bit of this word is that of an object (Sl1).
-            let origin = unsafe { self.base.add(w * 64 * size) };
+            let origin = self.base.wrapping_add(w * 64 * size);
             let mut bits = self.bits[w];
+            // Of a slab that is new, or was empty, objects follow each other in memory.
+            let start = bits.trailing_zeros() % 64;
+            let row = ((!(bits >> start)).trailing_zeros() as usize).min(slots.len());
+            if row >= ROW {
+                let (left, filled) = slots.split_at_mut(slots.len() - row);
+                slots = left;
+                let mut object = origin.wrapping_add(start as usize * size);
+                for slot in filled.iter_mut().rev() {
+                    *slot = object;
+                    object = object.wrapping_add(size);
+                }
+                bits &= !(u64::MAX >> (64 - row) << start);
+            }
             while bits != 0 {
-                let Some(slot) = slots.next() else { break };
-                // SAFETY: the bit of an object is set, so the object is inside the slab (Sl1).
-                *slot = unsafe { origin.add(bits.trailing_zeros() as usize * size) };
+                let [left @ .., slot] = slots else { break };
+                *slot = origin.wrapping_add(bits.trailing_zeros() as usize * size);
+                slots = left;
                 bits &= bits - 1;
             }
             self.bits[w] = bits;
@@ -181,45 +195,96 @@ impl Slab {
             }
             w += 1;
         }
-        let left = slots.len();
-        let taken = out.len() - left;
-        self.first = w as u8;
+        let taken = wanted - slots.len();
+        self.first = w.min(words - 1) as u8;
         self.free -= taken as u16;
         taken
     }
 
     /// Takes objects back, up to one that does not begin where an object does, or is free already. Returns how many.
     ///
+    /// Objects that were allocated together and are freed together follow each other in memory: their bits are set a word at
+    /// a time. Of the others, a word of bits stays in a register for as long as the next one's bit is in it.
+    ///
     /// # Safety
-    /// Their addresses lie among the objects of this slab.
+    /// The slab is cut so.
     #[must_use]
-    #[inline]
-    pub unsafe fn put(&mut self, objects: &[*mut u8]) -> usize {
-        let (base, cut) = (self.base as usize, self.cut());
+    #[inline(always)]
+    pub unsafe fn put(&mut self, cut: &Cut, objects: &[*mut u8]) -> usize {
+        let base = self.base as usize;
+        let number_of = |object: *mut u8| cut.object_at((object as usize).wrapping_sub(base));
+        let mut taken = if objects.len() < ROW { 0 } else { self.put_row(cut, objects) };
         let mut first = usize::from(self.first);
-        let mut rest = objects;
-        while let [object, others @ ..] = rest {
-            let Some(number) = cut.object_at((*object as usize).wrapping_sub(base)) else { break };
-            // SAFETY: the number of an object of this slab, by contract.
-            let word = unsafe { self.bits.get_unchecked_mut(number / 64) };
-            let (was, bit) = (*word, 1 << (number % 64));
-            *word = was | bit;
-            if was & bit != 0 {
-                break;
+        'words: while taken < objects.len() {
+            let Some(mut number) = number_of(objects[taken]) else { break };
+            let w = number / 64;
+            // SAFETY: the number of an object of this slab.
+            let place = unsafe { self.bits.get_unchecked_mut(w) };
+            let mut word = *place;
+            first = first.min(w);
+            loop {
+                let bit = 1 << (number % 64);
+                if word & bit != 0 {
+                    *place = word;
+                    break 'words;
+                }
+                word |= bit;
+                taken += 1;
+                if taken == objects.len() {
+                    break;
+                }
+                let Some(next) = number_of(objects[taken]) else { break };
+                number = next;
+                if number / 64 != w {
+                    break;
+                }
             }
-            first = first.min(number / 64);
-            rest = others;
+            *place = word;
         }
-        let taken = objects.len() - rest.len();
         self.first = first as u8;
         self.free += taken as u16;
         taken
+    }
+
+    /// Takes back those at the beginning that follow each other in memory, upwards or downwards: a word's worth at most, and
+    /// none if one of them is no object or is free already. Returns how many.
+    #[inline(never)] // has registers enough, which makes up for the call
+    fn put_row(&mut self, cut: &Cut, objects: &[*mut u8]) -> usize {
+        let step = |i: usize| (objects[i] as usize).wrapping_sub(objects[i - 1] as usize);
+        let falls = step(1) == cut.size().wrapping_neg();
+        if !falls && step(1) != cut.size() {
+            return 0;
+        }
+        let mut len = 2;
+        while len < objects.len().min(64) && step(len) == step(1) {
+            len += 1;
+        }
+        let lowest = objects[if falls { len - 1 } else { 0 }];
+        let offset = (lowest as usize).wrapping_sub(self.base as usize);
+        let Some(number) = cut.object_at(offset).filter(|number| number + len <= cut.objects()) else { return 0 };
+        let row = u128::from(u64::MAX >> (64 - len)) << (number % 64);
+        let (low, high) = (row as u64, (row >> 64) as u64);
+        let w = number / 64;
+        if self.bits[w] & low != 0 || high != 0 && self.bits[w + 1] & high != 0 {
+            return 0;
+        }
+        self.bits[w] |= low;
+        if high != 0 {
+            self.bits[w + 1] |= high;
+        }
+        self.first = self.first.min(w as u8);
+        len
     }
 
     /// True if it is cut for this class, and a slab of this shard.
     #[inline]
     pub fn is_of(&self, class: SizeClass, shard: u8) -> bool {
         self.owner == Owner::new(class, shard)
+    }
+
+    /// Makes it nobody's: who has found it for an object that is free already is told by [`Slab::is_of`].
+    pub fn disown(&mut self) {
+        self.owner = Owner(0);
     }
 
     /// True if an object is free in it.
@@ -341,7 +406,7 @@ impl Slab {
         if objects % 64 != 0 && words[words.len() - 1] >> (objects % 64) != 0 {
             return Err("slab: a bit beyond the last object (Sl1)");
         }
-        if words[..(self.first as usize).min(words.len())].iter().any(|w| *w != 0) {
+        if self.first as usize >= words.len() || words[..self.first as usize].iter().any(|w| *w != 0) {
             return Err("slab: a free object below the first (Sl2)");
         }
         if self.rises_at != self.list.rises_at(objects) {

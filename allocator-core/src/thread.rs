@@ -5,12 +5,12 @@
 //! stay mapped, so looking at the sheaves of another thread is always possible. Arrays are handed out on first use, in
 //! the order in which the thread uses classes, so that its first few share one page of the system. A sheaf begins
 //! small and doubles with each refill or overflow up to what its class may hold, and on up to four times that while the
-//! threads of its shard together hold no more than an eighth of the shard's objects: with many objects alive, each of a
-//! batch is of another slab, and long sheaves go to slabs less often. A refill fills it; an overflow sends its older half
-//! home and keeps the newer one, which is warm. The first object of a class that a thread frees before it
-//! has allocated any goes home if it is smaller than a cache line: else the thread would get it back at once, and write to
-//! one line in turn with whoever has the object beside it (*passive false sharing*; Berger et al., Hoard, 2000). The
-//! others stay: a thread that only frees must not take a lock for each.
+//! threads of its shard together hold no more than an eighth of the shard's objects, or a half of small ones: with many
+//! objects alive, each of a batch is of another slab, and long sheaves go to slabs less often. A refill fills it; an
+//! overflow sends its older half home and keeps the newer one, which is warm. The first object of a class that a thread
+//! frees before it has allocated any goes home if it is smaller than a cache line: else the thread would get it back at
+//! once, and write to one line in turn with whoever has the object beside it (*passive false sharing*; Berger et al.,
+//! Hoard, 2000). The others stay: a thread that only frees must not take a lock for each.
 //!
 //! After a fork the child has the blocks of its parent's threads and one thread. The others' are *orphans*: their
 //! `generation` is not the registry's. They are adopted, that is emptied and freed, when memory or a block is wanted.
@@ -19,7 +19,7 @@
 //! - Th1: a block was never used, or is in the free list, or exactly one thread has it, or it is an orphan.
 //! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
 
-use crate::cache::{Caches, Found, Refilled, BATCH};
+use crate::cache::{Caches, Found, Refilled};
 use crate::config::{CHECKED, MAX_SHARDS, SHEAF_SLOTS, THREAD_BATCH};
 use crate::error::AllocError;
 use crate::gate::Presence;
@@ -47,12 +47,19 @@ const CACHE_LINE: usize = 64;
 /// Capacity of a sheaf at first.
 const FIRST_CAPACITY: usize = 4;
 
-/// Of the objects of a shard, its threads may hold one in so many, where that is more than what each may hold anyway.
-const SHARE: usize = 8;
+/// Of the objects of a shard, its threads may hold one in so many, where that is more than what each may hold anyway: of
+/// small ones, which are little memory and much of the work, a half.
+const fn share(class: SizeClass) -> usize {
+    if class.size() <= 512 {
+        2
+    } else {
+        8
+    }
+}
 
 /// Whether a sheaf may hold so many objects, more than usual, where its shard has so many slabs and threads.
 fn allows(held: usize, class: SizeClass, slabs: usize, peers: usize) -> bool {
-    slabs * class.slab_objects() >= held * SHARE * peers
+    slabs * class.slab_objects() >= held * share(class) * peers
 }
 
 /// The block of one thread. It begins with the sheaves, so that a pointer to it is a pointer to them.
@@ -225,7 +232,7 @@ impl Thread {
             let (len, least) = (sheaf.len(), class.sheaf_capacity());
             let long = len > least && !allows(len, class, caches.slabs(caller, class, self.shard()), peers);
             let newer = if long { least / 2 } else { len / 2 };
-            slots[..len - newer].chunks(BATCH).try_for_each(|batch| caches.flush(zone, caller, class, batch))?;
+            caches.flush(zone, caller, class, &slots[..len - newer])?;
             slots.copy_within(len - newer..len, 0);
             sheaf.set_len(newer);
             if long {
@@ -270,7 +277,7 @@ impl Thread {
             if len > 0 {
                 // SAFETY: by contract; a sheaf with objects has an array.
                 let slots = unsafe { sheaf.slots() };
-                slots[..len].chunks(BATCH).try_for_each(|batch| caches.flush(zone, caller, class, batch))?;
+                caches.flush(zone, caller, class, &slots[..len])?;
                 sheaf.set_len(0);
                 sheaf.set_capacity(sheaf.capacity().min(class.sheaf_capacity()));
             }

@@ -464,9 +464,14 @@ unsafe fn realloc_by_sheaves(ptr: NonNull<u8>, layout: Layout, new: Layout) -> O
     HEAP.hand_out(object, to, new.size());
     // SAFETY: both are at least so long; one is the program's, the other was free.
     unsafe { object.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new.size())) };
-    // Not by `dealloc`: C may have called, and nothing may be started then.
-    // SAFETY: the block is the calling thread's; the rest by contract.
-    lifecycle::with(|thread| unsafe { HEAP.free(thread, ptr, layout) });
+    // SAFETY: as above; the program gives it up.
+    if unsafe { sheaves.of(from).push(ptr) } {
+        HEAP.take_back(ptr, from);
+    } else {
+        // Not by `dealloc`: C may have called, and nothing may be started then.
+        // SAFETY: the block is the calling thread's; the rest by contract.
+        lifecycle::with(|thread| unsafe { HEAP.free(thread, ptr, layout) });
+    }
     Some(object)
 }
 
