@@ -51,6 +51,8 @@ fn numbers(piece: &Piece, objects: usize) -> Vec<usize> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Class of bug: a bit that is not the object's, where several are set at a time.
     #[test]
     fn a_slab_is_the_set_of_its_free_objects(
