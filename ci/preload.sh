@@ -38,7 +38,7 @@ names "$library" >"$work/ours"
 if ! diff "$work/theirs" "$work/ours"; then fail "other names than those of the C and the C++ library"; fi
 echo "-- $(wc -l <"$work/ours") names, those of the C and the C++ library"
 
-tls=$(readelf -lW "$library" | awk '$1 == "TLS" { print strtonum($6) }')
+tls=$(($(readelf -lW "$library" | awk '$1 == "TLS" { print $6 }')))
 flags=$(readelf -dW "$library")
 if [ "${tls:-0}" -gt 128 ]; then fail "$tls bytes of thread-local storage"; fi
 if ! grep -q STATIC_TLS <<<"$flags"; then fail "no initial-exec thread-local storage"; fi
