@@ -503,18 +503,22 @@ impl Caches {
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
     let (slab, shard, back) = home(chunk_of(zone, object, class)?, object, class)?;
     let no_start = Found { at: object, said: class, misuse: Misuse::NotAStart };
-    let offset = object as usize % PAGE_SIZE + back * PAGE_SIZE;
-    let number = class.object_at(offset).ok_or(no_start)?;
+    let number = number_in(object, back, class).ok_or(no_start)?;
     Ok((slab, number, shard))
 }
 
 /// Whether an object of this class begins at an address.
 #[inline(always)]
 pub(crate) fn is_start(zone: &Zone, object: *mut u8, class: SizeClass) -> bool {
-    let address = object as usize;
-    let Owner::Chunk(map) = zone.table.owner(address) else { return false };
-    let start = |(_, back)| class.object_at(address % PAGE_SIZE + back * PAGE_SIZE).is_some();
-    map.tag(map.page_of(address)).of_slab(class.index()).is_some_and(start)
+    let Owner::Chunk(map) = zone.table.owner(object as usize) else { return false };
+    let tag = map.tag(map.page_of(object as usize));
+    tag.of_slab(class.index()).is_some_and(|(_, back)| number_in(object, back, class).is_some())
+}
+
+/// The number of an object whose page is number `back` of its slab, if one begins there.
+#[inline(always)]
+fn number_in(object: *mut u8, back: usize, class: SizeClass) -> Option<usize> {
+    class.object_at(object as usize % PAGE_SIZE + back * PAGE_SIZE)
 }
 
 /// The slab in whose pages an address is, its shard, and the pages back to its first one.
