@@ -1,4 +1,7 @@
 //! From samples to figures: the minimum and the spread of each row, ratios to the best rival, geometric means.
+//!
+//! A machine that changes its speed from minute to minute can give two allocators their minima at different speeds. So
+//! there are ratios of runs of the same round, too, which follow each other by seconds.
 
 use crate::measure::{Program, Row, Sample};
 
@@ -31,9 +34,16 @@ impl Spread {
 pub(crate) struct Quantity {
     /// By program.
     pub(crate) spreads: Vec<Spread>,
+    /// By program and round.
+    values: Vec<Vec<f64>>,
 }
 
 impl Quantity {
+    /// Of these values, by program and round.
+    fn of(values: Vec<Vec<f64>>) -> Self {
+        Self { spreads: values.iter().map(|values| Spread::of(values.iter().copied())).collect(), values }
+    }
+
     fn best(&self, among: impl Fn(usize) -> bool) -> f64 {
         let values = self.spreads.iter().enumerate().filter(|(i, _)| among(*i));
         values.map(|(_, spread)| spread.min).fold(f64::INFINITY, f64::min)
@@ -48,6 +58,17 @@ impl Quantity {
     /// either.
     pub(crate) fn ratio(&self, program: usize, out: Option<usize>) -> f64 {
         self.spreads[program].min / self.best(|i| i != 0 && i != program && Some(i) != out)
+    }
+
+    /// The median over the rounds of one program by another one in the same round, for the strongest of the others
+    /// but the first.
+    fn paired_ratio(&self, program: usize) -> f64 {
+        let others = (1..self.values.len()).filter(|other| *other != program);
+        let ratios = others.map(|other| {
+            let pairs = self.values[program].iter().zip(&self.values[other]);
+            Spread::of(pairs.map(|(own, others)| own / others)).median
+        });
+        ratios.fold(0.0, f64::max)
     }
 
     /// Whether it tells the rivals apart.
@@ -74,8 +95,8 @@ pub(crate) struct Figures {
 
 /// Works the figures out.
 pub(crate) fn figures(programs: &[Program], rows: &[Row], samples: &[Vec<Vec<Sample>>]) -> Vec<Figures> {
-    let quantity = |samples: &[Vec<Sample>], value: fn(&Sample) -> f64| Quantity {
-        spreads: samples.iter().map(|samples| Spread::of(samples.iter().map(value))).collect(),
+    let quantity = |samples: &[Vec<Sample>], value: fn(&Sample) -> f64| {
+        Quantity::of(samples.iter().map(|samples| samples.iter().map(value).collect()).collect())
     };
     rows.iter()
         .zip(samples)
@@ -96,8 +117,17 @@ pub(crate) fn geometric_mean(
     program: usize,
     without: Option<usize>,
 ) -> f64 {
+    mean_of_telling(figures, quantity, |quantity| quantity.ratio(program, without))
+}
+
+/// As [`geometric_mean`], of the medians of each round's ratios.
+pub(crate) fn paired_mean(figures: &[Figures], quantity: fn(&Figures) -> &Quantity, program: usize) -> f64 {
+    mean_of_telling(figures, quantity, |quantity| quantity.paired_ratio(program))
+}
+
+fn mean_of_telling(figures: &[Figures], quantity: fn(&Figures) -> &Quantity, ratio: impl Fn(&Quantity) -> f64) -> f64 {
     let telling = figures.iter().map(quantity).filter(|quantity| quantity.is_telling());
-    let logs: Vec<f64> = telling.map(|quantity| quantity.ratio(program, without).ln()).collect();
+    let logs: Vec<f64> = telling.map(|quantity| ratio(quantity).ln()).collect();
     (logs.iter().sum::<f64>() / logs.len() as f64).exp()
 }
 
@@ -106,7 +136,7 @@ mod tests {
     use super::*;
 
     fn quantity(minima: &[f64]) -> Quantity {
-        Quantity { spreads: minima.iter().map(|min| Spread::of([*min, 9.0 * min, 2.0 * min])).collect() }
+        Quantity::of(minima.iter().map(|min| vec![*min, 9.0 * min, 2.0 * min]).collect())
     }
 
     #[test]
@@ -122,6 +152,14 @@ mod tests {
         assert_eq!(times.ratio(1, None), 0.5);
         assert_eq!(times.ratio(2, None), 2.0);
         assert_eq!(times.ratio(0, Some(1)), 0.75);
+    }
+
+    #[test]
+    fn a_machine_that_changes_its_speed_between_rounds_changes_no_ratio_of_a_round() {
+        // The last round is three times as fast, but the second rival has met it with something else.
+        let times = Quantity::of(vec![vec![6.0, 6.0, 2.0], vec![3.0, 3.0, 1.0], vec![4.0, 4.0, 4.0]]);
+        assert_eq!((times.paired_ratio(0), times.ratio(0, None)), (2.0, 2.0));
+        assert_eq!((times.paired_ratio(2), times.ratio(2, None)), (4.0 / 3.0, 4.0));
     }
 
     #[test]

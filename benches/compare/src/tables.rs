@@ -2,7 +2,7 @@
 
 use crate::latency::Latencies;
 use crate::measure::{Program, Samples};
-use crate::summary::{geometric_mean, Figures, Quantity};
+use crate::summary::{geometric_mean, paired_mean, Figures, Quantity};
 use anyhow::Result;
 use std::fmt::Write;
 use std::path::Path;
@@ -77,6 +77,11 @@ pub(crate) fn page(
     let mut table = String::new();
     ratios(&mut table, "ms", 1e6, programs, figures, |figures| &figures.time);
     page.push_str(&table);
+    let paired = paired_mean(figures, |figures| &figures.time, 0);
+    let _ = writeln!(
+        page,
+        "\nBy medians of the ratios to each rival in the same round, of which the worst counts: {paired:.3}."
+    );
     page.push_str("\n## Peak of resident memory\n\n![memory](memory.svg)\n\n");
     table.clear();
     ratios(&mut table, "MiB", 1024.0, programs, figures, |figures| &figures.peak);
