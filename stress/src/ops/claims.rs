@@ -10,7 +10,7 @@ use allocator_core::config::{ADDRESS_BITS, CHUNK_SHIFT};
 use std::ptr::null_mut;
 use std::sync::atomic::{
     AtomicPtr, AtomicU64,
-    Ordering::{AcqRel, Acquire, Release},
+    Ordering::{AcqRel, Acquire},
 };
 
 /// Bytes of one bit; no two blocks share as many.
@@ -141,14 +141,7 @@ impl Claims {
     /// Gives a claimed range up, before it is freed.
     pub fn release(&self, start: usize, size: usize) {
         let Ok(()) = self.each_word(start, size, |place, _, bits| -> Result<(), std::convert::Infallible> {
-            // Of a word that is claimed as a whole nobody else has a bit, so nothing that others write is lost.
-            let had = if bits == u64::MAX {
-                let had = place.load(Acquire);
-                place.store(0, Release);
-                had
-            } else {
-                place.fetch_and(!bits, AcqRel)
-            };
+            let had = place.fetch_and(!bits, AcqRel);
             assert_eq!(had & bits, bits, "the range was not claimed");
             Ok(())
         });
