@@ -60,7 +60,7 @@ impl Quantity {
         self.spreads[program].min / self.best(|i| i != 0 && i != program && Some(i) != out)
     }
 
-    /// The median over the rounds of one program by another one in the same round, for the strongest of the others
+    /// One program by another one in the same round, the median over the rounds: the largest of these ratios to the others
     /// but the first.
     fn paired_ratio(&self, program: usize) -> f64 {
         let others = (1..self.values.len()).filter(|other| *other != program);
