@@ -5,7 +5,8 @@
 //! the access of a mapping change, it is writable from the start, and what is said of chunks is bookkeeping.) Its
 //! descriptors (this record, the buddy's words, the memmap) lie in a mapping of their own, so a stray write through a
 //! client's pointer hits other clients at worst. Descriptors cost a fiftieth of the arena's address space and are touched
-//! as they are used.
+//! as they are used: half a percent of what they describe, and two where objects are of 32 bytes at most. Those of slabs
+//! lie apart from the others, on pages that go back to the system when what they describe does.
 //!
 //! # Invariants
 //! - Ar1: chunks below `committed` are writable, described, in the address table and with the buddy; others are none of
@@ -18,7 +19,7 @@ use crate::chunk::{Chunk, Content};
 use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
 use crate::huge::{HugePages, Policy};
-use crate::page::{AddressTable, Backing, ChunkMap};
+use crate::page::{AddressTable, Backing, ChunkMap, Rooms};
 use crate::page_counter::PageCounter;
 use crate::poison;
 use crate::sync::atomic::{
@@ -65,6 +66,7 @@ pub struct Arena {
     /// One once the system knows it by a name.
     named: UnwatchedU32,
     maps: NonNull<ChunkMap>,
+    rooms: NonNull<Rooms>,
     words: NonNull<Chunk>,
     regions: NonNull<Region>,
     summary: Summary,
@@ -85,6 +87,7 @@ struct Parts {
     regions: usize,
     words: usize,
     maps: usize,
+    rooms: usize,
     len: usize,
 }
 
@@ -95,7 +98,9 @@ impl Parts {
         let regions = line(size_of::<Arena>());
         let words = line(regions + n.div_ceil(CHUNKS_PER_REGION as usize) * size_of::<Region>());
         let maps = line(words + n * size_of::<Chunk>());
-        Self { regions, words, maps, len: os.whole_pages(maps + n * size_of::<ChunkMap>()) }
+        // On pages of their own, which go back to the system when what they describe does.
+        let rooms = os.whole_pages(maps + n * size_of::<ChunkMap>());
+        Self { regions, words, maps, rooms, len: os.whole_pages(rooms + n * size_of::<Rooms>()) }
     }
 }
 
@@ -129,6 +134,8 @@ impl Arena {
         // SAFETY: for each of the parts `Parts` has made room in the mapping, which is new and holds zeros.
         let maps = unsafe { lay(at(parts.maps), n) };
         // SAFETY: as above.
+        let rooms = unsafe { lay(at(parts.rooms), n) };
+        // SAFETY: as above.
         let words = unsafe { lay(at(parts.words), n) };
         // SAFETY: as above.
         let regions = unsafe { lay(at(parts.regions), n.div_ceil(CHUNKS_PER_REGION as usize)) };
@@ -144,6 +151,7 @@ impl Arena {
             broken: UnwatchedU32::new(0),
             named: UnwatchedU32::new(0),
             maps,
+            rooms,
             words,
             regions,
             summary: Summary::new(),
@@ -191,7 +199,9 @@ impl Arena {
             // SAFETY: below `chunks`, so inside the range.
             let base = unsafe { self.base().add((c as usize) << CHUNK_SHIFT) };
             let map = self.map(c);
-            map.describe(base, core::ptr::from_ref(self).cast_mut().cast());
+            // SAFETY: `create` made room for `chunks` of them.
+            let rooms = unsafe { self.rooms.add(c as usize) };
+            map.describe(base, core::ptr::from_ref(self).cast_mut().cast(), rooms);
             table.set_chunk(base, map);
         }
         self.committed.store(first + n, Relaxed);
@@ -385,7 +395,7 @@ impl Arena {
                 self.break_up(map);
             }
             let first = (start.get() % PAGES_PER_CHUNK) as usize;
-            if let Some((rooms, len)) = map.rooms_alone(first, n.get() as usize, self.ground.os.page_size()) {
+            for (rooms, len) in map.rooms_alone(first, n.get() as usize, self.ground.os.page_size()) {
                 // SAFETY: whole pages of our own mapping; what they describe is the purge's, so no slab is there.
                 unsafe { self.ground.os.discard(rooms, len) };
             }

@@ -126,6 +126,7 @@ impl Partial {
     ///
     /// # Safety
     /// `slab` is of this shard; no reference to its header lives.
+    #[inline(never)] // leaves registers to its callers
     unsafe fn relist(&mut self, slab: NonNull<Slab>) {
         // SAFETY: by contract, and we have the shard's lock; the reference ends with this line.
         let belongs = unsafe { slab.as_ref() }.belongs();
@@ -424,10 +425,10 @@ impl Caches {
         class: SizeClass,
         object: *mut u8,
     ) -> Result<(), &'static str> {
-        let (slab, index, shard) = locate(zone, object, class).map_err(|_| "cache: not an object of this class")?;
-        let _partial = self.shard(class, shard).lock(caller.os);
+        let at = locate(zone, object, class).map_err(|_| "cache: not an object of this class")?;
+        let _partial = self.shard(class, at.shard).lock(caller.os);
         // SAFETY: a slab of this shard, whose lock we have (Sl3).
-        if unsafe { slab.as_ref() }.is_free(index) {
+        if unsafe { at.slab.as_ref() }.is_free(at.number) {
             return Err("cache: an object that is out is free in its slab");
         }
         Ok(())
@@ -499,12 +500,24 @@ impl Caches {
     }
 }
 
-/// The slab, the number in it and the shard of an object.
-pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
-    let (slab, shard, back) = home(chunk_of(zone, object, class)?, object, class)?;
+/// Where an object is.
+pub(crate) struct Located<'a> {
+    pub(crate) map: &'a ChunkMap,
+    /// The first page of its slab.
+    pub(crate) page: usize,
+    pub(crate) slab: NonNull<Slab>,
+    pub(crate) shard: usize,
+    /// Its number in the slab.
+    pub(crate) number: usize,
+}
+
+/// Where an object is.
+pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<Located<'_>, Found> {
+    let map = chunk_of(zone, object, class)?;
+    let (slab, shard, back) = home(map, object, class)?;
     let no_start = Found { at: object, said: class, misuse: Misuse::NotAStart };
     let number = number_in(object, back, class).ok_or(no_start)?;
-    Ok((slab, number, shard))
+    Ok(Located { map, page: map.page_of(object as usize) - back, slab, shard, number })
 }
 
 /// Whether an object of this class begins at an address.

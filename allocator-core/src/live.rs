@@ -30,10 +30,9 @@ use core::ptr::NonNull;
 
 /// The word and the bit in it of an object of `class`, or why it is none.
 fn bit(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<(&AtomicU64, u64), Found> {
-    let (slab, index, _) = locate(zone, object, class)?;
-    // SAFETY: just found; the memmap stays as long as the caller's object. Who has none misuses the heap: see `owner`.
-    let words = unsafe { Slab::live(slab) };
-    Ok((&words[index / 64], 1 << (index % 64)))
+    let at = locate(zone, object, class)?;
+    // The memmap stays as long as the caller's object. Who has none misuses the heap: see `owner`.
+    Ok((&Slab::live(at.map, at.page, class)[at.number / 64], 1 << (at.number % 64)))
 }
 
 /// Notes that the program has an object now. False if it had it already: the heap is damaged.
@@ -84,11 +83,12 @@ fn decide(
 /// The number of live objects of the slab that begins at a page, none of which is free in it (Lv1). For a moment when
 /// nobody else is here.
 pub fn validate(map: &ChunkMap, page: usize) -> Result<usize, &'static str> {
-    let Some(slab) = NonNull::new(map.room(page).get().cast::<Slab>()) else { return Ok(0) };
+    let Some(class) = map.tag(page).class().and_then(SizeClass::new) else { return Ok(0) };
+    let slab = map.room(page).get().cast::<Slab>();
     // SAFETY: a slab begins there, so its room is a header; nobody writes to it now.
     let free = unsafe { slab.as_ref() }.free_bits();
     let mut objects = 0;
-    for (live, free) in map.room(page).live().iter().zip(free) {
+    for (live, free) in Slab::live(map, page, class).iter().zip(free) {
         let live = live.load(Relaxed);
         if live & free != 0 {
             return Err("live: an object is free in its slab (Lv1)");

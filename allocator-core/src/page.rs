@@ -1,10 +1,12 @@
 //! Page: the memmap. What each page is, and whose; and the way from an address to it.
 //!
 //! # Algorithm
-//! Every chunk of an arena has a [`ChunkMap`] beside the arena: one tag per page, and room for one slab header per
-//! page (the kernel lays `struct slab` over `struct page` in the same way). An [`AddressTable`] of two levels, keyed by
-//! the 2 MiB window of an address, leads from any address to the chunk's map, to the record of a vmalloc area that
-//! begins in the window, or to nothing: "not ours".
+//! Every chunk of an arena has a [`ChunkMap`] beside the arena: one tag per page. Its [`Rooms`] lie apart from that: one
+//! room per page for the header of a slab (the kernel lays `struct slab` over `struct page` in the same way), which
+//! holds the bits of up to 704 objects, too; and one for a longer bitmap. So the memory behind the rooms of pages that
+//! went back to the system can follow them, and what stays of a chunk is five cache lines. An [`AddressTable`] of two
+//! levels, keyed by the 2 MiB window of an address, leads from any address to the chunk's map, to the record of a
+//! vmalloc area that begins in the window, or to nothing: "not ours".
 //!
 //! # Invariants
 //! - Pg1: only the first page of a page run has a tag, and it names the run's length; all pages of a slab have one.
@@ -23,15 +25,17 @@
 
 use crate::chunk::PageSet;
 use crate::config::{
-    ADDRESS_BITS, CHECKED, CHUNK_SHIFT, CHUNK_SIZE, LEAF_SHIFT, PAGES_PER_CHUNK, PAGE_SHIFT, PAGE_SIZE, ROOT_SHIFT,
+    ADDRESS_BITS, CHECKED, CHUNK_SHIFT, CHUNK_SIZE, LEAF_SHIFT, MAX_SLAB_OBJECTS, PAGES_PER_CHUNK, PAGE_SHIFT,
+    ROOT_SHIFT,
 };
 use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{array_of, const_unless_loom, lay, UnwatchedU32, UnwatchedUnsafeCell, Zeroed};
+use crate::sync::{array_of, const_unless_loom, lay, UnwatchedPtr, UnwatchedU32, UnwatchedUnsafeCell, Zeroed};
 use crate::sys::{Kept, Os};
 use crate::units::PageCount;
+use core::ops::Range;
 use core::ptr::{null_mut, NonNull};
 use static_assertions::const_assert;
 
@@ -109,33 +113,92 @@ impl Tag {
     }
 }
 
-/// Room for what a page needs to say about the slab that begins there; zeros at first.
+/// Words that change under no lock, as many as the bits beside them have; none where nothing is checked at the call.
+type Live<const WORDS: usize> = [AtomicU64; WORDS];
+
+/// Room for what a page needs to say about the slab that begins there, and for the bits of so many objects; zeros at first.
 #[repr(C, align(64))]
 pub struct Room {
     /// Reached by `get`.
     _header: UnwatchedUnsafeCell<[u64; Room::WORDS]>,
-    /// Apart from the header, which its slab's lock protects: these words change under no lock.
-    live: [AtomicU64; Room::LIVE_WORDS],
+    /// Apart from the header, which its slab's lock protects.
+    live: Live<{ Room::LIVE_WORDS }>,
+}
+
+/// Room for a bit for each of the smallest objects: of a slab whose bits do not fit into its [`Room`]; zeros at first.
+#[repr(C, align(64))]
+pub struct Bitmap {
+    /// Reached by `get`.
+    _bits: UnwatchedUnsafeCell<[u64; Bitmap::WORDS]>,
+    /// As that of a room.
+    live: Live<{ Bitmap::LIVE_WORDS }>,
 }
 
 impl Room {
-    /// A bit for each of the smallest objects.
-    const BITS: usize = (PAGE_SIZE / 8).div_ceil(64);
-    /// A cache line of header, and the bits.
-    pub const WORDS: usize = 8 + Room::BITS;
-    /// The bits once more, where `live` needs them.
-    pub const LIVE_WORDS: usize = if CHECKED { Room::BITS } else { 0 };
+    /// Two cache lines.
+    pub const WORDS: usize = 16;
+    const LIVE_WORDS: usize = if CHECKED { Room::WORDS } else { 0 };
 
     /// Where it is.
     #[inline]
-    pub fn get(&self) -> *mut u8 {
-        core::ptr::from_ref(self).cast_mut().cast()
+    pub fn get(&self) -> NonNull<u8> {
+        NonNull::from(self).cast()
     }
 
     /// The words of `live`.
     #[inline]
     pub fn live(&self) -> &[AtomicU64] {
         &self.live
+    }
+}
+
+impl Bitmap {
+    const WORDS: usize = MAX_SLAB_OBJECTS.div_ceil(64);
+    const LIVE_WORDS: usize = if CHECKED { Bitmap::WORDS } else { 0 };
+
+    /// Where it is.
+    #[inline]
+    pub fn get(&self) -> NonNull<u64> {
+        NonNull::from(self).cast()
+    }
+
+    /// The words of `live`.
+    #[inline]
+    pub fn live(&self) -> &[AtomicU64] {
+        &self.live
+    }
+}
+
+/// What the slabs of one chunk need.
+#[repr(C, align(64))]
+pub struct Rooms {
+    rooms: [Room; PAGES_PER_CHUNK as usize],
+    bitmaps: [Bitmap; PAGES_PER_CHUNK as usize],
+}
+
+// SAFETY: zeros are rooms and bitmaps of zeros.
+unsafe impl Zeroed for Rooms {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        const PAGES: usize = PAGES_PER_CHUNK as usize;
+        Self {
+            rooms: array_of!(
+                PAGES,
+                Room,
+                Room {
+                    _header: UnwatchedUnsafeCell::new([0; Room::WORDS]),
+                    live: array_of!(Room::LIVE_WORDS, AtomicU64, AtomicU64::new(0)),
+                }
+            ),
+            bitmaps: array_of!(
+                PAGES,
+                Bitmap,
+                Bitmap {
+                    _bits: UnwatchedUnsafeCell::new([0; Bitmap::WORDS]),
+                    live: array_of!(Bitmap::LIVE_WORDS, AtomicU64, AtomicU64::new(0)),
+                }
+            ),
+        }
     }
 }
 
@@ -164,14 +227,21 @@ pub struct ChunkMap {
     backing: AtomicU32,
     /// One if it was in use as a whole at the last tick.
     full: UnwatchedU32,
-    rooms: [Room; PAGES_PER_CHUNK as usize],
+    /// Written once, with `base` and before it.
+    rooms: UnwatchedPtr<Rooms>,
 }
 
-const_assert!(cfg!(loom) || core::mem::size_of::<Room>() == if CHECKED { 1088 } else { 576 });
-// Less than a fiftieth of what it describes, or a twenty-fifth.
-const_assert!(cfg!(loom) || core::mem::size_of::<ChunkMap>() * if CHECKED { 25 } else { 50 } < CHUNK_SIZE);
+const_assert!(cfg!(loom) || core::mem::size_of::<ChunkMap>() == 320);
+const_assert!(cfg!(loom) || core::mem::size_of::<Room>() == if CHECKED { 256 } else { 128 });
+const_assert!(cfg!(loom) || core::mem::size_of::<Bitmap>() == if CHECKED { 1024 } else { 512 });
+// Less than a fiftieth of what they describe, or a twenty-fifth.
+const_assert!(
+    cfg!(loom)
+        || (core::mem::size_of::<ChunkMap>() + core::mem::size_of::<Rooms>()) * if CHECKED { 25 } else { 50 }
+            < CHUNK_SIZE
+);
 
-// SAFETY: zeros are no tags, null pointers and rooms of zeros.
+// SAFETY: zeros are no tags and null pointers.
 unsafe impl Zeroed for ChunkMap {
     #[cfg(loom)]
     fn zeroed() -> Self {
@@ -181,21 +251,15 @@ unsafe impl Zeroed for ChunkMap {
             arena: AtomicPtr::new(null_mut()),
             backing: AtomicU32::new(0),
             full: UnwatchedU32::new(0),
-            rooms: array_of!(
-                PAGES_PER_CHUNK as usize,
-                Room,
-                Room {
-                    _header: UnwatchedUnsafeCell::new([0; Room::WORDS]),
-                    live: array_of!(Room::LIVE_WORDS, AtomicU64, AtomicU64::new(0)),
-                }
-            ),
+            rooms: UnwatchedPtr::new(null_mut()),
         }
     }
 }
 
 impl ChunkMap {
-    /// Says where the chunk begins, and which arena has it. Before it is entered in the table.
-    pub fn describe(&self, base: NonNull<u8>, arena: *mut u8) {
+    /// Says where the chunk begins, which arena has it, and where its rooms are. Before it is entered in the table.
+    pub fn describe(&self, base: NonNull<u8>, arena: *mut u8, rooms: NonNull<Rooms>) {
+        self.rooms.store(rooms.as_ptr(), Relaxed);
         self.base.store(base.as_ptr(), Relaxed);
         self.arena.store(arena, Relaxed);
     }
@@ -220,14 +284,30 @@ impl ChunkMap {
         self.full.swap(full.into(), Relaxed) != 0 && full
     }
 
-    /// The whole pages of the system that hold nothing but rooms of the `n` pages from `page` on: who owns those may free the
-    /// memory behind them, since a room says nothing but of a slab. `None` if there are none.
-    pub fn rooms_alone(&self, page: usize, n: usize, page_size: usize) -> Option<(NonNull<u8>, usize)> {
-        let rooms = self.rooms.get(page..page + n)?.as_ptr_range();
-        let start = (rooms.start as usize + page_size - 1) & !(page_size - 1);
-        let len = (rooms.end as usize & !(page_size - 1)).checked_sub(start).filter(|len| *len > 0)?;
-        let this: *const Self = self;
-        Some((NonNull::new(this.cast_mut().cast::<u8>().wrapping_add(start - this as usize))?, len))
+    /// The whole pages of the system that hold nothing but rooms and bitmaps of the `n` pages from `page` on: who owns those
+    /// may free the memory behind them, since what is there says nothing but of a slab.
+    pub fn rooms_alone(&self, page: usize, n: usize, page_size: usize) -> impl Iterator<Item = (NonNull<u8>, usize)> {
+        fn bytes<T>(of: Option<&[T]>) -> Range<usize> {
+            of.map_or(0..0, |of| of.as_ptr_range().start as usize..of.as_ptr_range().end as usize)
+        }
+        let Rooms { rooms, bitmaps } = self.rooms();
+        let mut ranges = [bytes(rooms.get(page..page + n)), bytes(bitmaps.get(page..page + n))];
+        // Of a whole chunk the bitmaps begin where the rooms end.
+        if ranges[0].end == ranges[1].start {
+            ranges = [ranges[0].start..ranges[1].end, 0..0];
+        }
+        let first = self.rooms.load(Relaxed);
+        ranges.into_iter().filter_map(move |range| {
+            let start = (range.start + page_size - 1) & !(page_size - 1);
+            let len = (range.end & !(page_size - 1)).checked_sub(start).filter(|len| *len > 0)?;
+            Some((NonNull::new(first.cast::<u8>().wrapping_add(start - first as usize))?, len))
+        })
+    }
+
+    #[inline(always)]
+    fn rooms(&self) -> &Rooms {
+        // SAFETY: of a chunk that was described; they stay as long as this.
+        unsafe { &*self.rooms.load(Relaxed) }
     }
 
     /// The chunk's first byte.
@@ -287,7 +367,13 @@ impl ChunkMap {
     /// The room of a page.
     #[inline]
     pub fn room(&self, page: usize) -> &Room {
-        &self.rooms[page]
+        &self.rooms().rooms[page]
+    }
+
+    /// The bitmap of a page.
+    #[inline]
+    pub fn bitmap(&self, page: usize) -> &Bitmap {
+        &self.rooms().bitmaps[page]
     }
 }
 
@@ -472,8 +558,11 @@ impl AddressTable {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    extern crate std;
     use super::*;
     use crate::sys::{Call, FaultyOs, Plan, Unix};
+    use core::mem::size_of;
+    use std::vec::Vec;
 
     #[test]
     fn tags_say_what_was_put_into_them() {
@@ -487,6 +576,43 @@ mod tests {
             assert_eq!((tag.kind(), tag.of_slab(0)), (Kind::Run(PageCount::new(pages)), None));
         }
         assert_eq!(Tag::NONE.kind(), Kind::None);
+    }
+
+    #[test]
+    fn rooms_go_back_with_their_pages_and_nobody_elses_do() {
+        const PAGES: usize = PAGES_PER_CHUNK as usize;
+        let layout = core::alloc::Layout::from_size_align(size_of::<Rooms>(), 1 << 16).unwrap();
+        // SAFETY: not of length zero.
+        let memory = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).unwrap();
+        let rooms = memory.cast::<Rooms>();
+        // SAFETY: zeros are a map that was not described yet.
+        let map: ChunkMap = unsafe { core::mem::zeroed() };
+        map.describe(memory, null_mut(), rooms);
+        let first = memory.as_ptr() as usize;
+        let offset = |at: NonNull<u8>| at.as_ptr() as usize - first;
+        for page_size in [1 << 12, 1 << 14, 1 << 16] {
+            for (page, n) in (0..PAGES).flat_map(|page| (1..=PAGES - page).map(move |n| (page, n))) {
+                // Each byte's page by who it belongs to: a whole page of the system goes back if all of it is theirs.
+                let theirs = |byte: usize| {
+                    let of = match byte.checked_sub(offset(map.bitmap(0).get().cast())) {
+                        Some(byte) => byte / size_of::<Bitmap>(),
+                        None => byte / size_of::<Room>(),
+                    };
+                    byte < size_of::<Rooms>() && (page..page + n).contains(&of)
+                };
+                let whole = (0..size_of::<Rooms>()).step_by(page_size);
+                let all = |start: &usize| (*start..start + page_size).step_by(size_of::<Room>()).all(theirs);
+                let expected: Vec<usize> = whole.filter(all).collect();
+                let mut returned = Vec::new();
+                for (at, len) in map.rooms_alone(page, n, page_size) {
+                    returned.extend((offset(at)..offset(at) + len).step_by(page_size));
+                }
+                assert_eq!(returned, expected, "{n} pages from {page} on, with pages of {page_size} bytes");
+            }
+        }
+        assert_eq!(map.rooms_alone(0, PAGES, 1 << 12).count(), 1, "those of a chunk lie together");
+        // SAFETY: as it was allocated.
+        unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Slab: a run of pages cut into equal objects. Its header and its bitmap lie outside it.
+//! Slab: a run of pages cut into equal objects. Its header and its bitmap lie outside it, in the room of its first page.
 //!
 //! # Algorithm
 //! One bit per object says whether it is free in the slab. Objects are taken lowest address first, a word of bits at a
 //! time, so that the ends of slabs empty and no page is touched before its objects are used. The object memory itself
-//! is never touched: no link lies in it, so no stray write can turn into a pointer of ours.
+//! is never touched: no link lies in it, so no stray write can turn into a pointer of ours. The bits follow the header;
+//! those of the smallest objects, for which the room is too small, are a [`crate::page::Bitmap`].
 //!
 //! A slab is on one of its shard's lists, by how full it is, or on none when it is full. Between a quarter and a half of
 //! free objects it stays where it was, so that a slab does not move to and fro. A sparse one that nobody takes from or
@@ -18,7 +19,7 @@
 //! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
 
 use crate::chunk::PageSet;
-use crate::config::{MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};
+use crate::config::{MAX_SHARDS, MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};
 use crate::page::{ChunkMap, Room, Tag};
 use crate::size_class::{Cut, SizeClass, CLASSES};
 use crate::sync::atomic::AtomicU64;
@@ -26,7 +27,8 @@ use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
 use static_assertions::const_assert;
 
-const WORDS: usize = MAX_SLAB_OBJECTS.div_ceil(64);
+/// Words of bits behind the header in a room.
+const WORDS_INSIDE: usize = Room::WORDS - size_of::<Slab>() / size_of::<u64>();
 
 /// So many objects are looked at whether they follow each other in memory.
 const ROW: usize = 4;
@@ -69,33 +71,43 @@ impl Listed {
 struct Owner(u16);
 
 impl Owner {
+    /// The number of no shard: of a slab that is nobody's.
+    const NOBODY: u16 = u8::MAX as u16;
+
     #[inline]
     fn new(class: SizeClass, shard: u8) -> Self {
         Self(((class.index() + 1) << 8) as u16 | u16::from(shard))
     }
+
+    /// The class, but for zeros.
+    #[inline]
+    fn class(self) -> Option<SizeClass> {
+        SizeClass::new(usize::from(self.0 >> 8).wrapping_sub(1))
+    }
 }
 
-/// The header of a slab, in the room of its first page.
-#[repr(C, align(64))]
+/// The header of a slab, at the beginning of the room of its first page. All zeros, where there is no slab any more, are
+/// valid, too: somebody may look whether there is one still ([`Slab::is_of`]).
+#[repr(C)]
 pub struct Slab {
     next: *mut Slab,
     prev: *mut Slab,
     base: *mut u8,
-    /// Not a reference: a room may hold zeros when somebody looks whether there is a slab still ([`Slab::is_of`]).
-    cut: *const Cut,
+    /// The first word of its bitmap.
+    bits: *mut u64,
     free: u16,
     owner: Owner,
     list: Listed,
     first: u8,
     /// With so many free objects it belongs on another list than the one that `list` names.
     rises_at: u16,
-    bits: [u64; WORDS],
 }
 
-const_assert!(size_of::<Slab>() <= size_of::<Room>());
+const_assert!(size_of::<Slab>() == 40);
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
-const_assert!(WORDS <= u8::MAX as usize);
+const_assert!(MAX_SLAB_OBJECTS.div_ceil(64) <= u8::MAX as usize);
 const_assert!(CLASSES < u8::MAX as usize);
+const_assert!(MAX_SHARDS <= Owner::NOBODY as usize);
 
 impl Slab {
     /// Makes a slab of pages that the caller owns: `page` is the number of the first one in the chunk of `map`. All
@@ -104,46 +116,59 @@ impl Slab {
     /// # Safety
     /// The caller owns `class.slab_pages()` pages from `page` on, and nobody reads their tags or rooms.
     pub unsafe fn create(map: &ChunkMap, page: usize, class: SizeClass, shard: usize) -> NonNull<Slab> {
-        let room: *mut Slab = map.room(page).get().cast();
+        let room = map.room(page).get().cast::<Slab>();
         // SAFETY: `page` is inside the chunk.
         let base = unsafe { map.base().add(page * PAGE_SIZE) };
         let objects = class.slab_objects();
+        let bits = if Self::has_bits_inside(class) {
+            room.as_ptr().wrapping_add(1).cast() // behind the header
+        } else {
+            map.bitmap(page).get().as_ptr()
+        };
         let header = Slab {
             next: null_mut(),
             prev: null_mut(),
             base,
-            cut: class.cut(),
+            bits,
             free: objects as u16,
             owner: Owner::new(class, shard as u8),
             list: Listed::Full,
             first: 0,
             rises_at: Listed::Full.rises_at(objects),
-            bits: [0; WORDS],
         };
-        // Only the words in use are written, so that a slab of large objects touches one cache line.
-        // SAFETY: the room is ours (Sl3), large enough and aligned; fields are written one by one below `bits`.
-        unsafe { core::ptr::copy_nonoverlapping(core::ptr::addr_of!(header).cast::<u8>(), room.cast(), Self::BITS_AT) };
+        // SAFETY: the room is ours (Sl3), large enough and aligned.
+        unsafe { room.as_ptr().write(header) };
         for w in 0..objects.div_ceil(64) {
             let left = objects - w * 64;
             let word = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
-            // SAFETY: `w` is below `WORDS`; the room is ours, and every word of it is initialised.
-            unsafe { (*room).bits[w] = word };
+            // SAFETY: where the bits are, there is room for one of each object; it is ours as the header is.
+            unsafe { bits.wrapping_add(w).write(word) };
         }
         for back in 0..class.slab_pages() as usize {
             map.set_tag(page + back, Tag::slab(class.index(), shard, back));
         }
-        // SAFETY: a room has an address.
-        unsafe { NonNull::new_unchecked(room) }
+        room
+    }
+
+    /// True if the bits of a slab of this class lie in the room of its header.
+    #[inline]
+    const fn has_bits_inside(class: SizeClass) -> bool {
+        class.slab_objects().div_ceil(64) <= WORDS_INSIDE
     }
 
     /// How it is cut.
     #[inline]
     fn cut(&self) -> &'static Cut {
-        // SAFETY: that of a class, since it was made.
-        unsafe { &*self.cut }
+        // SAFETY: it was made of a class, and is a slab until its room is another's.
+        unsafe { self.owner.class().unwrap_unchecked() }.cut()
     }
 
-    const BITS_AT: usize = core::mem::offset_of!(Slab, bits);
+    /// The words of its bitmap.
+    #[inline]
+    fn bits(&mut self) -> &mut [u64] {
+        // SAFETY: so many belong to it and are written since it was made, by who has the header only (Sl3).
+        unsafe { core::slice::from_raw_parts_mut(self.bits, self.cut().objects().div_ceil(64)) }
+    }
 
     /// Clears the tags of the pages of a slab that nobody uses any more.
     pub fn destroy(&self, map: &ChunkMap) {
@@ -158,7 +183,7 @@ impl Slab {
     pub fn find(map: &ChunkMap, address: usize, class: SizeClass) -> Option<(NonNull<Slab>, usize, usize)> {
         let page = map.page_of(address);
         let (shard, back) = map.tag(page).of_slab(class.index())?;
-        Some((NonNull::new(map.room(page.checked_sub(back)?).get().cast())?, shard, back))
+        Some((map.room(page.checked_sub(back)?).get().cast(), shard, back))
     }
 
     /// Takes up to `out.len()` objects, lowest address first, into `out` from its end. Returns how many.
@@ -169,7 +194,9 @@ impl Slab {
         let mut w = self.first as usize;
         while w < words {
             let origin = self.base.wrapping_add(w * 64 * size);
-            let mut bits = self.bits[w];
+            // SAFETY: a word of the bitmap.
+            let place = unsafe { &mut *self.bits.wrapping_add(w) };
+            let mut bits = *place;
             // Of a slab that is new, or was empty, objects follow each other in memory.
             let start = bits.trailing_zeros() % 64;
             let row = ((!(bits >> start)).trailing_zeros() as usize).min(slots.len());
@@ -189,7 +216,7 @@ impl Slab {
                 slots = left;
                 bits &= bits - 1;
             }
-            self.bits[w] = bits;
+            *place = bits;
             if bits != 0 {
                 break;
             }
@@ -219,7 +246,7 @@ impl Slab {
             let Some(mut number) = number_of(objects[taken]) else { break };
             let w = number / 64;
             // SAFETY: the number of an object of this slab.
-            let place = unsafe { self.bits.get_unchecked_mut(w) };
+            let place = unsafe { &mut *self.bits.wrapping_add(w) };
             let mut word = *place;
             first = first.min(w);
             loop {
@@ -265,12 +292,13 @@ impl Slab {
         let row = u128::from(u64::MAX >> (64 - len)) << (number % 64);
         let (low, high) = (row as u64, (row >> 64) as u64);
         let w = number / 64;
-        if self.bits[w] & low != 0 || high != 0 && self.bits[w + 1] & high != 0 {
+        let bits = self.bits();
+        if bits[w] & low != 0 || high != 0 && bits[w + 1] & high != 0 {
             return 0;
         }
-        self.bits[w] |= low;
+        bits[w] |= low;
         if high != 0 {
-            self.bits[w + 1] |= high;
+            bits[w + 1] |= high;
         }
         self.first = self.first.min(w as u8);
         len
@@ -284,12 +312,12 @@ impl Slab {
 
     /// Makes it nobody's: who has found it for an object that is free already is told by [`Slab::is_of`].
     pub fn disown(&mut self) {
-        self.owner = Owner(0);
+        self.owner.0 |= Owner::NOBODY;
     }
 
     /// True if an object is free in it.
     pub fn is_free(&self, object: usize) -> bool {
-        self.bits[object / 64] >> (object % 64) & 1 == 1
+        self.free_bits()[object / 64] >> (object % 64) & 1 == 1
     }
 
     /// Objects that are free in it.
@@ -302,20 +330,20 @@ impl Slab {
         self.base
     }
 
-    /// The words of `live` beside the header of a slab.
-    ///
-    /// # Safety
-    /// `slab` came from [`Slab::create`] or [`Slab::find`], and its memmap stays for as long as `'a`.
+    /// The words of `live` beside the bits of a slab of this class that begins at a page.
     #[inline]
-    pub unsafe fn live<'a>(slab: NonNull<Slab>) -> &'a [AtomicU64] {
-        // SAFETY: by contract the header lies in a room, and the pointer was made from that. The part of the room
-        // that others may have borrowed as a `Slab` is in a cell.
-        unsafe { slab.cast::<Room>().as_ref() }.live()
+    pub fn live(map: &ChunkMap, page: usize, class: SizeClass) -> &[AtomicU64] {
+        if Self::has_bits_inside(class) {
+            map.room(page).live()
+        } else {
+            map.bitmap(page).live()
+        }
     }
 
     /// The words that say which objects are free in it.
     pub fn free_bits(&self) -> &[u64] {
-        &self.bits[..self.cut().objects().div_ceil(64)]
+        // SAFETY: as in `bits`.
+        unsafe { core::slice::from_raw_parts(self.bits, self.cut().objects().div_ceil(64)) }
     }
 
     /// The list that it belongs on.
@@ -355,7 +383,7 @@ impl Slab {
             }
         }
         for object in holes.objects(page_size, size, objects) {
-            self.bits[object / 64] &= !(1 << (object % 64));
+            self.bits()[object / 64] &= !(1 << (object % 64));
             self.free -= 1;
         }
         holes
@@ -371,7 +399,7 @@ impl Slab {
                 twice = Some(self.base.wrapping_add(object * size));
                 continue;
             }
-            self.bits[object / 64] |= 1 << (object % 64);
+            self.bits()[object / 64] |= 1 << (object % 64);
             self.free += 1;
             self.first = self.first.min((object / 64) as u8);
         }

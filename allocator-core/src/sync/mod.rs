@@ -31,8 +31,9 @@ pub(crate) use self::atomic::recheck;
 #[cfg(loom)]
 pub(crate) use loom::{cell::UnsafeCell, hint};
 
-/// Figures that loom does not watch: nothing depends on them but how much is kept, and what is counted.
-pub(crate) use core::sync::atomic::{AtomicU32 as UnwatchedU32, AtomicU64 as UnwatchedU64};
+/// Figures that loom does not watch, since nothing depends on them but how much is kept, and what is counted; and
+/// pointers that are written once, before one that it does watch.
+pub(crate) use core::sync::atomic::{AtomicPtr as UnwatchedPtr, AtomicU32 as UnwatchedU32, AtomicU64 as UnwatchedU64};
 
 /// A cell that loom does not watch: for memory that is reached by pointers, which leave its closures anyway.
 pub(crate) use self::cell::UnsafeCell as UnwatchedUnsafeCell;

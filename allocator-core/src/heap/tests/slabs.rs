@@ -39,8 +39,8 @@ fn all_out(slab: &mut Slab, class: SizeClass) -> Vec<*mut u8> {
     objects
 }
 
-/// Classes whose bits are a word, a part of one, and many, in one page and in several.
-const SIZES: [usize; 6] = [8, 48, 512, 1000, 5000, 32 << 10];
+/// Classes whose bits are a word, a part of one, and many, behind the header and elsewhere, in one page and in several.
+const SIZES: [usize; 7] = [8, 32, 48, 512, 1000, 5000, 32 << 10];
 
 /// What a batch is made of: pieces of objects in a row, upwards or downwards, or each somewhere else.
 type Piece = (proptest::sample::Index, usize, i8);
