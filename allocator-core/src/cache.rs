@@ -350,6 +350,7 @@ impl Caches {
         let taken = new.take(out);
         let left = new.free();
         let mut partial = self.shard(class, shard).lock(caller.os);
+        new.adopt((shard % MAX_SHARDS) as u8);
         partial.slabs += 1;
         partial.free += left;
         // SAFETY: of this shard; the reference `new` is not used any more.

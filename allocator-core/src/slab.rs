@@ -14,7 +14,9 @@
 //! # Invariants (each is a line of [`Slab::validate`])
 //! - Sl1: `free` is the number of bits set; bits beyond the last object are clear.
 //! - Sl2: words of the bitmap below `first` are zero, and there is a word `first`.
-//! - Sl3: everything here is written by the holder of the shard's lock, or by the maker before anyone else knows it.
+//! - Sl3: everything here is written by the holder of the shard's lock, or by the maker before anyone else knows it: it is
+//!   nobody's until the shard adopts it, and again when the shard gives it up. So whoever has the lock and finds that it is
+//!   of the shard sees all of it.
 //! - Sl4: a slab is on the list that `list` names.
 //! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
 
@@ -66,7 +68,7 @@ impl Listed {
     }
 }
 
-/// The class and the shard of a slab in one word. Zeros are none: a room may hold them.
+/// The class and the shard of a slab in one word. Zeros are no class: a room may hold them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Owner(u16);
 
@@ -75,8 +77,8 @@ impl Owner {
     const NOBODY: u16 = u8::MAX as u16;
 
     #[inline]
-    fn new(class: SizeClass, shard: u8) -> Self {
-        Self(((class.index() + 1) << 8) as u16 | u16::from(shard))
+    fn new(class: SizeClass, shard: u16) -> Self {
+        Self(((class.index() + 1) << 8) as u16 | shard)
     }
 
     /// The class, but for zeros.
@@ -86,8 +88,8 @@ impl Owner {
     }
 }
 
-/// The header of a slab, at the beginning of the room of its first page. All zeros, where there is no slab any more, are
-/// valid, too: somebody may look whether there is one still ([`Slab::is_of`]).
+/// The header of a slab, at the beginning of the room of its first page. Where there is no slab any more may be zeros, which
+/// are valid for [`Slab::is_of`] and for nothing else.
 #[repr(C)]
 pub struct Slab {
     next: *mut Slab,
@@ -111,10 +113,10 @@ const_assert!(MAX_SHARDS <= Owner::NOBODY as usize);
 
 impl Slab {
     /// Makes a slab of pages that the caller owns: `page` is the number of the first one in the chunk of `map`. All
-    /// objects are free, and it is on no list (it says `Full`).
+    /// objects are free, it is on no list (it says `Full`), and nobody's until [`Slab::adopt`].
     ///
     /// # Safety
-    /// The caller owns `class.slab_pages()` pages from `page` on, and nobody reads their tags or rooms.
+    /// The caller owns `class.slab_pages()` pages from `page` on, and nobody reads their tags, rooms or bitmaps.
     pub unsafe fn create(map: &ChunkMap, page: usize, class: SizeClass, shard: usize) -> NonNull<Slab> {
         let room = map.room(page).get().cast::<Slab>();
         // SAFETY: `page` is inside the chunk.
@@ -131,7 +133,7 @@ impl Slab {
             base,
             bits,
             free: objects as u16,
-            owner: Owner::new(class, shard as u8),
+            owner: Owner::new(class, Owner::NOBODY),
             list: Listed::Full,
             first: 0,
             rises_at: Listed::Full.rises_at(objects),
@@ -234,7 +236,7 @@ impl Slab {
     /// a time. Of the others, a word of bits stays in a register for as long as the next one's bit is in it.
     ///
     /// # Safety
-    /// The slab is cut so.
+    /// It is a slab, and cut so.
     #[must_use]
     #[inline(always)]
     pub unsafe fn put(&mut self, cut: &Cut, objects: &[*mut u8]) -> usize {
@@ -307,7 +309,12 @@ impl Slab {
     /// True if it is cut for this class, and a slab of this shard.
     #[inline]
     pub fn is_of(&self, class: SizeClass, shard: u8) -> bool {
-        self.owner == Owner::new(class, shard)
+        self.owner == Owner::new(class, shard.into())
+    }
+
+    /// Makes it a shard's.
+    pub fn adopt(&mut self, shard: u8) {
+        self.owner.0 = self.owner.0 & !Owner::NOBODY | u16::from(shard);
     }
 
     /// Makes it nobody's: who has found it for an object that is free already is told by [`Slab::is_of`].

@@ -51,11 +51,21 @@ impl Partial {
 
     /// Gives the objects in the holes back. A slab that nobody has touched meanwhile is hollow. An object of them that is
     /// free already was freed twice.
-    fn fill_holes(&mut self, taken: [Taken; HOLLOWED], page_size: usize, class: SizeClass) -> Result<(), Found> {
-        for (mut slab, _, holes) in taken.into_iter().flatten() {
+    fn fill_holes(
+        &mut self,
+        taken: [Taken; HOLLOWED],
+        page_size: usize,
+        class: SizeClass,
+        shard: usize,
+    ) -> Result<(), Found> {
+        for (mut slab, base, holes) in taken.into_iter().flatten() {
             // SAFETY: of this shard, whose lock we have; not given up, since its objects were out. The reference ends
             // before `put_on`.
             let this = unsafe { slab.as_mut() };
+            if !this.is_of(class, shard as u8) {
+                // Others have freed all of them, too, and the slab was given up.
+                return Err(Found { at: base, said: class, misuse: Misuse::DoubleFree });
+            }
             let before = this.free();
             let twice = this.fill_holes(holes, page_size);
             self.free += this.free() - before;
@@ -116,7 +126,7 @@ impl Caches {
         let mut chain = List::new();
         {
             let mut partial = self.shard(class, shard).lock(caller.os);
-            partial.fill_holes(taken, page_size, class)?;
+            partial.fill_holes(taken, page_size, class, shard)?;
             partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
         }
         give_back(chain, zone, class)?;
