@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Fault injection: every system call of every workload fails in turn, with arenas of the usual size and with arenas of
-# one chunk, which make more calls: ci/faults.sh [--pairs SECONDS [FROM]].
+# one chunk, which make more calls: ci/faults.sh [--whole] [--pairs SECONDS [FROM]].
 #
-# Every call fails alone, and one in sixteen also together with all that follow, which takes about five minutes on two
-# cores; fails unless 4 000 of those injections differ with the usual arenas, and 6 000 with small ones. With --pairs two calls near
-# each other fail as well, for so many seconds, most of them with small arenas; with FROM only such pairs, and only those
-# that are so many calls apart at least, which goes on where a run was cut off.
+# Every call fails alone, the odd ones where long mappings are aligned by chance and the even ones where none is, and one in
+# sixteen also together with all that follow, which takes three to seven minutes on two cores; fails unless 4 000 of those
+# injections differ with the usual arenas, and 6 000 with small ones. With --whole every call fails in both placings. With
+# --pairs two calls near each other fail as well, for so many seconds, most of them with small arenas; with FROM only such
+# pairs, and only those that are so many calls apart at least, which goes on where a run was cut off.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -14,11 +15,15 @@ lanes=
 trap '[ -z "$lanes" ] || kill -- "-$lanes" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 trap 'exit 143' TERM INT
 
-seconds= from=1
+seconds= from=1 in_turn=--in-turn
+if [ "${1:-}" = --whole ]; then
+    in_turn=
+    shift
+fi
 if [ "${1:-}" = --pairs ] && [[ ${2:-} =~ ^[0-9]+$ && ${3:-1} =~ ^[0-9]+$ ]]; then
     seconds=$2 from=${3:-1}
 elif [ $# -gt 0 ]; then
-    echo "usage: ci/faults.sh [--pairs SECONDS [FROM]]" >&2
+    echo "usage: ci/faults.sh [--whole] [--pairs SECONDS [FROM]]" >&2
     exit 2
 fi
 
@@ -33,13 +38,13 @@ done
 share() {
     local log=$scratch/$1-${2%/*} status=0 pairs=()
     if [ -n "$seconds" ]; then pairs=(--pairs --seconds $((seconds * $3 / 8)) --from "$from"); fi
-    "$scratch/$1" --thin 16 --share "$2" "${pairs[@]}" >"$log" 2>&1 || status=1
+    "$scratch/$1" $in_turn --thin 16 --share "$2" "${pairs[@]}" >"$log" 2>&1 || status=1
     if [ "$status" != 0 ]; then cp "$log" "$log.failed"; fi
     flock "$scratch" sh -c "echo '-- $1 arenas, workloads $2'; cat '$log'"
     return "$status"
 }
 export -f share
-export scratch seconds from
+export scratch seconds from in_turn
 
 # A sweep uses one core. The longest begin, so that both lanes are done at about the same time.
 cat >"$scratch/shares" <<'END'

@@ -14,6 +14,9 @@ struct Arguments {
     /// Workloads this many times as long
     #[arg(long, default_value_t = 1)]
     scale: usize,
+    /// Not each call, and each k, with mappings in both placings: odd ones in one, even ones in the other
+    #[arg(long)]
+    in_turn: bool,
     /// Only one call in so many fails together with all that follow; each fails alone whatever this is
     #[arg(long, default_value = "1")]
     thin: NonZeroUsize,
@@ -69,7 +72,7 @@ fn sweep(arguments: &Arguments) -> Result<Totals, Violation> {
     let mut left = Duration::from_secs(arguments.seconds);
     for (i, workload) in workloads.iter().enumerate() {
         let before = cpu();
-        let mut sweep = Sweep::new(workload)?;
+        let mut sweep = Sweep::new(workload, arguments.in_turn)?;
         if !arguments.count && arguments.from <= 1 {
             sweep.singles()?;
             sweep.storms(arguments.thin.get())?;

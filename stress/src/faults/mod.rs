@@ -93,6 +93,8 @@ pub struct Sweep<'w> {
     workload: &'w Workload,
     totals: Totals,
     calls: [u64; PLACINGS.len()],
+    /// Each number is one placing's only.
+    in_turn: bool,
     /// Of all its runs, one after the other: each ends with nothing claimed.
     claims: Claims,
     seen: HashSet<Vec<(u64, sites::Site)>>,
@@ -106,12 +108,14 @@ struct Run {
 }
 
 impl<'w> Sweep<'w> {
-    /// Runs the workload once in each placing without a fault.
-    pub fn new(workload: &'w Workload) -> Result<Self, Violation> {
+    /// Runs the workload once in each placing without a fault. What is done with each call later is done in both placings,
+    /// or in turn in one of them.
+    pub fn new(workload: &'w Workload, in_turn: bool) -> Result<Self, Violation> {
         let mut this = Self {
             workload,
             totals: Totals::default(),
             calls: [0; PLACINGS.len()],
+            in_turn,
             claims: Claims::default(),
             seen: HashSet::new(),
         };
@@ -122,6 +126,20 @@ impl<'w> Sweep<'w> {
         Ok(this)
     }
 
+    /// From one number to the next in the same placing.
+    fn step(&self) -> u64 {
+        if self.in_turn {
+            PLACINGS.len() as u64
+        } else {
+            1
+        }
+    }
+
+    /// The first number of the first or the second placing.
+    fn first_of(&self, placing: u64) -> u64 {
+        placing.min(self.step())
+    }
+
     /// What was done so far.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -129,13 +147,13 @@ impl<'w> Sweep<'w> {
 
     /// Every call fails alone.
     pub fn singles(&mut self) -> Result<(), Violation> {
-        for placing in PLACINGS {
-            let (mut n, mut beyond) = (1, 0);
+        for (placing_number, placing) in (1..).zip(PLACINGS) {
+            let (mut n, mut beyond) = (self.first_of(placing_number), 0);
             // Where two threads meet, the number of calls changes a little from run to run.
             while beyond < 3 {
                 let run = self.run(placing, Plan::Nth(n), 1)?;
                 beyond = if run.refused == 0 { beyond + 1 } else { 0 };
-                n += 1;
+                n += self.step();
             }
         }
         Ok(())
@@ -143,9 +161,10 @@ impl<'w> Sweep<'w> {
 
     /// One call in `every` fails with all that follow; each k-th fails; all of one kind do.
     pub fn storms(&mut self, every: usize) -> Result<(), Violation> {
-        for (placing, calls) in PLACINGS.into_iter().zip(self.calls) {
+        for ((placing_number, placing), calls) in (1..).zip(PLACINGS).zip(self.calls) {
             let from = (1..=calls).step_by(every).map(Plan::From);
-            for plan in from.chain((1..=calls.min(100)).map(Plan::Each)).chain(Call::ALL.map(Plan::Kind)) {
+            let each = (self.first_of(placing_number)..=calls.min(100)).step_by(self.step() as usize).map(Plan::Each);
+            for plan in from.chain(each).chain(Call::ALL.map(Plan::Kind)) {
                 self.run(placing, plan, 0)?;
             }
         }
@@ -247,7 +266,7 @@ mod tests {
         let limits = Limits { bytes: 64 << 20, blocks: 10_000, whole: 512 };
         let play = Play::Alone(workloads::probe());
         let workload = Workload { name: "probe", with_epoch: true, lanes: 4, limits, play };
-        let mut sweep = Sweep::new(&workload).unwrap();
+        let mut sweep = Sweep::new(&workload, false).unwrap();
         sweep.singles().unwrap();
         let Totals { calls, runs, refused, singles, pairs, .. } = sweep.totals();
         assert!(calls > 10, "{calls} calls");
@@ -264,6 +283,11 @@ mod tests {
         let again = sweep.totals();
         assert_eq!(again.refused, 2 * refused);
         assert!(again.singles - singles <= 2, "{singles}, {again:?}");
+        // In turn, half of them.
+        let mut sweep = Sweep::new(&workload, true).unwrap();
+        sweep.singles().unwrap();
+        let half = sweep.totals().refused;
+        assert!(half.abs_diff(refused / 2) <= 1, "{half} of {refused}");
     }
 
     #[test]
@@ -271,7 +295,7 @@ mod tests {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let workloads = workloads::all(1);
         let workload = workloads.iter().find(|workload| workload.name == "areas").unwrap();
-        let mut sweep = Sweep::new(workload).unwrap();
+        let mut sweep = Sweep::new(workload, false).unwrap();
         sweep.storms(1).unwrap();
         let all = sweep.pairs(1, Instant::now() + Duration::from_secs(5)).unwrap();
         let totals = sweep.totals();
