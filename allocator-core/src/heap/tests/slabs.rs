@@ -1,24 +1,32 @@
 //! One slab, against the set of numbers that are free in it.
 
 use super::*;
+use crate::cache::Found;
+use crate::error::Misuse;
 use crate::slab::Slab;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// Gives `test` a slab that no list knows, all of it free.
-fn with_slab(class: SizeClass, test: impl FnOnce(&mut Slab)) {
+/// Gives `test` a slab that no shard and no list knows, all of it free, and its heap.
+fn with_new_slab(class: SizeClass, test: impl FnOnce(&'static Heap, NonNull<Slab>)) {
     static HEAP: std::sync::OnceLock<&'static Heap> = std::sync::OnceLock::new();
-    let zone = &HEAP.get_or_init(|| setup(false).heap).parts.zone;
+    let heap = HEAP.get_or_init(|| setup(false).heap);
+    let zone = &heap.parts.zone;
     let pages = PageCount::new(class.slab_pages());
-    let run = zone.alloc_pages(HEAP.get().unwrap().caller(None), pages, Order::ZERO).unwrap();
+    let run = zone.alloc_pages(heap.caller(None), pages, Order::ZERO).unwrap();
     let map = zone.map_of(run.ptr.as_ptr());
     // SAFETY: the pages were just taken.
-    let mut slab = unsafe { Slab::create(map, map.page_of(run.ptr.as_ptr() as usize), class, 0) };
+    let slab = unsafe { Slab::create(map, map.page_of(run.ptr.as_ptr() as usize), class, 0) };
+    test(heap, slab);
     // SAFETY: nobody else knows it.
-    let slab = unsafe { slab.as_mut() };
-    test(slab);
-    slab.destroy(map);
+    unsafe { slab.as_ref() }.destroy(map);
     zone.free_pages(map, run.ptr.as_ptr() as usize, pages).unwrap();
+}
+
+/// Gives `test` such a slab.
+fn with_slab(class: SizeClass, test: impl FnOnce(&mut Slab)) {
+    // SAFETY: nobody else knows it.
+    with_new_slab(class, |_, mut slab| test(unsafe { slab.as_mut() }));
 }
 
 fn put(slab: &mut Slab, class: SizeClass, objects: &[*mut u8]) -> usize {
@@ -87,6 +95,29 @@ proptest! {
 }
 
 /// Class of bug: what is no object is taken for one because those before it are.
+/// Class of bug: an object that is freed twice, the second time into a slab that somebody makes in its place, or has given up.
+#[test]
+fn a_slab_that_is_nobodys_takes_no_object() {
+    let class = SizeClass::of(layout(48, 8)).unwrap();
+    with_new_slab(class, |heap, mut slab| {
+        // SAFETY: nobody else knows it, as below; the references end with their lines.
+        let object = take(unsafe { slab.as_mut() }, 1)[0];
+        let flush = || heap.parts.caches.flush(&heap.parts.zone, heap.caller(None), class, &[object]);
+        let is_told = |flushed: Result<(), Found>| flushed.is_err_and(|found| found.misuse == Misuse::DoubleFree);
+        assert!(is_told(flush()), "before a shard has it");
+        // SAFETY: as above.
+        unsafe { slab.as_mut() }.adopt(3);
+        // SAFETY: as above.
+        let [third, fourth] = [3, 4].map(|shard| unsafe { slab.as_ref() }.is_of(class, shard));
+        assert!(third && !fourth);
+        // SAFETY: as above.
+        unsafe { slab.as_mut() }.disown();
+        assert!(is_told(flush()), "after the shard has given it up");
+        // SAFETY: as above.
+        assert_eq!(unsafe { slab.as_ref() }.free(), class.slab_objects() - 1);
+    });
+}
+
 #[test]
 fn a_row_ends_before_what_is_no_object_and_what_is_free_already() {
     for size in SIZES {
