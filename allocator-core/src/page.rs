@@ -5,9 +5,9 @@
 //! room per page for the header of a slab (the kernel lays `struct slab` over `struct page` in the same way), which
 //! holds the bits of up to 704 objects, too; and one for a longer bitmap. So the memory behind the rooms of pages that
 //! went back to the system can follow them, and what stays of a chunk is five cache lines (with pages of 16 KiB, a little
-//! more; with longer ones its rooms, too). An [`AddressTable`] of two
-//! levels, keyed by the 2 MiB window of an address, leads from any address to the chunk's map, to the record of a
-//! vmalloc area that begins in the window, or to nothing: "not ours".
+//! more; with longer ones its rooms, too). An [`AddressTable`] of two levels, keyed by the 2 MiB window of an address,
+//! leads from any address to the chunk's map, to the record of a vmalloc area that begins in the window, or to nothing:
+//! "not ours".
 //!
 //! # Invariants
 //! - Pg1: only the first page of a page run has a tag, and it names the run's length; all pages of a slab have one.
