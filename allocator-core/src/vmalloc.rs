@@ -5,14 +5,15 @@
 //! asked for, and the address table leads to it from the 2 MiB window in which it begins; since no area is shorter
 //! than a window, a window has one at most. Growing uses the spare tail, then more room behind it, then moves the
 //! pages to another place (`mremap`), which copies nothing; moved areas get a spare tail of an eighth, so that a
-//! vector that grows in small steps moves seldom. What the system does not take back is kept and used again.
+//! vector that grows in small steps moves seldom. What the system does not take back is kept and used again; a guard, to
+//! which it has not given the access back either, stays *closed* in the area's record, and is offered again.
 //!
 //! What is freed may be *set aside* for a while, resident and counted: the next area of about that length that will be used
 //! as a whole is the same pages, and the system need not clear them. A request that finds none of its length shows that
 //! the program has moved on, so all that is set aside goes back before it maps more; the rest goes by ticks of kswapd.
 //!
 //! # Invariants
-//! - Vm1: the record of an area that is handed out is in the table, and in no list.
+//! - Vm1: the record of an area that is handed out is in the table, and in no list; the others are in one, free or closed.
 //! - Vm2: of several threads that free or resize one area exactly one finds it in the table.
 //! - Vm3: the owner of an area, and nobody else, changes its record.
 //! - Vm4: what is set aside is in no table, and counted as long as it is.
@@ -30,7 +31,7 @@ use core::alloc::Layout;
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
 
-/// The record of one area. All but `start` is its owner's, or the free list's.
+/// The record of one area. All but `start` is its owner's, or that of the list which it is in.
 #[repr(C, align(64))]
 struct Record {
     /// Where the area begins. `owns` looks at it from any thread; Relaxed, since the table published the record.
@@ -120,7 +121,9 @@ pub struct Site<'a> {
 
 struct Records {
     free: *mut Record,
-    /// Records ever made: in the list, or of an area.
+    /// Those whose `map` and `map_len` are what the system did not take back of an area: it cannot be touched.
+    closed: *mut Record,
+    /// Records ever made: in a list, or of an area.
     made: usize,
     areas: usize,
     bytes: usize,
@@ -135,7 +138,7 @@ impl Records {
     }
 }
 
-// SAFETY: the free records belong to the list, and the list to the lock around it.
+// SAFETY: the records in the lists belong to them, and they to the lock around them.
 unsafe impl Send for Records {}
 
 /// Areas of one heap.
@@ -153,7 +156,8 @@ impl Vmalloc {
     const_unless_loom! {
         /// No areas.
         pub fn new() -> Self {
-            let none = Records { free: null_mut(), made: 0, areas: 0, bytes: 0, asked: 0, aside: [Aside::NONE; ASIDE] };
+            let (free, closed) = (null_mut(), null_mut());
+            let none = Records { free, closed, made: 0, areas: 0, bytes: 0, asked: 0, aside: [Aside::NONE; ASIDE] };
             Self { records: Mutex::new(none), guards: UnwatchedU32::new(0) }
         }
     }
@@ -273,17 +277,47 @@ impl Vmalloc {
         bytes
     }
 
-    /// Gives all that is set aside back to the system. Returns the bytes.
+    /// Gives all that is set aside back to the system, and offers it what is closed. Returns the bytes that were set aside.
     pub fn shrink(&self, site: Site<'_>) -> usize {
+        self.retry_closed(site.os);
         self.give_aside_back(site, |_| true)
     }
 
     /// A tick: what was set aside before the last one goes back. Returns the bytes, and whether there is more.
     pub fn age(&self, site: Site<'_>) -> (usize, bool) {
+        self.retry_closed(site.os);
         let bytes = self.give_aside_back(site, |aside| aside.old);
         let mut records = self.records.lock(site.os);
         records.aside.iter_mut().for_each(|aside| aside.old = true);
         (bytes, records.aside_bytes() > 0)
+    }
+
+    /// Unmaps what is closed, unless the system refuses again.
+    fn retry_closed(&self, os: &dyn Os) {
+        let mut next = core::mem::replace(&mut self.records.lock(os).closed, null_mut());
+        while let Some(record) = NonNull::new(next) {
+            // SAFETY: it was in the list, so it is ours now.
+            let area = unsafe { Record::read(record) };
+            next = area.next;
+            // SAFETY: the rest of a mapping of ours, which nobody uses.
+            if unsafe { os.unmap(area.map, area.map_len) } {
+                self.recycle(os, record);
+            } else {
+                self.close(os, record);
+            }
+        }
+    }
+
+    /// Bytes that are closed.
+    pub fn closed_bytes(&self, os: &dyn Os) -> usize {
+        let records = self.records.lock(os);
+        let (mut next, mut bytes) = (records.closed, 0);
+        while let Some(record) = NonNull::new(next) {
+            // SAFETY: in the list, whose lock we have.
+            let area = unsafe { Record::read(record) };
+            (next, bytes) = (area.next, bytes + area.map_len);
+        }
+        bytes
     }
 
     /// Bytes that are set aside.
@@ -363,6 +397,7 @@ impl Vmalloc {
         // SAFETY: the area was in the table, so it was live, and it is ours now (Vm2, Vm3).
         let area = unsafe { Record::read(record) };
         let Area { map_len, len, .. } = area;
+        let mut closed = false;
         self.count(site.os, -1, -(map_len as isize), -(len as isize));
         poison::unpoison(area.map, area.map_len);
         if Self::take_guard(site.os, &area) {
@@ -374,20 +409,23 @@ impl Vmalloc {
             unsafe { site.kept.unmap(site.os, area.map, map_len) };
         // SAFETY: as above.
         } else if !unsafe { site.os.unmap(area.map, map_len) } {
-            // What has no access cannot be used again, and is remembered apart.
+            // What has no access cannot be used again: its record remembers it.
             let before = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize + len;
             // SAFETY: inside the mapping.
             let guard = unsafe { area.map.add(before) };
-            if let Some(place) = site.kept.place(site.os) {
-                // SAFETY: as above.
-                unsafe { place.unmap(guard, map_len - before) };
-            }
+            // SAFETY: ours as above (Vm3).
+            unsafe { Record::write(record, Area { map: guard, map_len: map_len - before, ..area }) };
+            closed = true;
             // SAFETY: as above.
             unsafe { site.kept.unmap(site.os, area.map, before) };
         }
         // Not before: somebody else takes the room at once.
         site.counter.uncharge(len);
-        self.recycle(site.os, record);
+        if closed {
+            self.close(site.os, record);
+        } else {
+            self.recycle(site.os, record);
+        }
     }
 
     fn compare(area: &Area, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
@@ -548,10 +586,18 @@ impl Vmalloc {
     }
 
     fn recycle(&self, os: &dyn Os, record: NonNull<Record>) {
-        let mut records = self.records.lock(os);
-        // SAFETY: the caller's own record. Only the link is written, and a pointer needs no dropping.
-        unsafe { (*record.as_ptr()).area.next = records.free };
-        records.free = record.as_ptr();
+        Self::push(&mut self.records.lock(os).free, record);
+    }
+
+    fn close(&self, os: &dyn Os, record: NonNull<Record>) {
+        Self::push(&mut self.records.lock(os).closed, record);
+    }
+
+    /// Puts the caller's own record in front of a list, whose lock it holds.
+    fn push(list: &mut *mut Record, record: NonNull<Record>) {
+        // SAFETY: the caller's own. Only the link is written, and a pointer needs no dropping.
+        unsafe { (*record.as_ptr()).area.next = *list };
+        *list = record.as_ptr();
     }
 
     fn count(&self, os: &dyn Os, areas: isize, bytes: isize, asked: isize) {
@@ -573,13 +619,16 @@ impl Vmalloc {
     /// Checks that no record is lost; for a moment when nobody else is here.
     pub fn validate(&self, os: &dyn Os) -> Result<(), &'static str> {
         let records = self.records.lock(os);
-        let (mut next, mut free) = (records.free, 0);
-        while let Some(record) = NonNull::new(next) {
-            // SAFETY: in the list, whose lock we have.
-            next = unsafe { (*record.as_ptr()).area.next };
-            free += 1;
+        let mut listed = 0;
+        for list in [records.free, records.closed] {
+            let mut next = list;
+            while let Some(record) = NonNull::new(next) {
+                // SAFETY: in the list, whose lock we have.
+                next = unsafe { (*record.as_ptr()).area.next };
+                listed += 1;
+            }
         }
-        if free + records.areas != records.made {
+        if listed + records.areas != records.made {
             return Err("vmalloc: a record is lost, or in two places (Vm1)");
         }
         Ok(())

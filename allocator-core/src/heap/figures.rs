@@ -131,7 +131,7 @@ impl Heap {
         // The walk may have asked for memory for the reclamation scheme.
         stats.internal_objects = self.parts.mempool.in_use(os);
         stats.charged = self.parts.zone.counter.usage();
-        stats.kept = self.parts.zone.kept.bytes(os);
+        stats.kept = self.parts.zone.kept.bytes(os) + self.parts.vmalloc.closed_bytes(os);
         stats.own += self.parts.zone.table.own_bytes() + self.parts.vmalloc.own_bytes(os);
         stats.own += self.parts.mempool.own_bytes(os) + self.parts.registry.own_bytes(os);
         stats
