@@ -114,50 +114,40 @@ impl Tag {
     }
 }
 
-/// Words that change under no lock, as many as the bits beside them have; none where nothing is checked at the call.
-type Live<const WORDS: usize> = [AtomicU64; WORDS];
-
-/// Room for what a page needs to say about the slab that begins there, and for the bits of so many objects; zeros at first.
+/// Words about the slab that begins at a page, zeros at first; and beside them others for [`crate::live`].
 #[repr(C, align(64))]
-pub struct Room {
+pub struct Words<const WORDS: usize, const LIVE: usize> {
     /// Reached by `get`.
-    _header: UnwatchedUnsafeCell<[u64; Room::WORDS]>,
-    /// Apart from the header, which its slab's lock protects.
-    live: Live<{ Room::LIVE_WORDS }>,
+    _words: UnwatchedUnsafeCell<[u64; WORDS]>,
+    /// Apart from the others, which their slab's lock protects: these change under no lock.
+    live: [AtomicU64; LIVE],
 }
 
-/// Room for a bit for each of the smallest objects: of a slab whose bits do not fit into its [`Room`]; zeros at first.
-#[repr(C, align(64))]
-pub struct Bitmap {
-    /// Reached by `get`.
-    _bits: UnwatchedUnsafeCell<[u64; Bitmap::WORDS]>,
-    /// As that of a room.
-    live: Live<{ Bitmap::LIVE_WORDS }>,
-}
+/// Room for a header, and for the bits of so many objects: two cache lines.
+pub type Room = Words<ROOM_WORDS, { live_words(ROOM_WORDS) }>;
+/// Room for a bit for each of the smallest objects: of a slab whose bits do not fit into its [`Room`].
+pub type Bitmap = Words<BITMAP_WORDS, { live_words(BITMAP_WORDS) }>;
 
-impl Room {
-    /// Two cache lines.
-    pub const WORDS: usize = 16;
-    const LIVE_WORDS: usize = if CHECKED { Room::WORDS } else { 0 };
+/// Words of a room.
+pub const ROOM_WORDS: usize = 16;
+const BITMAP_WORDS: usize = MAX_SLAB_OBJECTS.div_ceil(64);
 
-    /// Where it is.
-    #[inline]
-    pub fn get(&self) -> NonNull<u8> {
-        NonNull::from(self).cast()
-    }
-
-    /// The words of `live`.
-    #[inline]
-    pub fn live(&self) -> &[AtomicU64] {
-        &self.live
+/// As many, where what is given back is checked at the call.
+const fn live_words(words: usize) -> usize {
+    if CHECKED {
+        words
+    } else {
+        0
     }
 }
 
-impl Bitmap {
-    const WORDS: usize = MAX_SLAB_OBJECTS.div_ceil(64);
-    const LIVE_WORDS: usize = if CHECKED { Bitmap::WORDS } else { 0 };
+impl<const WORDS: usize, const LIVE: usize> Words<WORDS, LIVE> {
+    #[cfg(loom)]
+    fn zeroed() -> Self {
+        Self { _words: UnwatchedUnsafeCell::new([0; WORDS]), live: array_of!(LIVE, AtomicU64, AtomicU64::new(0)) }
+    }
 
-    /// Where it is.
+    /// Where they are.
     #[inline]
     pub fn get(&self) -> NonNull<u64> {
         NonNull::from(self).cast()
@@ -182,24 +172,7 @@ unsafe impl Zeroed for Rooms {
     #[cfg(loom)]
     fn zeroed() -> Self {
         const PAGES: usize = PAGES_PER_CHUNK as usize;
-        Self {
-            rooms: array_of!(
-                PAGES,
-                Room,
-                Room {
-                    _header: UnwatchedUnsafeCell::new([0; Room::WORDS]),
-                    live: array_of!(Room::LIVE_WORDS, AtomicU64, AtomicU64::new(0)),
-                }
-            ),
-            bitmaps: array_of!(
-                PAGES,
-                Bitmap,
-                Bitmap {
-                    _bits: UnwatchedUnsafeCell::new([0; Bitmap::WORDS]),
-                    live: array_of!(Bitmap::LIVE_WORDS, AtomicU64, AtomicU64::new(0)),
-                }
-            ),
-        }
+        Self { rooms: array_of!(PAGES, Room, Room::zeroed()), bitmaps: array_of!(PAGES, Bitmap, Bitmap::zeroed()) }
     }
 }
 

@@ -22,7 +22,7 @@
 
 use crate::chunk::PageSet;
 use crate::config::{MAX_SHARDS, MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};
-use crate::page::{ChunkMap, Room, Tag};
+use crate::page::{ChunkMap, Tag, ROOM_WORDS};
 use crate::size_class::{Cut, SizeClass, CLASSES};
 use crate::sync::atomic::AtomicU64;
 use core::mem::size_of;
@@ -30,7 +30,7 @@ use core::ptr::{null_mut, NonNull};
 use static_assertions::const_assert;
 
 /// Words of bits behind the header in a room.
-const WORDS_INSIDE: usize = Room::WORDS - size_of::<Slab>() / size_of::<u64>();
+const WORDS_INSIDE: usize = ROOM_WORDS - size_of::<Slab>() / size_of::<u64>();
 
 /// So many objects are looked at whether they follow each other in memory.
 const ROW: usize = 4;

@@ -59,8 +59,8 @@ impl Partial {
         shard: usize,
     ) -> Result<(), Found> {
         for (mut slab, base, holes) in taken.into_iter().flatten() {
-            // SAFETY: of this shard, whose lock we have; not given up, since its objects were out. The reference ends
-            // before `put_on`.
+            // SAFETY: a header that this shard had, and whose lock we have; it is looked at whether the shard has it still.
+            // The reference ends before `put_on`.
             let this = unsafe { slab.as_mut() };
             if !this.is_of(class, shard as u8) {
                 // Others have freed all of them, too, and the slab was given up.
