@@ -9,7 +9,7 @@
 //! One thread ticks. It is started by a slow `dealloc` of a heap that has grown beyond [`GROWN`]: small processes never have
 //! it. When two ticks in a row had nothing to do it sleeps, and the next slow `dealloc` wakes it. That may miss it, since no
 //! fence lies between what it gives back and its look at the state; so the sleep has an end. Where no thread can be
-//! had, a slow `dealloc` looks at the clock once in a while, and ticks.
+//! had, a slow `dealloc` looks at the clock, and ticks once in a while.
 //!
 //! Beyond the `high` mark of a limit ([`crate::page_counter`]) nothing is kept, and an *alarm* is raised: it ends a sleep,
 //! and lets whoever allocates, or the thread after its tick, tell the program. The next tick silences it.
@@ -52,11 +52,8 @@ const SLEEP: u32 = 64;
 /// Ticks without work before the thread sleeps.
 const QUIET: u32 = 2;
 
-/// Waits in a row that may end too early.
-const WAITS: u32 = 8;
-
-/// Without a thread, the clock is looked at by one in so many slow calls of `dealloc`.
-const LOOKS: u32 = 64;
+/// Waits in a row that may end too early, or before a coarse clock has moved: each is a millisecond at least.
+const WAITS: u32 = 16;
 
 /// The bit of a state in which a slow `dealloc` has something to do.
 const ATTEND: u32 = 1;
@@ -128,8 +125,7 @@ pub struct Kswapd {
     state: AtomicU32,
     /// Milliseconds; zero: as it is by default.
     purge_after: AtomicU32,
-    /// Without a thread: slow calls so far, and when the last tick was.
-    looks: AtomicU32,
+    /// Without a thread: when the last tick was.
     ticked: UnwatchedU64,
     alarm: AtomicU32,
     /// Whether the control group was short of memory at the last tick, and what it may go on to have; whether nobody looks.
@@ -164,7 +160,6 @@ impl Kswapd {
             Self {
                 state: AtomicU32::new(SMALL),
                 purge_after: AtomicU32::new(0),
-                looks: AtomicU32::new(0),
                 ticked: UnwatchedU64::new(0),
                 alarm: AtomicU32::new(SILENT),
                 short: UnwatchedU32::new(0),
@@ -225,10 +220,9 @@ impl Kswapd {
         }
     }
 
-    /// Without a thread: whether the last tick is long ago. The clock is looked at once for some calls.
+    /// Without a thread: whether the last tick is long ago.
     fn is_time(&self, os: &dyn Os) -> bool {
-        self.looks.fetch_add(1, Relaxed) % LOOKS == 0
-            && os.now().wrapping_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
+        os.now().wrapping_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
     }
 
     /// There is no thread, or none that ticks now: whoever gives pages back has to.

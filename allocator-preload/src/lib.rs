@@ -9,7 +9,8 @@
 //!
 //! The beginning is a constructor that runs before all others. It is the first to allocate as a Rust program does, so from then on
 //! `KMALLOC_CONF` holds and threads have blocks; what was asked for before (by resolvers) was served without one. No thread is started for
-//! it unless `KMALLOC_CONF` says so (`background_thread:yes`): a program that has one thread may rely on that.
+//! it unless `KMALLOC_CONF` says so (`background_thread:yes`): a program that has one thread may rely on that. What is free goes back sooner
+//! than elsewhere, since only those who free can do it.
 //!
 //! The end: with `KMALLOC_STATS=FILE`, every process appends one line to the file when it exits; `-` is standard error.
 
@@ -20,9 +21,10 @@ use core::ffi::CStr;
 use core::fmt::Write;
 use core::str;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::time::Duration;
 
 #[global_allocator]
-static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false);
+static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false).purge_after(Some(Duration::from_millis(100)));
 
 #[used]
 #[link_section = ".init_array"]

@@ -108,7 +108,7 @@ pub unsafe trait Os: Park + Sync {
     /// Lets other threads run.
     fn yield_now(&self);
 
-    /// Milliseconds since some moment.
+    /// Milliseconds since some moment, by a clock that costs next to nothing and moves every ten or so.
     fn now(&self) -> u64;
 }
 

@@ -210,7 +210,7 @@ unsafe impl Os for Unix {
     fn now(&self) -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the answer goes where there is room for it.
-        quietly(|| unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) });
+        quietly(|| unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
         time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
 }
