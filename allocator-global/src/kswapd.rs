@@ -6,7 +6,8 @@
 //! small, and its name is `kmalloc-kswapd`. It ends when the heap does not want it any more. A child of a fork has none
 //! until its heap wants one.
 //!
-//! Where the system refuses a thread, whoever gives pages back does the work once in a while.
+//! Where the system refuses a thread, whoever gives pages back does the work once in a while. So it is where the program
+//! wants none, and then in a small heap, too, since nothing has to be started for it.
 
 use crate::{lifecycle, pressure, HEAP};
 use allocator_core::kswapd::Attend;
@@ -29,6 +30,14 @@ static ALLOWED: AtomicBool = AtomicBool::new(true);
 pub(crate) fn allow(thread: bool) {
     if ALLOWED.swap(thread, Relaxed) != thread {
         HEAP.kswapd().dismiss(HEAP.os());
+    }
+    begin_without();
+}
+
+/// If there is to be no thread, those who free do its work from now on, however small the heap is.
+pub(crate) fn begin_without() {
+    if !ALLOWED.load(Relaxed) {
+        HEAP.kswapd().grown(usize::MAX, HEAP.counter().limits());
     }
 }
 

@@ -223,11 +223,12 @@ impl Kmalloc {
 
     /// How long free memory stays resident before it goes back to the system by itself; half of that at least. `None`: for
     /// ever, and there is no thread for it. One second unless somebody says something else. A process that never had 32
-    /// MiB has no thread either, and keeps them. Costs a lock.
+    /// MiB has no thread either, and keeps them, unless it never has one ([`Kmalloc::set_background_thread`]). Costs a lock.
     pub fn set_purge_after(time: Option<Duration>) {
         conf::set(Setting::PurgeAfter);
         let millis = Some(millis(time)).filter(|millis| *millis != NEVER);
         lifecycle::with(|thread| HEAP.set_purge_after(thread, millis));
+        kswapd::begin_without();
         kswapd::attend();
     }
 

@@ -251,6 +251,13 @@ fn a_program_may_do_without_the_thread_and_have_it_back() {
 fn without(_: &str) {
     Kmalloc::set_background_thread(false);
     Kmalloc::start_background_thread();
+    let before = resident_bytes();
+    scatter(10 * MIB).into_iter().for_each(Block::free);
+    assert!(resident_bytes() > before + 8 * MIB);
+    comes_true("memory of a small heap goes back without a thread", || {
+        scatter(MIB / 10).into_iter().for_each(Block::free);
+        resident_bytes() < before + 4 * MIB
+    });
     let kept = scatter(64 * MIB);
     assert!(!has_kswapd());
     // The work is done by those who free, then.
