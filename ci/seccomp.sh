@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of the two allocator crates on a kernel that refuses madvise, mremap, membarrier, prctl, sched_getaffinity,
+# The tests of the two allocator crates on a kernel that refuses madvise, mincore, mremap, membarrier, prctl, sched_getaffinity,
 # sched_yield, and mprotect but for what loading a program and starting a thread need (`minimal-kernel` has the filter).
 #
 # Left out, by name, are the tests of just these calls: that a purge gives memory back, that areas move without copying,
@@ -24,6 +24,7 @@ excepted=(
     heap::tests::returns::every_sparse_slab_rests_at_the_next_look
     heap::tests::returns::a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted
     heap::tests::returns::a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before
+    heap::tests::returns::new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense
     # So do these, of limits: free memory makes room by going back.
     heap::tests::limits::a_block_grows_up_to_the_limit_and_stays_as_it_is_beyond
     heap::tests::limits::a_system_that_takes_nothing_back_keeps_the_limit

@@ -36,6 +36,9 @@ use core::ptr::NonNull;
 /// system, which bounds their number for a process.
 const MAX_BROKEN: u32 = 512;
 
+/// Chunks of one arena at most that one tick asks the system about.
+const LOOKS: u32 = 8;
+
 /// What all arenas of a zone have in common.
 #[derive(Clone, Copy)]
 pub struct Ground {
@@ -263,7 +266,7 @@ impl Arena {
     ///
     /// Chunks of which nothing is resident are backed by huge pages if the most of them belongs to a run that is longer
     /// than a chunk, or if they lie so high that the part of them that is never touched is small beside all that lies
-    /// below.
+    /// below, unless the heap is sparse.
     pub fn take(&self, n: PageCount, align: Order) -> Option<PageRun> {
         self.buddy().take_warming(n, align, self.warm(n)).map(|run| self.at(run))
     }
@@ -286,7 +289,7 @@ impl Arena {
             let used = n.get() > PAGES_PER_CHUNK && wanted.get() >= pages.get() / 4 * 3;
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
-                HugePages::Auto => used || first >= self.huge_from,
+                HugePages::Auto => used || first >= self.huge_from && !self.ground.huge.is_sparse(),
                 HugePages::Always => true,
             };
             if !asks {
@@ -313,18 +316,38 @@ impl Arena {
     }
 
     /// What nobody has asked huge pages for when it was new, and is full of what lives long: a chunk that was in use as a whole
-    /// at two calls in a row, and of which nothing ever went back to the system. It is backed by one from now on, which makes
-    /// nothing resident that was not. One thread at a time.
-    pub fn ripen(&self) {
+    /// at two calls in a row, and of which nothing ever went back to the system. If it is dense it is backed by one from now on,
+    /// which makes little resident that was not. Says whether the newest chunk is dense that is full and has small pages, if one is.
+    /// One thread at a time.
+    pub fn ripen(&self) -> Option<bool> {
         if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
-            return;
+            return None;
         }
-        for c in 0..self.committed() {
-            let map = self.map(c);
-            if map.backing() == Backing::Usual && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
-                self.make_huge(map);
+        let (mut newest, mut looks) = (None, 0);
+        for c in (0..self.committed()).rev() {
+            let (map, full) = (self.map(c), self.buddy().is_full(ChunkIndex::new(c)));
+            // Of one that is broken up all was resident once, whatever for.
+            let told = match map.backing() {
+                Backing::Usual => true,
+                Backing::Small => newest.is_none(),
+                Backing::Huge | Backing::Broken => continue,
+            };
+            if map.note_full(full) && told && looks < LOOKS {
+                looks += 1;
+                let dense = self.is_dense(map);
+                newest = newest.or(Some(dense));
+                if dense {
+                    self.make_huge(map);
+                }
             }
         }
+        newest
+    }
+
+    /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
+    fn is_dense(&self, map: &ChunkMap) -> bool {
+        let resident = NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE));
+        resident.map_or(true, |bytes| bytes >= CHUNK_SIZE / 8 * 7)
     }
 
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one

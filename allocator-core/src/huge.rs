@@ -5,6 +5,10 @@
 //! chunks of the first arena, for runs longer than a chunk, and for areas that will be used as a whole, before they are
 //! touched; and for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing
 //! of it ever went back.
+//!
+//! A program whose blocks are longer than what it writes into them would have the rest resident as well. So a tick looks at
+//! the newest chunk with small pages that is in use as a whole: unless seven eighths of it are resident, the heap is *sparse*,
+//! and its new chunks have small pages, until one of those is dense.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 
@@ -32,20 +36,23 @@ impl HugePages {
     }
 }
 
-/// The policy of a zone. All zeros: [`HugePages::Auto`].
-pub struct Policy(UnwatchedU32);
+/// The policy of a zone. All zeros: [`HugePages::Auto`], and dense.
+pub struct Policy {
+    policy: UnwatchedU32,
+    sparse: UnwatchedU32,
+}
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            Self(UnwatchedU32::new(0))
+            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0) }
         }
     }
 
     /// What it is.
     pub fn get(&self) -> HugePages {
-        match self.0.load(Relaxed) {
+        match self.policy.load(Relaxed) {
             1 => HugePages::Never,
             2 => HugePages::Always,
             _ => HugePages::Auto,
@@ -59,6 +66,16 @@ impl Policy {
             HugePages::Never => 1,
             HugePages::Always => 2,
         };
-        self.0.store(word, Relaxed);
+        self.policy.store(word, Relaxed);
+    }
+
+    /// True if blocks seem to be longer than what is written into them.
+    pub fn is_sparse(&self) -> bool {
+        self.sparse.load(Relaxed) != 0
+    }
+
+    /// Notes whether the newest chunk that says so is dense.
+    pub fn note_dense(&self, dense: bool) {
+        self.sparse.store((!dense).into(), Relaxed);
     }
 }

@@ -499,10 +499,12 @@ impl Zone {
         });
     }
 
-    /// Backs chunks by huge pages that are full of what lives long: see [`Arena::ripen`].
+    /// Backs chunks by huge pages that are full of what lives long, and sees whether others should be: see [`Arena::ripen`].
     pub fn ripen(&self, caller: Caller<'_>) {
         self.each_arena(caller, &mut |arena| {
-            arena.ripen();
+            if let Some(dense) = arena.ripen() {
+                self.huge.note_dense(dense);
+            }
             true
         });
     }

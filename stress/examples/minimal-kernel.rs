@@ -38,7 +38,7 @@ fn install() -> Result<(), Box<dyn Error>> {
     let chunks = SeccompCmpOp::MaskedEq(2 * MIB - 1);
     let chunks = SeccompCondition::new(LENGTH, SeccompCmpArgLen::Qword, chunks, 0)?;
     let long = SeccompCondition::new(LENGTH, SeccompCmpArgLen::Qword, SeccompCmpOp::Gt, 8 * MIB)?;
-    let mut memory = any(&[libc::SYS_madvise, libc::SYS_mremap]);
+    let mut memory = any(&[libc::SYS_madvise, libc::SYS_mincore, libc::SYS_mremap]);
     memory.insert(
         libc::SYS_mprotect,
         vec![SeccompRule::new(vec![gives_access.clone(), chunks])?, SeccompRule::new(vec![gives_access, long])?],

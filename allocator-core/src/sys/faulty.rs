@@ -35,13 +35,15 @@ pub enum Call {
     Guard,
     /// [`Os::name`]
     Name,
+    /// [`Os::resident`]
+    Resident,
     /// [`Os::read`]
     Read,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Call; 12] = [
+    pub const ALL: [Call; 13] = [
         Call::Map,
         Call::Reserve,
         Call::Commit,
@@ -53,6 +55,7 @@ impl Call {
         Call::Relocate,
         Call::Guard,
         Call::Name,
+        Call::Resident,
         Call::Read,
     ];
 }
@@ -320,6 +323,13 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool {
         // SAFETY: the caller's contract is the callee's.
         !self.fails(Call::Name) && unsafe { self.inner.name(ptr, len, name) }
+    }
+
+    fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
+        if self.fails(Call::Resident) {
+            return None;
+        }
+        self.inner.resident(ptr, len)
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {

@@ -102,6 +102,11 @@ pub unsafe trait Os: Park + Sync {
     /// The range is whole pages of a mapping of ours.
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool;
 
+    /// How many bytes of whole pages are resident, in a range that is no longer than a chunk. `None`: the system does not say.
+    fn resident(&self, _ptr: NonNull<u8>, _len: usize) -> Option<usize> {
+        None
+    }
+
     /// Reads the begin of a file of the system (in `/proc` or `/sys`): how many bytes that is.
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize>;
 

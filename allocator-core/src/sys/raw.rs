@@ -1,7 +1,7 @@
 //! The calls of the C library that [`Unix`](super::Unix) makes, by their numbers: where the C library's own heap is ours, a
 //! program may have put functions before them that allocate (profilers do), and would come back into a heap that is busy.
 
-use libc::{c_char, c_int, c_long, c_ulong, c_void, off_t, size_t, ssize_t, syscall};
+use libc::{c_char, c_int, c_long, c_uchar, c_ulong, c_void, off_t, size_t, ssize_t, syscall};
 
 /// # Safety
 /// As for the function of this name in the C library.
@@ -36,6 +36,13 @@ pub(super) unsafe fn mprotect(at: *mut c_void, len: size_t, access: c_int) -> c_
 pub(super) unsafe fn madvise(at: *mut c_void, len: size_t, advice: c_int) -> c_int {
     // SAFETY: by contract.
     unsafe { syscall(libc::SYS_madvise, at, len, advice) as c_int }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
+pub(super) unsafe fn mincore(at: *mut c_void, len: size_t, into: *mut c_uchar) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_mincore, at, len, into) as c_int }
 }
 
 /// # Safety

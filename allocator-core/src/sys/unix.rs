@@ -2,14 +2,14 @@
 //! without access, part of a mapping, `mremap`, futexes).
 
 #[cfg(feature = "raw")]
-use super::raw::{close, madvise, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
+use super::raw::{close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
 use super::Os;
 use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
 use core::ffi::CStr;
 use core::ptr::{null_mut, NonNull};
 #[cfg(not(feature = "raw"))]
-use libc::{close, madvise, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
+use libc::{close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
 
 /// The system that the process runs on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -185,6 +185,16 @@ unsafe impl Os for Unix {
         let (start, len) = (ptr.as_ptr() as libc::c_ulong, len as libc::c_ulong);
         // SAFETY: by contract a range of our own; the kernel copies the name.
         quietly(|| unsafe { prctl(SET_VMA, ANON_NAME, start, len, name.as_ptr()) }) == 0
+    }
+
+    fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
+        // No page of Linux is shorter.
+        let mut bytes = [0u8; CHUNK_SIZE / 4096];
+        let page = self.page_size();
+        let bytes = bytes.get_mut(..len / page)?;
+        // SAFETY: the answer, a byte for each page, goes where there is room for it; memory is not looked at.
+        let told = quietly(|| unsafe { mincore(ptr.as_ptr().cast(), len, bytes.as_mut_ptr()) }) == 0;
+        told.then(|| bytes.iter().filter(|byte| **byte & 1 != 0).count() * page)
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {

@@ -200,6 +200,11 @@ unsafe impl Os for Tracked {
         unsafe { self.inner.name(ptr, len, name) }
     }
 
+    fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
+        self.mappings().expect("resident", ptr, len);
+        self.inner.resident(ptr, len)
+    }
+
     fn read(&self, path: &core::ffi::CStr, into: &mut [u8]) -> Option<usize> {
         self.inner.read(path, into)
     }

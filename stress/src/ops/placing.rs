@@ -123,6 +123,10 @@ unsafe impl Os for Placing {
         unsafe { Unix.name(ptr, len, name) }
     }
 
+    fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
+        Unix.resident(ptr, len)
+    }
+
     fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
         None
     }

@@ -352,6 +352,53 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
     heap.validate(thread).unwrap();
 }
 
+/// Class of bug: blocks that are longer than what is written into them are resident as a whole, by huge pages (Redis).
+#[test]
+fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
+    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK || Unix.page_size() != 4096 {
+        return; // all chunks have huge pages from the start, or none has
+    }
+    for silent in [false, true] {
+        let Setup { os, heap } = setup(false);
+        let layout = layout(2 * PAGE_SIZE, 8);
+        let mut all = Vec::new();
+        let mut fill = |chunks: u32, written: usize| {
+            for _ in 0..chunks as usize * CHUNK_SIZE / layout.size() {
+                // SAFETY: no block of a thread is meant.
+                let ptr = unsafe { heap.alloc(None, layout) }.unwrap();
+                // SAFETY: just allocated, and longer.
+                unsafe { ptr.as_ptr().write_bytes(1, written) };
+                all.push(ptr);
+            }
+            heap.stats(None).huge / CHUNK_SIZE
+        };
+        let ticks = || {
+            tick(heap, None);
+            tick(heap, None);
+            heap.stats(None).huge / CHUNK_SIZE
+        };
+        os.plan(if silent { Plan::Kind(Call::Resident) } else { Plan::Never });
+        assert_eq!(fill(HUGE_FROM_CHUNK, layout.size() / 2), 0);
+        let (at_once, later) = (fill(1, 1), ticks());
+        assert_eq!(at_once, 1, "nobody has looked yet");
+        if silent {
+            assert_eq!(later, 9, "a system that does not say so is no reason");
+            assert_eq!(fill(4, 1), 13);
+        } else {
+            assert_eq!(later, 1);
+            assert_eq!(fill(4, 1), 1, "the newest that is full and small is sparse");
+            assert_eq!(fill(4, layout.size()), 1);
+            assert_eq!(ticks(), 5, "those that are dense ripen, the others never do");
+            assert_eq!(fill(2, 1), 7, "and whoever comes next is thought to be like them");
+        }
+        for ptr in all {
+            // SAFETY: live, of this layout.
+            unsafe { heap.free(None, ptr, layout) };
+        }
+        heap.validate(None).unwrap();
+    }
+}
+
 #[test]
 fn a_chunk_for_which_the_system_refuses_huge_pages_is_asked_for_once() {
     let Setup { os, heap } = setup(false);
