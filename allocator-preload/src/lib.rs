@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 #[global_allocator]
-static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false).purge_after(Some(Duration::from_millis(100)));
+static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false).purge_after(Some(Duration::from_millis(50)));
 
 #[used]
 #[link_section = ".init_array"]
