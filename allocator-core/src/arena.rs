@@ -36,9 +36,6 @@ use core::ptr::NonNull;
 /// system, which bounds their number for a process.
 const MAX_BROKEN: u32 = 512;
 
-/// Chunks of one arena at most that one tick asks the system about.
-const LOOKS: u32 = 8;
-
 /// What all arenas of a zone have in common.
 #[derive(Clone, Copy)]
 pub struct Ground {
@@ -315,33 +312,27 @@ impl Arena {
         }
     }
 
-    /// What nobody has asked huge pages for when it was new, and is full of what lives long: a chunk that was in use as a whole
-    /// at two calls in a row, and of which nothing ever went back to the system. If it is dense it is backed by one from now on,
-    /// which makes little resident that was not. Says whether the newest chunk is dense that is full and has small pages, if one is.
-    /// One thread at a time.
+    /// What has small pages, and is full of what lives long since the last call: a chunk that was in use as a whole at two calls in a
+    /// row. If it is dense, and nothing of it ever went back to the system, it is backed by a huge page from now on,
+    /// which makes little resident that was not. Says whether the highest of them is dense, if there is one. One thread at a time.
     pub fn ripen(&self) -> Option<bool> {
         if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
             return None;
         }
-        let (mut newest, mut looks) = (None, 0);
-        for c in (0..self.committed()).rev() {
-            let (map, full) = (self.map(c), self.buddy().is_full(ChunkIndex::new(c)));
-            // Of one that is broken up all was resident once, whatever for.
-            let told = match map.backing() {
-                Backing::Usual => true,
-                Backing::Small => newest.is_none(),
-                Backing::Huge | Backing::Broken => continue,
-            };
-            if map.note_full(full) && told && looks < LOOKS {
-                looks += 1;
+        let mut told = None;
+        for c in 0..self.committed() {
+            let map = self.map(c);
+            // Of one that had a huge page all was resident once, whatever for.
+            let small = matches!(map.backing(), Backing::Usual | Backing::Small);
+            if small && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
                 let dense = self.is_dense(map);
-                newest = newest.or(Some(dense));
                 if dense {
                     self.make_huge(map);
                 }
+                told = Some(dense);
             }
         }
-        newest
+        told
     }
 
     /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.

@@ -7,8 +7,8 @@
 //! of it ever went back.
 //!
 //! A program whose blocks are longer than what it writes into them would have the rest resident as well. So a tick looks at
-//! the newest chunk with small pages that is in use as a whole: unless seven eighths of it are resident, the heap is *sparse*,
-//! and its new chunks have small pages, until one of those is dense.
+//! each chunk with small pages that has filled up since the last one: unless seven eighths of it are resident, the heap is
+//! *sparse*, and its new chunks have small pages, until one that fills up is dense.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 
@@ -74,7 +74,7 @@ impl Policy {
         self.sparse.load(Relaxed) != 0
     }
 
-    /// Notes whether the newest chunk that says so is dense.
+    /// Notes whether a chunk that has filled up is dense.
     pub fn note_dense(&self, dense: bool) {
         self.sparse.store((!dense).into(), Relaxed);
     }

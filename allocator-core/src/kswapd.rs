@@ -52,8 +52,9 @@ const SLEEP: u32 = 64;
 /// Ticks without work before the thread sleeps.
 const QUIET: u32 = 2;
 
-/// Waits in a row that may end too early, or before a coarse clock has moved: each is a millisecond at least.
-const WAITS: u32 = 16;
+/// Waits in a row that may end too early, or before a coarse clock has moved, which may stand still while a processor of a virtual
+/// machine does. Each is a millisecond at least, unless the system refuses.
+const WAITS: u32 = 256;
 
 /// The bit of a state in which a slow `dealloc` has something to do.
 const ATTEND: u32 = 1;
@@ -391,9 +392,11 @@ impl Kswapd {
         }
     }
 
-    /// The thread that there may be is not wanted any more; whether there is another one, whoever frees next will say.
+    /// The thread that there may be is not wanted any more; whether there is another one, [`Kswapd::grown`] says.
     pub fn dismiss(&self, os: &dyn Os) {
-        self.fork();
+        if self.state.load(Relaxed) & STATE != OFF {
+            self.restart(SMALL);
+        }
         os.wake_all(&self.state);
     }
 

@@ -190,6 +190,11 @@ pub enum Backing {
     Small,
 }
 
+/// A chunk was in use as a whole so many times in a row, and is thought to be full of what lives long.
+const LASTS: u32 = 2;
+/// It was so before, too.
+const SEEN: u32 = LASTS + 1;
+
 /// The memmap of one chunk.
 #[repr(C, align(64))]
 pub struct ChunkMap {
@@ -253,9 +258,16 @@ impl ChunkMap {
         self.backing.compare_exchange(was as u32, backing as u32, Relaxed, Relaxed).is_ok()
     }
 
-    /// Notes whether it is in use as a whole. True if it was the last time, too.
+    /// Notes whether it is in use as a whole. True at the second time in a row, and not at those that follow.
     pub fn note_full(&self, full: bool) -> bool {
-        self.full.swap(full.into(), Relaxed) != 0 && full
+        let times = if full { self.full.load(Relaxed).saturating_add(1) } else { 0 };
+        self.full.store(times.min(SEEN), Relaxed);
+        times == LASTS
+    }
+
+    /// What is resident of it says nothing any more, until it was not full.
+    pub fn note_holes(&self) {
+        self.full.store(SEEN, Relaxed);
     }
 
     /// The whole pages of the system that hold nothing but rooms and bitmaps of the `n` pages from `page` on: who owns those

@@ -269,6 +269,7 @@ impl Zone {
         let map = self.map_of(ptr);
         // SAFETY: as in `free_pages`.
         unsafe { &*map.arena().cast::<Arena>() }.break_up(map);
+        map.note_holes();
         // SAFETY: by contract.
         NonNull::new(ptr).is_some_and(|ptr| unsafe { self.discard_free(os, ptr, len) })
     }

@@ -29,7 +29,7 @@ static ALLOWED: AtomicBool = AtomicBool::new(true);
 /// From now on there is such a thread where it is needed, or is none.
 pub(crate) fn allow(thread: bool) {
     if ALLOWED.swap(thread, Relaxed) != thread {
-        HEAP.kswapd().dismiss(HEAP.os());
+        lifecycle::with(|thread| HEAP.dismiss_kswapd(thread));
     }
     begin_without();
 }
@@ -48,6 +48,7 @@ static ONLY_HERE: AtomicBool = AtomicBool::new(false);
 pub(crate) fn forked() {
     if ONLY_HERE.load(Relaxed) {
         ALLOWED.store(false, Relaxed);
+        begin_without();
     }
 }
 

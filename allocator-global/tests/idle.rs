@@ -250,6 +250,10 @@ fn a_program_may_do_without_the_thread_and_have_it_back() {
 
 fn without(_: &str) {
     Kmalloc::set_background_thread(false);
+    Kmalloc::set_background_thread(true);
+    scatter(MIB).into_iter().for_each(Block::free);
+    assert!(!has_kswapd(), "one in a small heap");
+    Kmalloc::set_background_thread(false);
     Kmalloc::start_background_thread();
     let before = resident_bytes();
     scatter(10 * MIB).into_iter().for_each(Block::free);

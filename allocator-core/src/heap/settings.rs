@@ -69,6 +69,13 @@ impl Heap {
         self.parts.zone.consider_kswapd(self.os());
     }
 
+    /// The thread that there may be is not wanted any more. There is another one, should the heap be large enough.
+    pub fn dismiss_kswapd(&self, thread: Option<&Thread>) {
+        let _inside = self.enter(thread);
+        self.kswapd().dismiss(self.os());
+        self.parts.zone.consider_kswapd(self.os());
+    }
+
     /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the
     /// use of the heap says.
     pub fn set_watermarks(&self, low: Option<usize>, high: Option<usize>) -> Result<(), ConfigError> {
