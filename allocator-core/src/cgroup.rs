@@ -323,6 +323,9 @@ mod tests {
         unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {
             false
         }
+        fn resident(&self, _: NonNull<u8>, _: usize) -> Option<usize> {
+            None
+        }
         fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {
             let text = self.0.get(path.to_str().unwrap())?;
             let len = text.len().min(into.len());

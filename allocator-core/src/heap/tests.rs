@@ -869,6 +869,9 @@ unsafe impl Os for Odd {
     unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {
         false
     }
+    fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
+        Unix.resident(ptr, len)
+    }
     fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
         None
     }

@@ -266,6 +266,9 @@ unsafe impl Os for Memory {
     unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {
         false
     }
+    fn resident(&self, _: NonNull<u8>, _: usize) -> Option<usize> {
+        None
+    }
     fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
         None
     }

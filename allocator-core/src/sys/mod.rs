@@ -103,9 +103,7 @@ pub unsafe trait Os: Park + Sync {
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool;
 
     /// How many bytes of whole pages are resident, in a range that is no longer than a chunk. `None`: the system does not say.
-    fn resident(&self, _ptr: NonNull<u8>, _len: usize) -> Option<usize> {
-        None
-    }
+    fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize>;
 
     /// Reads the begin of a file of the system (in `/proc` or `/sys`): how many bytes that is.
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize>;

@@ -248,6 +248,19 @@ fn a_heap_wants_its_thread_when_it_has_grown() {
     heap.after_fork_in_child(None);
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     assert_eq!(attend(), Attend::Start(3), "the child has none");
+    heap.dismiss_kswapd(None);
+    assert_eq!(attend(), Attend::Start(4), "it is large still");
+}
+
+#[test]
+fn a_small_heap_that_had_no_thread_has_none_when_it_may_have_one_again() {
+    let Setup { heap, .. } = setup(false);
+    // As where those who free do the work.
+    heap.kswapd().grown(usize::MAX, heap.counter().limits());
+    assert!(heap.kswapd().needs_attention());
+    heap.dismiss_kswapd(None);
+    chunks(heap, 4).into_iter().for_each(|block| block.free(heap, None));
+    assert!(!heap.kswapd().needs_attention());
 }
 
 #[test]
