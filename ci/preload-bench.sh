@@ -2,8 +2,8 @@
 # Time and peak memory of real programs under libkmalloc.so, against other allocators that are loaded before them:
 # ci/preload-bench.sh [--rounds N] [NAME...]
 #
-# Each round runs each script of allocator-preload/tests/programs that is named (those of CI, without a name) under each allocator, one right after the other: the C library's own, and jemalloc, mimalloc and tcmalloc as Debian
-# packages them. Writes benches/results/preload.md: the least time of all rounds, and the peak of the largest process, each by the
+# Each round runs each script of allocator-preload/tests/programs that is named (those of CI, without a name) under each
+# allocator, one right after the other: the C library's own, and jemalloc, mimalloc and tcmalloc as Debian packages them. Writes benches/results/preload.md: the least time of all rounds, and the peak of the largest process, each by the
 # best of the others; and geometric means. Not a part of CI: it measures, and takes five minutes a round.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

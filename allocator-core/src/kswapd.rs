@@ -19,8 +19,9 @@
 //!                                        │ └◄──────dealloc─────────┘
 //!                                        └──refused──► ALONE
 //! ```
-//! From everywhere to OFF and, as after a fork in the child, back to DORMANT. Each of these two gives the thread that
-//! may still run a new number to compare: it sees that it is not wanted any more, and ends.
+//! From everywhere to OFF, back to SMALL when it is to be settled anew, and, in the child of a fork, back to DORMANT. Each of
+//! these gives the thread that may still run a new number to compare: it sees that it is not wanted any more, and ends.
+//! Whoever has no thread at all, because the program wants none, leaves SMALL at once: nothing has to be started for it.
 //!
 //! # Invariants
 //! - Ks1: one thread at a time has the number in the state.

@@ -260,8 +260,8 @@ impl ChunkMap {
 
     /// Notes whether it is in use as a whole. True at the second time in a row, and not at those that follow.
     pub fn note_full(&self, full: bool) -> bool {
-        let times = if full { self.full.load(Relaxed).saturating_add(1) } else { 0 };
-        self.full.store(times.min(SEEN), Relaxed);
+        let times = if full { SEEN.min(self.full.load(Relaxed) + 1) } else { 0 };
+        self.full.store(times, Relaxed);
         times == LASTS
     }
 

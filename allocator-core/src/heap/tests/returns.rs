@@ -403,7 +403,7 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
             assert_eq!(fill(4, 1), 13);
         } else {
             assert_eq!(later, 1);
-            assert_eq!(fill(4, 1), 1, "the newest that is full and small is sparse");
+            assert_eq!(fill(4, 1), 1, "those that have filled up are sparse");
             assert_eq!(fill(4, layout.size()), 1);
             assert_eq!(ticks(), 5, "those that are dense ripen, the others never do");
             ticks();
