@@ -30,8 +30,8 @@ fi
 for size in large small; do
     features=()
     if [ "$size" = small ]; then features=(--features allocator-core/small-arenas); fi
-    cargo build --release -p stress --example faults "${features[@]}"
-    cp "$target/release/examples/faults" "$scratch/$size"
+    cargo build --profile unwind -p stress --example faults "${features[@]}"
+    cp "$target/unwind/examples/faults" "$scratch/$size"
 done
 
 # share ARENAS I/N EIGHTHS: every N-th workload from the I-th on; pairs for so many eighths of the time.

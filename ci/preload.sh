@@ -2,8 +2,9 @@
 # libkmalloc.so: its names, its thread-local storage, and what C and C++ programs are promised: ci/preload.sh [TEST...]
 #
 # - Every name of the heap that the C library and the C++ library export is exported, and nothing else.
-# - Its thread-local storage is initial-exec and small, so that it can be loaded at any time.
+# - Its thread-local storage is initial-exec and small, so that it can be loaded at any time; it needs the C library alone.
 # - SQLite, compiled into a Rust program, has its memory from the program's heap (allocator-preload/examples/sqlite.rs).
+# - A C and a C++ program have it linked in (libkmalloc.a).
 # - Each program in allocator-preload/tests/c is compiled and run, with the library before it; those that are called
 #   *.nopreload.c are run without, and find it in KMALLOC_LIB. A program says what was not as promised.
 # - All but a few of them run again where every free is checked (feature `checked`).
@@ -50,6 +51,7 @@ if objdump -d --no-show-raw-insn "$library" | awk '/^[0-9a-f]+ </ { f = $2 } /ca
     grep -E 'allocator_(core|global)' >&2; then
     fail "thread-local storage of a kind that is allocated"
 fi
+if [ "$(readelf -dW "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')" != libc.so.6 ]; then fail "it needs more than the C library"; fi
 echo "-- $tls bytes of thread-local storage, initial-exec"
 
 compile() {
@@ -79,9 +81,22 @@ for setting in no:1 yes:2; do
 done
 
 # A Rust program with C code in it.
-cargo clippy --quiet --release -p allocator-preload --examples -- -D warnings
+cargo clippy --quiet --release -p allocator-preload --lib --examples -- -D warnings
 cargo build --quiet --release -p allocator-preload --example sqlite
 "$target/release/examples/sqlite" || fail "SQLite in a Rust program does not use its heap"
+
+# Programs that have it linked in.
+for source in matrix.c new_throws.cc; do
+    case $source in *.cc) compiler=(g++ -std=c++17) ;; *) compiler=(gcc -std=gnu17) ;; esac
+    "${compiler[@]}" -O1 -fno-builtin -o "$work/linked" "allocator-preload/tests/c/$source" "${library%.so}.a" -pthread -ldl
+    if ! KMALLOC_STATS=$work/linked.stats timeout 60 "$work/linked" >"$work/linked.out" 2>&1; then
+        head -n 20 "$work/linked.out"
+        fail "$source, with the library linked in"
+    fi
+    if ! grep -q '(linked)' "$work/linked.stats"; then fail "$source has not the library's heap"; fi
+    rm "$work/linked.stats"
+done
+echo "-- libkmalloc.a in programs of C and C++"
 
 tests=()
 for source in allocator-preload/tests/c/*.c allocator-preload/tests/c/*.cc; do

@@ -27,8 +27,7 @@ whole() {
         CARGO_PROFILE_TEST_CODEGEN_UNITS=1 tests "${programs[@]}"
 }
 abort() {
-    RUSTFLAGS="-C target-cpu=native" CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_LTO=fat \
-        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
+    RUSTFLAGS="-C target-cpu=native" CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
         cargo run --quiet --release -p stress --target-dir "$target" -- run --seconds 5
 }
 # `first` puts itself before the C library, which only a loader can do.

@@ -14,6 +14,6 @@ if setarch --addr-no-randomize true 2>/dev/null; then fixed=(setarch --addr-no-r
 
 for features in schedules schedules,allocator-core/small-arenas; do
     echo "-- $features"
-    cargo build --quiet --release -p stress --features "$features" --target-dir "$target"
-    "${fixed[@]}" "$target/release/stress" schedules --seconds $(((seconds + 1) / 2)) "${seed[@]}"
+    cargo build --quiet --profile unwind -p stress --features "$features" --target-dir "$target"
+    "${fixed[@]}" "$target/unwind/stress" schedules --seconds $(((seconds + 1) / 2)) "${seed[@]}"
 done

@@ -42,7 +42,7 @@ if [ -n "${SOAK_THREADS:-}" ]; then common+=(--threads "$SOAK_THREADS"); fi
 run() {
     local line=$1 status=0
     shift
-    cargo run --release -p stress "$@" "${common[@]}" 2>&1 | tee "$scratch/log" || status=$?
+    cargo run --profile unwind -p stress "$@" "${common[@]}" 2>&1 | tee "$scratch/log" || status=$?
     if [ "$status" != 0 ] || ! grep -q "$line" "$scratch/log"; then
         echo "soak: the stress program failed" >&2
         return 1

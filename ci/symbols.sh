@@ -8,11 +8,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ci/tools.sh objdump
 
 unset RUSTFLAGS
-export CARGO_PROFILE_RELEASE_LTO=false
+export CARGO_PROFILE_UNWIND_LTO=false
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # By the messages of cargo, so that no library of an earlier build is looked at.
-cargo build --quiet --release -p allocator-global --lib --example inlined --message-format json |
+cargo build --quiet --profile unwind -p allocator-global --lib --example inlined --message-format json |
     sed -n '/"name":"\(allocator_core\|allocator_global\|inlined\)"/s/.*"filenames":\["\([^"]*\.rlib\)".*/\1/p' \
         >"$scratch/libraries"
 if [ "$(wc -l <"$scratch/libraries")" != 3 ]; then

@@ -97,5 +97,20 @@ pub mod units;
 mod vmalloc;
 mod zone;
 
+/// These items, where this crate is built without its feature `std`: what a library that is to do without must define itself,
+/// and must not where another crate of the build has asked for std after all.
+#[cfg(not(feature = "std"))]
+#[macro_export]
+macro_rules! without_std {
+    ($($item:item)*) => { $($item)* };
+}
+
+/// Nothing, since this crate is built with its feature `std`.
+#[cfg(feature = "std")]
+#[macro_export]
+macro_rules! without_std {
+    ($($item:item)*) => {};
+}
+
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -18,6 +18,8 @@
 //! free, foreign or interior pointer, another layout) ends the process with one line that names the address. With the
 //! feature `checked` it is decided at the call for objects too, which costs a look at their descriptors each time.
 
+#![cfg_attr(not(test), no_std)]
+
 #[cfg(feature = "override")]
 mod c;
 mod conf;

@@ -96,6 +96,8 @@ mod pointer {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod pointer {
+    extern crate std;
+
     use super::{Sheaves, STATES};
     use std::cell::Cell;
 

@@ -14,6 +14,18 @@
 //!
 //! The end: with `KMALLOC_STATS=FILE`, every process appends one line to the file when it exits; `-` is standard error.
 
+#![no_std]
+
+extern crate alloc;
+
+/// Where a panic unwinds, somebody must know how.
+#[cfg(panic = "unwind")]
+extern crate std;
+
+#[cfg(panic = "abort")]
+mod panic;
+
+use alloc::boxed::Box;
 use allocator_core::sys::{Line, Os, Unix};
 use allocator_global::Kmalloc;
 use core::cell::UnsafeCell;

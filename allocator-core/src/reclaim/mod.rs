@@ -5,16 +5,16 @@
 //! [`Epoch`] does it with crossbeam-epoch. Whoever cannot be protected (no thread block, no memory for a handle)
 //! walks under the lock of the list instead, which is just as safe: unlinking needs that lock.
 
-#[cfg(feature = "std")]
+#[cfg(feature = "alloc")]
 mod epoch;
-#[cfg(feature = "std")]
+#[cfg(feature = "alloc")]
 pub use epoch::{Epoch, Hooks};
 
 use crate::sync::{const_unless_loom, UnsafeCell};
 
 /// A thread's place in the reclamation scheme; all zeros before it is first used.
 pub struct Slot {
-    #[cfg_attr(not(feature = "std"), allow(dead_code))] // only the scheme knows what is in it
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code))] // only the scheme knows what is in it
     handle: UnsafeCell<usize>,
 }
 

@@ -81,7 +81,7 @@ mod cell {
             Self(core::cell::UnsafeCell::new(value))
         }
         #[inline(always)]
-        #[cfg_attr(any(loom, not(feature = "std")), allow(dead_code))] // the reclamation scheme's
+        #[cfg_attr(any(loom, not(feature = "alloc")), allow(dead_code))] // the reclamation scheme's
         pub(crate) fn with<R>(&self, look: impl FnOnce(*const T) -> R) -> R {
             look(self.0.get())
         }

@@ -1,6 +1,8 @@
 // operator new that fails: the new_handler is called until it gives up, then bad_alloc (or
 // null for nothrow); over-aligned types are aligned. Source: C++17 [new.delete], [alloc.errors].
 #include "check.h"
+#include <dlfcn.h>
+#include <execinfo.h>
 #include <memory>
 #include <new>
 #include <sys/resource.h>
@@ -84,6 +86,24 @@ static void handler_that_gives_up()
     if (++calls == 3) std::set_new_handler(nullptr);
 }
 
+// Only the C++ library stands between who asked and the handler: no frame of the heap's, which an exception might not pass.
+static void handler_that_looks()
+{
+    void *frames[16];
+    int n = backtrace(frames, COUNT(frames));
+    calls++;
+    std::set_new_handler(nullptr);
+    CHECK(n > 3, "%d frames", n);
+    Dl_info handler = {}, asker = {}, cxx = {};
+    dladdr(frames[0], &handler);
+    int at = 1;
+    for (; at < n && dladdr(frames[at], &asker) && asker.dli_fbase != handler.dli_fbase; at++) {
+        dladdr(frames[at], &cxx);
+        CHECK(strstr(cxx.dli_fname, "libstdc++"), "frame %d is of %s", at, cxx.dli_fname);
+    }
+    CHECK(at > 1 && at < n, "%d frames of the C++ library among %d", at - 1, n);
+}
+
 static void handler_that_throws()
 {
     calls++;
@@ -115,6 +135,23 @@ static void check_handler()
     CHECK(throws_bad_alloc([] { return ::operator new(huge, std::align_val_t(64)); }),
           "no exception, aligned");
     CHECK(calls == 3, "%d calls of the new_handler, aligned", calls);
+
+    void *(*const all[])() = {
+        [] { return ::operator new(huge); },
+        [] { return ::operator new[](huge); },
+        [] { return ::operator new(huge, std::nothrow); },
+        [] { return ::operator new[](huge, std::nothrow); },
+        [] { return ::operator new(huge, std::align_val_t(64)); },
+        [] { return ::operator new[](huge, std::align_val_t(64)); },
+        [] { return ::operator new(huge, std::align_val_t(64), std::nothrow); },
+        [] { return ::operator new[](huge, std::align_val_t(64), std::nothrow); },
+    };
+    calls = 0;
+    for (auto function : all) {
+        std::set_new_handler(handler_that_looks);
+        throws_bad_alloc(function);
+    }
+    CHECK(calls == COUNT(all), "%d calls of the new_handler", calls);
 
     calls = 0;
     std::set_new_handler(handler_that_throws);
