@@ -6,9 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ci/tools.sh objdump
 unset RUSTFLAGS
-export CARGO_PROFILE_RELEASE_LTO=false
-cargo build --quiet --release -p benches --bin pair
-binary=${CARGO_TARGET_DIR:-target}/release/pair
+export CARGO_PROFILE_UNWIND_LTO=false
+cargo build --quiet --profile unwind -p benches --bin pair
+binary=${CARGO_TARGET_DIR:-target}/unwind/pair
 objdump --disassemble --demangle --no-show-raw-insn "$binary" | awk '
     /^[0-9a-f]+ <.*>:$/ { show = /__rust_(alloc|dealloc|realloc|alloc_zeroed)>:|__rg_|allocator_global::.*GlobalAlloc/ }
     /^$/ { if (show) print ""; show = 0 }

@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 limit=512
 
-cargo build --quiet --release -p benches --bin hello-kmalloc --bin hello-system --bin first
-smallest() { for _ in {1..20}; do "${CARGO_TARGET_DIR:-target}/release/$1" || exit; done | grep -x '[0-9]*' | sort -n | sed -n 1p; }
+cargo build --quiet --profile unwind -p benches --bin hello-kmalloc --bin hello-system --bin first
+smallest() { for _ in {1..20}; do "${CARGO_TARGET_DIR:-target}/unwind/$1" || exit; done | grep -x '[0-9]*' | sort -n | sed -n 1p; }
 kmalloc=$(smallest hello-kmalloc)
 system=$(smallest hello-system)
 echo "hello: peak RSS $kmalloc KiB under Kmalloc, $system KiB under the system allocator: $((kmalloc - system)) KiB more"

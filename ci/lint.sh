@@ -23,6 +23,8 @@ step "clippy, checked"
 cargo clippy -p allocator-core -p allocator-global --all-targets --features allocator-global/checked -- -D warnings
 step "clippy, the core without std"
 cargo clippy -p allocator-core --no-default-features -- -D warnings
+step "clippy, the global allocator without std"
+cargo clippy -p allocator-global --no-default-features -- -D warnings
 step "clippy, the core under loom"
 RUSTFLAGS="--cfg loom --cfg crossbeam_loom" cargo clippy -p allocator-core --lib --tests --target-dir "$target/loom" -- -D warnings
 step "clippy, fuzz targets"

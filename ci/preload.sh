@@ -7,7 +7,7 @@
 # - A C and a C++ program have it linked in (libkmalloc.a).
 # - Each program in allocator-preload/tests/c is compiled and run, with the library before it; those that are called
 #   *.nopreload.c are run without, and find it in KMALLOC_LIB. A program says what was not as promised.
-# - All but a few of them run again where every free is checked (feature `checked`).
+# - All but a few of them run again where every free is checked (feature `checked`), and what throws in a build that unwinds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ci/tools.sh c++ >/dev/null
@@ -120,4 +120,10 @@ all() {
 all "$library" "as users have it"
 cargo build --quiet --release -p allocator-preload --features allocator-global/checked --target-dir "$target/checked"
 all "$target/checked/release/libkmalloc.so" "with every free checked"
+cargo build --quiet --profile unwind -p allocator-preload
+tests=()
+for name in new_throws plugin_throws; do
+    if [ -e "$work/$name" ]; then tests+=("$name"); fi
+done
+all "$target/unwind/libkmalloc.so" "of exceptions, in a build that unwinds"
 exit "$failed"

@@ -22,7 +22,7 @@ extern crate alloc;
 #[cfg(panic = "unwind")]
 extern crate std;
 
-#[cfg(panic = "abort")]
+#[cfg(not(panic = "unwind"))]
 mod panic;
 
 use alloc::boxed::Box;

@@ -1,130 +1,58 @@
 //! cxx: `operator new` and `operator delete` in all their forms, by the names that C++ compilers give them.
 //!
 //! Nothing here can throw, and what is refused must ask the program's handler first. Both are the business of the C++ library: a
-//! refusal is passed on to its own function of the same name, which asks `malloc`, and so us, once more. What it throws must not
-//! come by a frame of ours, since a crate that is built to abort at a panic ends the process there: it is called by a jump.
+//! refusal is passed on to its own function of the same name, which asks `malloc`, and so us, once more.
+//!
+//! What that throws finds no frame of ours: the call is the last act of a function, so it is a jump. In a crate that aborts at a
+//! panic the function is of a type that cannot unwind; for one that can, a frame that ends the process would stand in between.
 
 use super::next::Next;
 use super::{alloc, alloc_aligned, release};
 use allocator_core::sys::die;
 use core::ffi::c_void;
+use core::ptr::{null_mut, NonNull};
 
 /// As `keep` of the module above.
 #[inline(never)]
 pub(super) fn keep() {}
 
-/// The C++ library's function of one of these names.
-struct Theirs {
-    next: Next,
-    refusal: Refusal,
-}
-
-/// What it says of a refusal.
-enum Refusal {
-    Null,
-    Throws,
-}
-
-/// What there is of it where there is none.
-unsafe extern "C" fn null() -> *mut c_void {
-    core::ptr::null_mut()
-}
-
-/// Whom to ask after a refusal.
+/// Whom a refusal is passed on to. `None` if there is no C++ library, and a refusal may be null.
 #[cold]
-extern "C" fn theirs(size: usize, _: usize, _: usize, theirs: &Theirs) -> *const c_void {
-    match (theirs.next.find_in_cxx(), &theirs.refusal) {
-        (Some(next), _) => next.as_ptr(),
-        (None, Refusal::Null) => null as *const c_void,
-        (None, Refusal::Throws) => {
-            die(format_args!("operator new: {size} bytes were refused, and there is no C++ library to say so"))
-        }
+#[inline(never)]
+fn theirs(next: &Next, size: usize, may_be_null: bool) -> Option<NonNull<c_void>> {
+    let theirs = next.find_in_cxx();
+    if theirs.is_none() && !may_be_null {
+        die(format_args!("operator new: {size} bytes were refused, and there is no C++ library to say so"))
     }
+    theirs
 }
 
-// Calls `theirs` with its own arguments, and jumps to what that returns with the first three of them.
-#[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".pushsection .text.kmalloc_new_refused, \"ax\", @progbits",
-    ".globl __kmalloc_new_refused_0_1",
-    ".hidden __kmalloc_new_refused_0_1",
-    ".type __kmalloc_new_refused_0_1, @function",
-    "__kmalloc_new_refused_0_1:",
-    ".cfi_startproc",
-    "push rdi",
-    "push rsi",
-    "push rdx",
-    ".cfi_def_cfa_offset 32",
-    "call {theirs}",
-    "pop rdx",
-    "pop rsi",
-    "pop rdi",
-    ".cfi_def_cfa_offset 8",
-    "jmp rax",
-    ".cfi_endproc",
-    ".size __kmalloc_new_refused_0_1, . - __kmalloc_new_refused_0_1",
-    ".popsection",
-    theirs = sym theirs,
-);
-
-#[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(
-    ".pushsection .text.kmalloc_new_refused, \"ax\", @progbits",
-    ".globl __kmalloc_new_refused_0_1",
-    ".hidden __kmalloc_new_refused_0_1",
-    ".type __kmalloc_new_refused_0_1, @function",
-    "__kmalloc_new_refused_0_1:",
-    ".cfi_startproc",
-    "stp x29, x30, [sp, -48]!",
-    ".cfi_def_cfa_offset 48",
-    ".cfi_offset x29, -48",
-    ".cfi_offset x30, -40",
-    "stp x0, x1, [sp, 16]",
-    "str x2, [sp, 32]",
-    "bl {theirs}",
-    "mov x16, x0",
-    "ldp x0, x1, [sp, 16]",
-    "ldr x2, [sp, 32]",
-    "ldp x29, x30, [sp], 48",
-    ".cfi_restore x29",
-    ".cfi_restore x30",
-    ".cfi_def_cfa_offset 0",
-    "br x16",
-    ".cfi_endproc",
-    ".size __kmalloc_new_refused_0_1, . - __kmalloc_new_refused_0_1",
-    ".popsection",
-    theirs = sym theirs,
-);
-
-#[allow(improper_ctypes)] // comes back to us as it is
-extern "C" {
-    /// What `theirs` says of these arguments, called with the first three. It may throw, and is declared as what cannot: then a
-    /// call that is the last act of a function becomes a jump, and nothing of ours is left on the stack.
-    #[link_name = "__kmalloc_new_refused_0_1"]
-    fn refused(size: usize, first: usize, second: usize, theirs: &Theirs) -> *mut c_void;
-}
-
-/// A form of `operator new`: its name and arguments, how it allocates, what a refusal is, and the three words that are passed on then.
+/// A form of `operator new`: its name, its arguments behind the size, how it allocates, and whether it may be null.
 macro_rules! new {
-    ($($name:ident($($arg:ident),*) => $alloc:expr, $refusal:ident($size:expr, $first:expr, $second:expr);)*) => { $(
+    ($($name:ident($($arg:ident: $type:ty),*) => $alloc:expr, $may_be_null:expr;)*) => { $(
         /// # Safety
         /// None; what comes back is to be freed by a matching `operator delete`.
         #[no_mangle]
         #[allow(non_snake_case)]
-        unsafe extern "C-unwind" fn $name($($arg: usize),*) -> *mut c_void {
-            static THEIRS: Theirs = Theirs {
-                next: Next::new(match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => c"",
-                }),
-                refusal: Refusal::$refusal,
-            };
-            let ptr = $alloc;
+        unsafe extern "C-unwind" fn $name(size: usize $(, $arg: $type)*) -> *mut c_void {
+            let alloc: fn(usize $(, $type)*) -> *mut u8 = $alloc;
+            let ptr = alloc(size $(, $arg)*);
             if !ptr.is_null() {
                 return ptr.cast();
             }
+            static NEXT: Next = Next::new(match core::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                Ok(name) => name,
+                Err(_) => c"",
+            });
+            let Some(next) = theirs(&NEXT, size, $may_be_null) else { return null_mut() };
+            #[cfg(panic = "unwind")]
+            type Theirs = unsafe extern "C-unwind" fn(usize $(, $type)*) -> *mut c_void;
+            #[cfg(not(panic = "unwind"))]
+            type Theirs = unsafe extern "C" fn(usize $(, $type)*) -> *mut c_void;
+            // SAFETY: a function of this name has this type.
+            let next: Theirs = unsafe { core::mem::transmute(next) };
             // SAFETY: has no precondition.
-            unsafe { refused($size, $first, $second, &THEIRS) }
+            unsafe { next(size $(, $arg)*) }
         }
     )* };
 }
@@ -143,19 +71,19 @@ macro_rules! delete {
     )* };
 }
 
-new! {
-    _Znwm(size) => alloc(size), Throws(size, 0, 0);
-    _Znam(size) => alloc(size), Throws(size, 0, 0);
-    _ZnwmRKSt9nothrow_t(size, no) => alloc(size), Null(size, no, 0);
-    _ZnamRKSt9nothrow_t(size, no) => alloc(size), Null(size, no, 0);
-    _ZnwmSt11align_val_t(size, align) => alloc_aligned(size, align), Throws(size, align, 0);
-    _ZnamSt11align_val_t(size, align) => alloc_aligned(size, align), Throws(size, align, 0);
-    _ZnwmSt11align_val_tRKSt9nothrow_t(size, align, no) => alloc_aligned(size, align), Null(size, align, no);
-    _ZnamSt11align_val_tRKSt9nothrow_t(size, align, no) => alloc_aligned(size, align), Null(size, align, no);
-}
-
 /// `std::nothrow_t const &`.
 type NoThrow = *const u8;
+
+new! {
+    _Znwm() => alloc, false;
+    _Znam() => alloc, false;
+    _ZnwmRKSt9nothrow_t(_no: NoThrow) => |size, _| alloc(size), true;
+    _ZnamRKSt9nothrow_t(_no: NoThrow) => |size, _| alloc(size), true;
+    _ZnwmSt11align_val_t(align: usize) => alloc_aligned, false;
+    _ZnamSt11align_val_t(align: usize) => alloc_aligned, false;
+    _ZnwmSt11align_val_tRKSt9nothrow_t(align: usize, _no: NoThrow) => |size, align, _| alloc_aligned(size, align), true;
+    _ZnamSt11align_val_tRKSt9nothrow_t(align: usize, _no: NoThrow) => |size, align, _| alloc_aligned(size, align), true;
+}
 
 delete! {
     _ZdlPv();
