@@ -4,9 +4,10 @@
 #
 # Each round runs each script of allocator-preload/tests/programs that is named (those of CI, without a name) under each
 # allocator, one right after the other: the C library's own, and jemalloc, mimalloc and tcmalloc as Debian packages them. What is
-# short runs again, until it has taken ten seconds of the round, and each time another allocator is the first. Writes
-# benches/results/preload.md: the least time of all runs, and the peak of the largest process, each by the best of the others; and
-# geometric means. Not a part of CI: it measures, and takes nine minutes a round.
+# short runs again, until it has taken ten seconds of the round, and each time another allocator is the first. Writes all runs into
+# benches/results/preload.csv, and into benches/results/preload.md the least time of all runs, their median, and the least peak of
+# the largest process, each by the best of the others; and geometric means. Not a part of CI: it measures, and takes ten minutes a
+# round.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts=$PWD/allocator-preload/tests/programs
@@ -74,7 +75,18 @@ done
         { key = $1 " " $2
           if (!(key in time) || $3 < time[key]) time[key] = $3
           if (!(key in peak) || $4 < peak[key]) peak[key] = $4
+          runs[key, ++ran[key]] = $3
           if (!($1 in seen)) { seen[$1] = 1; rows[++n] = $1 } }
+        # Sorts the runs of a key as they are found.
+        function median(key,   i, k, m) {
+            for (i = 2; i <= ran[key]; i++) {
+                m = runs[key, i]
+                for (k = i - 1; k >= 1 && runs[key, k] > m; k--) runs[key, k + 1] = runs[key, k]
+                runs[key, k + 1] = m
+            }
+            i = ran[key]
+            return (runs[key, int((i + 1) / 2)] + runs[key, int(i / 2) + 1]) / 2
+        }
         # A table of what is by program and allocator; a ratio is to the best of all but the first.
         function table(what, values, unit,   i, k, m, best, line, all) {
             line = "| " what " |"
@@ -89,7 +101,7 @@ done
                 for (k = 1; k <= count; k++) {
                     m = values[rows[i] " " names[k]]
                     all[k] += log(m / best)
-                    line = line sprintf(unit, m / (what == "time" ? 1 : 1024), m / best) " |"
+                    line = line sprintf(unit, m, m / best) " |"
                 }
                 print line
             }
@@ -101,7 +113,11 @@ done
             count = split(order, names, " ")
             print "Seconds, the least of all runs, and by the best other allocator of the row:\n"
             table("time", time, " %.2f (%.2f)")
+            for (key in ran) { middle[key] = median(key); peak[key] /= 1024 }
+            print "\nSeconds, the median of all runs:\n"
+            table("time", middle, " %.2f (%.2f)")
             print "\nMiB of the largest process at its peak, the least of all runs:\n"
             table("memory", peak, " %.1f (%.2f)")
         }' "$scratch/runs"
 } | tee benches/results/preload.md
+{ echo program,allocator,seconds,kib && tr ' ' , <"$scratch/runs"; } >benches/results/preload.csv
