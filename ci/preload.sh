@@ -54,6 +54,7 @@ fi
 if [ "$(readelf -dW "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')" != libc.so.6 ]; then fail "it needs more than the C library"; fi
 echo "-- $tls bytes of thread-local storage, initial-exec"
 
+# compile SOURCE OUT [ARCHIVE]
 compile() {
     local source=$1 out=$2 base=(-g -O1 -Wall -Wextra -fno-builtin)
     case $source in
@@ -62,8 +63,8 @@ compile() {
     case $source in
     *.lib.cc) g++ "${base[@]}" -std=c++17 -fPIC -shared -o "$out.so" "$source" ;;
     *.lib.c) gcc "${base[@]}" -fPIC -shared -o "$out.so" "$source" ;;
-    *.cc) g++ "${base[@]}" -std=c++17 -o "$out" "$source" -pthread -ldl ;;
-    *) gcc "${base[@]}" -std=gnu17 -o "$out" "$source" -pthread -ldl ;;
+    *.cc) g++ "${base[@]}" -std=c++17 -o "$out" "$source" "${@:3}" -pthread -ldl ;;
+    *) gcc "${base[@]}" -std=gnu17 -o "$out" "$source" "${@:3}" -pthread -ldl ;;
     esac
 }
 
@@ -87,8 +88,7 @@ cargo build --quiet --release -p allocator-preload --example sqlite
 
 # Programs that have it linked in.
 for source in matrix.c new_throws.cc; do
-    case $source in *.cc) compiler=(g++ -std=c++17) ;; *) compiler=(gcc -std=gnu17) ;; esac
-    "${compiler[@]}" -O1 -fno-builtin -o "$work/linked" "allocator-preload/tests/c/$source" "${library%.so}.a" -pthread -ldl
+    compile "allocator-preload/tests/c/$source" "$work/linked" "${library%.so}.a"
     if ! KMALLOC_STATS=$work/linked.stats timeout 60 "$work/linked" >"$work/linked.out" 2>&1; then
         head -n 20 "$work/linked.out"
         fail "$source, with the library linked in"
