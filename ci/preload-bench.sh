@@ -4,7 +4,8 @@
 #
 # Each round runs each script of allocator-preload/tests/programs that is named (those of CI, without a name) under each
 # allocator, one right after the other: the C library's own, and jemalloc, mimalloc and tcmalloc as Debian packages them. What is
-# short runs again, until it has taken ten seconds of the round, and each time another allocator is the first. Writes all runs into
+# short runs again, until it has taken ten seconds of the round, and each time another allocator is the first; before each run,
+# memory is warmed (benches/compare/src/warm.rs). Writes all runs into
 # benches/results/preload.csv, and into benches/results/preload.md the least time of all runs, their median, and the least peak of
 # the largest process, each by the best of the others; and geometric means. Not a part of CI: it measures, and takes ten minutes a
 # round.
@@ -17,13 +18,15 @@ names=("$@")
 [ $# != 0 ] || names=(python perl git sqlite3 cc redis node ruby lua)
 
 cargo build --quiet --release -p allocator-preload
+cargo build --quiet --profile compare -p compare
 packages=(libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 time)
 if ! dpkg -s "${packages[@]}" >/dev/null 2>&1; then
     apt-get update -qq && apt-get install -y -qq "${packages[@]}" >/dev/null
 fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-cp "$(realpath "${CARGO_TARGET_DIR:-target}")/release/libkmalloc.so" "$scratch/"
+target=$(realpath "${CARGO_TARGET_DIR:-target}")
+cp "$target/release/libkmalloc.so" "$scratch/"
 found() { find /usr/lib -name "$1" | sort | head -n 1; }
 version() { dpkg-query -W -f='${Version}' "$1"; }
 allocators=(
@@ -38,6 +41,7 @@ allocators=(
 once() {
     rm -rf "$scratch/run"
     mkdir -p "$scratch/run/tmp"
+    "$target/compare/compare" --warm
     (
         cd "$scratch/run"
         env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME="$scratch/run" TMPDIR="$scratch/run/tmp" \
@@ -66,7 +70,7 @@ done
 {
     echo "# Real programs under a heap that is loaded before them"
     echo
-    echo "Written by \`ci/preload-bench.sh\`, $rounds rounds, each of which runs a program for ten seconds at least under each. $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
+    echo "Written by \`ci/preload-bench.sh\`, $rounds rounds, each of which runs a program for ten seconds at least under each, on memory that was in use a moment ago. $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
         "$(nproc) processors, Linux $(uname -r)."
     echo
     printf -- '- %s\n' "${allocators[@]}" | sed 's/=[^=]*$//; s/=/: /'

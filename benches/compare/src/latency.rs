@@ -2,6 +2,7 @@
 
 use crate::measure::Program;
 use crate::summary::Spread;
+use crate::warm::warm;
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub(crate) fn measure(programs: &[Program], rounds: usize, part: f64) -> Result<
         eprintln!("latencies, round {} of {rounds}", round + 1);
         for turn in 0..programs.len() {
             let which = (round + turn) % programs.len();
+            warm()?;
             let text = programs[which].run(&["latency", &part])?;
             latencies[which].0.push(histogram(&text).with_context(|| text)?);
         }

@@ -9,6 +9,7 @@ mod plots;
 mod returns;
 mod summary;
 mod tables;
+mod warm;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 #[derive(Parser)]
 struct Arguments {
     /// Programs to compare, as NAME=VERSION=PATH; the first one is held against the others
-    #[arg(required = true)]
+    #[arg(required_unless_present = "warm")]
     programs: Vec<Program>,
     /// Times that each row runs under each allocator
     #[arg(long, default_value_t = 7)]
@@ -43,10 +44,16 @@ struct Arguments {
     /// Not the rows, but what is resident after bursts, and while load comes and goes
     #[arg(long)]
     returns: bool,
+    /// Nothing but what is done before each run: lets the machine have memory that was in use a moment ago
+    #[arg(long)]
+    warm: bool,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if arguments.warm {
+        return warm::warm();
+    }
     let programs = &arguments.programs;
     if arguments.returns {
         let Arguments { rounds, part, only, machine, results, .. } = &arguments;

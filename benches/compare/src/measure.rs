@@ -1,5 +1,6 @@
 //! Runs programs and reads what they print.
 
+use crate::warm::warm;
 use anyhow::{bail, ensure, Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
@@ -103,6 +104,7 @@ pub(crate) fn rounds(programs: &[Program], rows: &[Row], rounds: usize, part: f6
                 let which = (round + turn) % programs.len();
                 let mut tries = 1..=TRIES;
                 let text = loop {
+                    warm()?;
                     match programs[which].run(&["row", &row.name, &part]) {
                         Err(error) if tries.next() == Some(TRIES) => return Err(error),
                         Err(error) => eprintln!("{error}"),
