@@ -19,6 +19,7 @@ names=("$@")
 
 cargo build --quiet --release -p allocator-preload
 cargo build --quiet --profile compare -p compare
+ci/programs.sh --install "${names[@]}"
 packages=(libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 time)
 if ! dpkg -s "${packages[@]}" >/dev/null 2>&1; then
     apt-get update -qq && apt-get install -y -qq "${packages[@]}" >/dev/null
@@ -59,7 +60,8 @@ for ((round = 1; round <= rounds; round++)); do
         while
             for ((i = 0; i < ${#allocators[@]}; i++)); do
                 allocator=${allocators[(turn + i) % ${#allocators[@]}]}
-                echo "$name ${allocator%%=*} $(once "$name" "${allocator##*=}")" >>"$scratch/runs"
+                figures=$(once "$name" "${allocator##*=}")
+                echo "$name ${allocator%%=*} $figures" >>"$scratch/runs"
             done
             turn=$((turn + 1))
             [ $((SECONDS - begin)) -lt $((10 * ${#allocators[@]})) ]

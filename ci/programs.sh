@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Real programs under the library that stands in for malloc, against the same programs without it: ci/programs.sh LIBRARY [NAME...]
+# Real programs under the library that stands in for malloc, against the same programs without it: ci/programs.sh LIBRARY [NAME...];
+# ci/programs.sh --install [NAME...] only installs what they need.
 #
 # Each script of allocator-preload/tests/programs runs a program and prints what is the same every time. It runs without the
 # library and with it, one after the other at the same place, and what it prints and its exit code must not differ. It runs
@@ -15,17 +16,19 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts=$PWD/allocator-preload/tests/programs
 
-if [ $# -lt 1 ] || [ ! -f "$1" ]; then
-    echo "usage: ci/programs.sh LIBRARY [NAME...]" >&2
+if [ $# -lt 1 ] || [ "$1" != --install ] && [ ! -f "$1" ]; then
+    echo "usage: ci/programs.sh LIBRARY|--install [NAME...]" >&2
     exit 2
 fi
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-library=$scratch/$(basename "$1") # of its own, since the original may be built anew meanwhile
-cp "$1" "$library"
+given=$1
 shift
 names=("$@")
 [ $# != 0 ] || names=($(cd "$scripts" && ls -- *.sh | sed 's/\.sh$//'))
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+library=$scratch/${given##*/} # of its own, since the original may be built anew meanwhile
+[ "$given" = --install ] || cp "$given" "$library"
 
 is_ours() { [[ $(basename "$library") == libkmalloc* ]]; }
 
@@ -142,6 +145,7 @@ check() {
 
 { # In one piece, so that whoever changes this file meanwhile does not change the run.
     install_packages
+    [ "$given" != --install ] || exit 0
     for name in "${names[@]}"; do check "$name"; done
     exit $failed
 }
