@@ -36,7 +36,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
 #[global_allocator]
-static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false).purge_after(Some(Duration::from_millis(50)));
+static GLOBAL: Kmalloc = Kmalloc::new().background_thread(false).purge_after(Some(Duration::from_millis(25)));
 
 #[used]
 #[link_section = ".init_array"]
