@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use memmap2::{Advice, MmapMut};
 use std::hint::black_box;
 
-/// As much as the largest programs have at a time, twice.
+/// More than any program has at a time, but for the row of one huge vector.
 const BYTES: usize = 512 << 20;
 
 /// The shortest page of Linux.
