@@ -6,13 +6,13 @@
 //! lock is dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed.
 //! Where there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the
 //! shard that it came from, whoever frees it.
-//! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, without a
-//! lock; then each shard is locked once, objects are numbered, their bits are set, and a slab moves to another list when
-//! the batch leaves it, if its count of free objects says so. What was allocated together is mostly freed together, so an
-//! object is looked for first in the page of the one before it; only the first of such a *stretch* is looked up. Headers
-//! are prefetched then, so that the lock is not held while one after the other comes in from memory. Slabs that become
-//! empty leave the cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go
-//! back when the lock is dropped.
+//! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, and the objects'
+//! numbers in them, without a lock; then each shard is locked once, bits are set, and a slab moves to another list if its
+//! count of free objects says so. What was allocated together is mostly freed together: of a *row* of objects that follow
+//! each other in memory only the first is looked up, and their bits are set a word at a time. Headers are prefetched
+//! then, so that the lock is not held while one after the other comes in from memory. Slabs that become empty leave the
+//! cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go back when the lock
+//! is dropped.
 //!
 //! Memory behind the free objects of slabs that are at rest goes back to the system (`hollow`).
 //!
@@ -27,16 +27,18 @@
 mod hollow;
 
 use crate::chunk::Content;
-use crate::config::{CHUNK_SIZE, MAX_SHARDS, MAX_SLAB_PAGES, MIN_PARTIAL, PAGE_SIZE, SHEAF_SLOTS};
+use crate::config::{CHUNK_SIZE, MAX_SHARDS, MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, MIN_PARTIAL, PAGE_SIZE, SHEAF_SLOTS};
 use crate::error::{AllocError, Misuse};
 use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
-use crate::slab::{List, Listed, Slab};
-use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked};
+use crate::slab::{List, Listed, Slab, MAX_ROW};
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
+use static_assertions::const_assert;
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
@@ -51,7 +53,6 @@ struct Partial {
     resting: List,
     hollow: List,
     empty: List,
-    slabs: usize,
     free: usize,
 }
 
@@ -63,6 +64,8 @@ impl Ranked for Partial {
 #[repr(align(128))]
 struct Shard {
     partial: Mutex<Partial>,
+    /// Slabs of it, full ones as well. Changes under the lock; who reads it without learns what it was a moment ago.
+    slabs: UnwatchedU32,
 }
 
 /// The caches of all size classes. Those of one shard lie together: most processes use few shards.
@@ -105,8 +108,41 @@ impl Shard {
     const_unless_loom! {
         fn new() -> Self {
             let [dense, sparse, resting, hollow, empty] = [const { List::new() }; 5];
-            Self { partial: Mutex::new(Partial { dense, sparse, resting, hollow, empty, slabs: 0, free: 0 }) }
+            let partial = Mutex::new(Partial { dense, sparse, resting, hollow, empty, free: 0 });
+            Self { partial, slabs: UnwatchedU32::new(0) }
         }
+    }
+
+    /// Slabs of it.
+    fn slabs(&self) -> usize {
+        self.slabs.load(Relaxed) as usize
+    }
+
+    /// Adds a slab that is nobody's yet, and of which somebody has objects.
+    fn adopt(&self, partial: &mut Partial, shard: usize, mut slab: NonNull<Slab>) {
+        // SAFETY: nobody else knows the slab yet; the reference ends before `relist`.
+        let this = unsafe { slab.as_mut() };
+        this.adopt((shard % MAX_SHARDS) as u8);
+        partial.free += this.free();
+        // SAFETY: of this shard.
+        unsafe { partial.relist(slab) };
+        self.slabs.store(self.slabs.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Unlinks empty slabs until `keep` are left: a list of slabs that are nobody's.
+    fn trim(&self, partial: &mut Partial, keep: usize, class: SizeClass) -> List {
+        let mut chain = List::new();
+        while let Some(slab) = partial.empty.first().filter(|_| partial.empty.len() > keep) {
+            // SAFETY: on that list.
+            unsafe { partial.empty.remove(slab) };
+            // SAFETY: of this shard, whose lock the caller has.
+            unsafe { (*slab.as_ptr()).disown() };
+            partial.free -= class.slab_objects();
+            // SAFETY: on none now.
+            unsafe { chain.push(slab, Listed::Full) };
+        }
+        self.slabs.store(self.slabs.load(Relaxed) - chain.len() as u32, Relaxed);
+        chain
     }
 }
 
@@ -172,61 +208,35 @@ impl Partial {
     /// Takes back what is this shard's of a batch. Returns the other shards of it, a bit each.
     ///
     /// # Safety
-    /// The stretches are those of the batch.
+    /// The rows are those of the batch.
     #[inline(never)] // has registers enough, which makes up for the call
-    unsafe fn put(
-        &mut self,
-        class: SizeClass,
-        shard: u32,
-        batch: &[*mut u8],
-        stretches: &[Stretch],
-    ) -> Result<u32, Found> {
-        let cut = class.cut();
-        let (mut others, mut end) = (0, batch.len());
-        for stretch in stretches.iter().rev() {
-            // SAFETY: inside the batch.
-            let begin = unsafe { stretch.begin.offset_from(batch.as_ptr()) } as usize;
-            // SAFETY: stretches follow each other, up to the end of the batch.
-            let objects = unsafe { batch.get_unchecked(begin..end) };
-            end = begin;
-            if stretch.shard != shard {
-                others |= 1 << stretch.shard;
+    unsafe fn put(&mut self, class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row]) -> Result<u32, Found> {
+        let mut others = 0;
+        for row in rows {
+            if row.shard != shard {
+                others |= 1 << row.shard;
                 continue;
             }
             // SAFETY: of this shard, whose lock we have (Sl3); the reference ends before `relist`.
-            let slab = unsafe { &mut *stretch.slab.as_ptr() };
-            if !slab.is_of(class, shard as u8) {
-                // Freed by others, too, since it was found: the last of them gave the slab up.
-                return Err(Found { at: objects[0], said: class, misuse: Misuse::DoubleFree });
+            let slab = unsafe { &mut *row.slab.as_ptr() };
+            let number = usize::from(row.number);
+            let put = slab.is_of(class, shard)
+                && match row.len {
+                    // SAFETY: it is of this class still, so these are objects of it.
+                    1 => unsafe { slab.put(number) },
+                    // SAFETY: as above.
+                    len => unsafe { slab.put_row(number, len.into()) },
+                };
+            if !put {
+                return Err(freed_twice(class, shard, batch, rows, row));
             }
-            // SAFETY: of this class.
-            let taken = unsafe { slab.put(cut, objects) };
-            self.free += taken;
-            if taken > 0 && slab.rises() {
+            self.free += usize::from(row.len);
+            if slab.rises() {
                 // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
-                unsafe { self.relist(stretch.slab) };
-            }
-            if taken < objects.len() {
-                // SAFETY: as above.
-                return Err(why_not_put(unsafe { stretch.slab.as_ref() }, objects[taken], class));
+                unsafe { self.relist(row.slab) };
             }
         }
         Ok(others)
-    }
-
-    /// Unlinks empty slabs until `keep` are left, and adds them to a list of slabs that are nobody's.
-    fn trim(&mut self, keep: usize, chain: &mut List, objects: usize) {
-        while self.empty.len() > keep {
-            let Some(slab) = self.empty.first() else { return };
-            // SAFETY: on that list.
-            unsafe { self.empty.remove(slab) };
-            // SAFETY: of this shard, whose lock we have.
-            unsafe { (*slab.as_ptr()).disown() };
-            self.slabs -= 1;
-            self.free -= objects;
-            // SAFETY: on none now.
-            unsafe { chain.push(slab, Listed::Full) };
-        }
     }
 }
 
@@ -258,54 +268,93 @@ fn prefetch(slab: *const Slab) {
     let _ = slab;
 }
 
-/// Objects of one page of a slab that follow each other in a batch.
-struct Stretch {
+/// Objects of one slab that follow each other in a batch and in memory, upwards or downwards.
+struct Row {
     slab: NonNull<Slab>,
-    shard: u32,
-    /// The first one in the batch.
-    begin: *const *mut u8,
+    /// The number of the lowest one.
+    number: u16,
+    len: u8,
+    shard: u8,
 }
 
-/// The stretches that a batch consists of; the rest was never written.
-struct Stretches([MaybeUninit<Stretch>; BATCH]);
+const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
+const_assert!(BATCH <= MAX_ROW && MAX_ROW <= u8::MAX as usize);
+const_assert!(MAX_SHARDS <= u32::BITS as usize);
 
-impl Stretches {
+/// The rows that a batch consists of; what lies behind them was never written.
+struct Rows([MaybeUninit<Row>; BATCH]);
+
+impl Rows {
     const fn new() -> Self {
         Self([const { MaybeUninit::uninit() }; BATCH])
     }
 
-    /// Finds those of a batch.
+    /// Finds those of a batch; `None` if one of its objects is none of this class.
     ///
     /// # Safety
     /// It has `BATCH` objects at most.
     #[inline(never)] // has registers enough, which makes up for the call
-    unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&[Stretch], Found> {
-        let Some(first) = batch.first() else { return Ok(&[]) };
-        let mut map = chunk_of(zone, *first, class)?;
+    unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Option<&[Row]> {
         debug_assert!(batch.len() <= BATCH);
-        // The object before, and bytes in its page: none before the first one.
-        let (mut last, mut page) = (*first as usize, 0);
-        let mut stretches = 0;
-        for object in batch {
+        let first = self.0.as_mut_ptr().cast::<Row>();
+        let mut place = first;
+        let mut map = map_at(zone, *batch.first()? as usize)?;
+        let (mut last, mut left) = (batch[0] as usize, batch);
+        while let [object, behind @ ..] = left {
             let address = *object as usize;
-            if address ^ last < page {
-                continue;
-            }
             if address ^ last >= CHUNK_SIZE {
-                map = chunk_of(zone, *object, class)?;
+                map = map_at(zone, address)?;
             }
-            (last, page) = (address, PAGE_SIZE);
-            let (slab, shard, _) = home(map, *object, class)?;
+            last = address;
+            let (slab, shard, back) = Slab::find(map, address, class)?;
             prefetch(slab.as_ptr());
-            // SAFETY: no more stretches than objects, which are `BATCH` at most by contract.
-            let place = unsafe { self.0.get_unchecked_mut(stretches) };
-            place.write(Stretch { slab, shard: shard as u32, begin: object });
-            stretches += 1;
+            let number = number_in(*object, back, class)?;
+            let step = behind.first().map_or(0, |next| (*next as usize).wrapping_sub(address));
+            let (lowest, len) = if step == class.size() || step == class.size().wrapping_neg() {
+                row_of(class, number, left)
+            } else {
+                (number, 1)
+            };
+            // SAFETY: no more rows than objects, which are `BATCH` at most by contract.
+            unsafe { place.write(Row { slab, number: lowest as u16, len: len as u8, shard: shard as u8 }) };
+            // SAFETY: as above.
+            place = unsafe { place.add(1) };
+            // SAFETY: no row is longer than what is left.
+            left = unsafe { left.get_unchecked(len..) };
         }
-        let first = self.0.as_ptr().cast::<Stretch>();
+        // SAFETY: both are in the array.
+        let rows = unsafe { place.offset_from(first) } as usize;
         // SAFETY: so many were written above.
-        Ok(unsafe { core::slice::from_raw_parts(first, stretches) })
+        Some(unsafe { core::slice::from_raw_parts(first, rows) })
     }
+}
+
+/// The row that the first of `objects`, which has this number, and the second begin, upwards or downwards: the number of its
+/// lowest one, and how many they are.
+#[inline(never)] // leaves registers to its caller
+fn row_of(class: SizeClass, number: usize, objects: &[*mut u8]) -> (usize, usize) {
+    let [first, second, ..] = objects else { return (number, 1) };
+    let step = (*second as usize).wrapping_sub(*first as usize);
+    let rises = step == class.size();
+    // What follows may lie in the next slab.
+    let most = objects.len().min(if rises { class.slab_objects() - number } else { number + 1 });
+    let (mut left, mut expected) = (&objects[..most], *first);
+    // Four at a time, then those of the last four.
+    while let [a, b, c, d, behind @ ..] = left {
+        let four = [0, 1, 2, 3].map(|i: usize| expected.wrapping_byte_add(step.wrapping_mul(i)));
+        if [*a, *b, *c, *d] != four {
+            break;
+        }
+        (left, expected) = (behind, four[3].wrapping_byte_add(step));
+    }
+    while let [object, behind @ ..] = left {
+        if *object != expected {
+            break;
+        }
+        (left, expected) = (behind, expected.wrapping_byte_add(step));
+    }
+    let len = most - left.len();
+    (if rises { number } else { number + 1 - len }, len)
 }
 
 impl Caches {
@@ -316,8 +365,8 @@ impl Caches {
         }
     }
 
-    fn shard(&self, class: SizeClass, shard: usize) -> &Mutex<Partial> {
-        &self.0[shard % MAX_SHARDS][class.index()].partial
+    fn shard(&self, class: SizeClass, shard: usize) -> &Shard {
+        &self.0[shard % MAX_SHARDS][class.index()]
     }
 
     /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call it
@@ -330,32 +379,24 @@ impl Caches {
         shard: usize,
         out: &mut [*mut u8],
     ) -> Result<Refilled, AllocError> {
-        let (taken, slabs) = {
-            let mut partial = self.shard(class, shard).lock(caller.os);
-            (partial.take(out), partial.slabs)
-        };
+        let own = self.shard(class, shard);
+        let taken = own.partial.lock(caller.os).take(out);
         if taken > 0 {
-            return Ok(Refilled { taken, slabs });
+            return Ok(Refilled { taken, slabs: own.slabs() });
         }
-        let mut slab = match self.create_slab(zone, caller, class, shard, slabs >= POPULATE_FROM) {
+        let mut slab = match self.create_slab(zone, caller, class, shard, own.slabs() >= POPULATE_FROM) {
             Ok(slab) => slab,
             Err(refused) => {
-                let mut others = (0..MAX_SHARDS).map(|shard| self.shard(class, shard).lock(caller.os).take(out));
+                let mut others =
+                    (0..MAX_SHARDS).map(|shard| self.shard(class, shard).partial.lock(caller.os).take(out));
                 let taken = others.find(|taken| *taken > 0).ok_or(refused)?;
                 return Ok(Refilled { taken, slabs: 0 }); // of the caller's shard, no matter how many: they are used up
             }
         };
         // SAFETY: nobody else knows the slab yet.
-        let new = unsafe { slab.as_mut() };
-        let taken = new.take(out);
-        let left = new.free();
-        let mut partial = self.shard(class, shard).lock(caller.os);
-        new.adopt((shard % MAX_SHARDS) as u8);
-        partial.slabs += 1;
-        partial.free += left;
-        // SAFETY: of this shard; the reference `new` is not used any more.
-        unsafe { partial.relist(slab) };
-        Ok(Refilled { taken, slabs: partial.slabs })
+        let taken = unsafe { slab.as_mut() }.take(out);
+        own.adopt(&mut own.partial.lock(caller.os), shard, slab);
+        Ok(Refilled { taken, slabs: own.slabs() })
     }
 
     fn create_slab(
@@ -397,23 +438,22 @@ impl Caches {
         class: SizeClass,
         batch: &[*mut u8],
     ) -> Result<(), Found> {
-        let mut stretches = Stretches::new();
+        let mut rows = Rows::new();
         // SAFETY: by contract.
-        let stretches = unsafe { stretches.find(zone, class, batch) }?;
-        let (mut next, mut done) = (stretches.first().map(|stretch| stretch.shard), 0);
+        let rows = unsafe { rows.find(zone, class, batch) }.ok_or_else(|| none_of(zone, class, batch))?;
+        let (mut next, mut done) = (rows.first().map(|row| row.shard), 0);
         while let Some(shard) = next {
-            let mut chain = List::new();
-            let others = {
-                let mut partial = self.shard(class, shard as usize).lock(caller.os);
-                // SAFETY: the stretches are those of the batch, and their slabs of the class.
-                let others = unsafe { partial.put(class, shard, batch, stretches) }?;
-                partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
-                others
+            let own = self.shard(class, shard.into());
+            let (others, chain) = {
+                let mut partial = own.partial.lock(caller.os);
+                // SAFETY: the rows are those of the batch.
+                let others = unsafe { partial.put(class, shard, batch, rows) }?;
+                (others, own.trim(&mut partial, MIN_PARTIAL as usize, class))
             };
             give_back(chain, zone, class)?;
             done |= 1 << shard;
             let left = others & !done;
-            next = (left != 0).then(|| left.trailing_zeros());
+            next = (left != 0).then(|| left.trailing_zeros() as u8);
         }
         Ok(())
     }
@@ -427,7 +467,7 @@ impl Caches {
         object: *mut u8,
     ) -> Result<(), &'static str> {
         let at = locate(zone, object, class).map_err(|_| "cache: not an object of this class")?;
-        let _partial = self.shard(class, at.shard).lock(caller.os);
+        let _partial = self.shard(class, at.shard).partial.lock(caller.os);
         // SAFETY: a slab of this shard, whose lock we have (Sl3).
         if unsafe { at.slab.as_ref() }.is_free(at.number) {
             return Err("cache: an object that is out is free in its slab");
@@ -435,9 +475,9 @@ impl Caches {
         Ok(())
     }
 
-    /// Slabs of a shard.
-    pub fn slabs(&self, caller: Caller<'_>, class: SizeClass, shard: usize) -> usize {
-        self.shard(class, shard).lock(caller.os).slabs
+    /// Slabs of a shard, as of a moment ago.
+    pub fn slabs(&self, class: SizeClass, shard: usize) -> usize {
+        self.shard(class, shard).slabs()
     }
 
     /// Gives the empty slabs of the first so many shards back to the zone (the kernel's `kmem_cache_shrink`). Returns the
@@ -446,8 +486,8 @@ impl Caches {
         let mut pages = 0;
         for class in SizeClass::all() {
             for shard in 0..shards {
-                let mut chain = List::new();
-                self.shard(class, shard).lock(caller.os).trim(0, &mut chain, class.slab_objects());
+                let own = self.shard(class, shard);
+                let chain = own.trim(&mut own.partial.lock(caller.os), 0, class);
                 pages += chain.len() * class.slab_pages() as usize;
                 give_back(chain, zone, class)?;
             }
@@ -459,10 +499,11 @@ impl Caches {
     pub fn usage(&self, caller: Caller<'_>, class: SizeClass) -> Usage {
         let mut usage = Usage::default();
         for shard in 0..MAX_SHARDS {
-            let partial = self.shard(class, shard).lock(caller.os);
-            let objects = partial.slabs * class.slab_objects();
-            usage.slabs += partial.slabs;
-            usage.active_slabs += partial.slabs - partial.empty.len();
+            let own = self.shard(class, shard);
+            let partial = own.partial.lock(caller.os);
+            let objects = own.slabs() * class.slab_objects();
+            usage.slabs += own.slabs();
+            usage.active_slabs += own.slabs() - partial.empty.len();
             usage.objects += objects;
             usage.out += objects - partial.free;
         }
@@ -473,7 +514,8 @@ impl Caches {
     pub fn validate(&self, caller: Caller<'_>) -> Result<(), &'static str> {
         for class in SizeClass::all() {
             for shard in 0..MAX_SHARDS {
-                let partial = self.shard(class, shard).lock(caller.os);
+                let own = self.shard(class, shard);
+                let partial = own.partial.lock(caller.os);
                 let (mut slabs, mut free) = (0, 0);
                 for list in [&partial.dense, &partial.sparse, &partial.resting, &partial.hollow, &partial.empty] {
                     let mut next = list.first();
@@ -489,7 +531,7 @@ impl Caches {
                         next = unsafe { List::next(slab) };
                     }
                 }
-                if slabs > partial.slabs || free != partial.free {
+                if slabs > own.slabs() || free != partial.free {
                     return Err("cache: the shard's counters are not those of its slabs (Ca1)");
                 }
                 if partial.empty.len() > MIN_PARTIAL as usize {
@@ -524,9 +566,18 @@ pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<L
 /// Whether an object of this class begins at an address.
 #[inline(always)]
 pub(crate) fn is_start(zone: &Zone, object: *mut u8, class: SizeClass) -> bool {
-    let Owner::Chunk(map) = zone.table.owner(object as usize) else { return false };
+    let Some(map) = map_at(zone, object as usize) else { return false };
     let tag = map.tag(map.page_of(object as usize));
     tag.of_slab(class.index()).is_some_and(|(_, back)| number_in(object, back, class).is_some())
+}
+
+/// The memmap of the chunk in which an address is, if it is in one.
+#[inline(always)]
+fn map_at(zone: &Zone, address: usize) -> Option<&ChunkMap> {
+    match zone.table.owner(address) {
+        Owner::Chunk(map) => Some(map),
+        Owner::Area(_) | Owner::Nobody => None,
+    }
 }
 
 /// The number of an object whose page is number `back` of its slab, if one begins there.
@@ -553,14 +604,29 @@ fn chunk_of(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<&ChunkMap,
     Err(Found { at: object, said: class, misuse })
 }
 
-/// Why a slab did not take an object that lies in it.
+/// What of a batch is no object of its class.
 #[cold]
-fn why_not_put(slab: &Slab, object: *mut u8, class: SizeClass) -> Found {
-    let misuse = match class.object_at(object as usize - slab.base() as usize) {
-        Some(_) => Misuse::DoubleFree,
-        None => Misuse::NotAStart,
+fn none_of(zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Found {
+    // All are if the slab of one was given up when it was looked for, and made again since.
+    let freed_twice = Found { at: batch[0], said: class, misuse: Misuse::DoubleFree };
+    batch.iter().find_map(|object| locate(zone, *object, class).err()).unwrap_or(freed_twice)
+}
+
+/// The object of a row that its slab, whose shard is locked, did not take because it is free already.
+#[cold]
+fn freed_twice(class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row], row: &Row) -> Found {
+    let before = rows.iter().take_while(|other| !core::ptr::eq(*other, row));
+    let begin: usize = before.map(|row| usize::from(row.len)).sum();
+    let objects = &batch[begin..begin + usize::from(row.len)];
+    // SAFETY: a header that was of this shard, whose lock is held.
+    let slab = unsafe { row.slab.as_ref() };
+    let is_free = |object: &&*mut u8| {
+        let number = class.object_at((**object as usize).wrapping_sub(slab.base() as usize));
+        number.is_some_and(|number| slab.is_free(number))
     };
-    Found { at: object, said: class, misuse }
+    // One that is not the shard's any more was given up since it was found, by who freed the same objects.
+    let first = slab.is_of(class, shard).then(|| objects.iter().find(is_free)).flatten();
+    Found { at: *first.unwrap_or(&objects[0]), said: class, misuse: Misuse::DoubleFree }
 }
 
 #[cold]
@@ -572,5 +638,4 @@ fn why_not(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Misuse {
     }
 }
 
-static_assertions::const_assert!(MAX_SLAB_PAGES <= 255);
-static_assertions::const_assert!(MAX_SHARDS <= u32::BITS as usize);
+const_assert!(MAX_SLAB_PAGES <= 255);

@@ -32,7 +32,10 @@ use static_assertions::const_assert;
 /// Words of bits behind the header in a room.
 const WORDS_INSIDE: usize = ROOM_WORDS - size_of::<Slab>() / size_of::<u64>();
 
-/// So many objects are looked at whether they follow each other in memory.
+/// Objects in a row that comes back, at most.
+pub(crate) const MAX_ROW: usize = 64;
+
+/// So many objects that follow each other in memory are taken as a row.
 const ROW: usize = 4;
 
 /// Which list a slab is on.
@@ -97,8 +100,8 @@ pub struct Slab {
     base: *mut u8,
     /// The first word of its bitmap.
     bits: *mut u64,
-    free: u16,
     owner: Owner,
+    free: u16,
     list: Listed,
     first: u8,
     /// With so many free objects it belongs on another list than the one that `list` names.
@@ -203,9 +206,16 @@ impl Slab {
             let start = bits.trailing_zeros() % 64;
             let row = ((!(bits >> start)).trailing_zeros() as usize).min(slots.len());
             if row >= ROW {
-                let (left, filled) = slots.split_at_mut(slots.len() - row);
+                let (left, mut filled) = slots.split_at_mut(slots.len() - row);
                 slots = left;
                 let mut object = origin.wrapping_add(start as usize * size);
+                while let [left @ .., d, c, b, a] = filled {
+                    for slot in [a, b, c, d] {
+                        *slot = object;
+                        object = object.wrapping_add(size);
+                    }
+                    filled = left;
+                }
                 for slot in filled.iter_mut().rev() {
                     *slot = object;
                     object = object.wrapping_add(size);
@@ -230,80 +240,55 @@ impl Slab {
         taken
     }
 
-    /// Takes objects back, up to one that does not begin where an object does, or is free already. Returns how many.
-    ///
-    /// Objects that were allocated together and are freed together follow each other in memory: their bits are set a word at
-    /// a time. Of the others, a word of bits stays in a register for as long as the next one's bit is in it.
+    /// Takes an object back, by its number. False if it is free already.
     ///
     /// # Safety
-    /// It is a slab, and cut so.
+    /// It is a slab, and has this object.
     #[must_use]
     #[inline(always)]
-    pub unsafe fn put(&mut self, cut: &Cut, objects: &[*mut u8]) -> usize {
-        let base = self.base as usize;
-        let number_of = |object: *mut u8| cut.object_at((object as usize).wrapping_sub(base));
-        let mut taken = if objects.len() < ROW { 0 } else { self.put_row(cut, objects) };
-        let mut first = usize::from(self.first);
-        'words: while taken < objects.len() {
-            let Some(mut number) = number_of(objects[taken]) else { break };
-            let w = number / 64;
-            // SAFETY: the number of an object of this slab.
-            let place = unsafe { &mut *self.bits.wrapping_add(w) };
-            let mut word = *place;
-            first = first.min(w);
-            loop {
-                let bit = 1 << (number % 64);
-                if word & bit != 0 {
-                    *place = word;
-                    break 'words;
-                }
-                word |= bit;
-                taken += 1;
-                if taken == objects.len() {
-                    break;
-                }
-                let Some(next) = number_of(objects[taken]) else { break };
-                number = next;
-                if number / 64 != w {
-                    break;
-                }
-            }
-            *place = word;
+    pub unsafe fn put(&mut self, number: usize) -> bool {
+        let w = number / 64;
+        // SAFETY: the word of an object of this slab.
+        let word = unsafe { &mut *self.bits.wrapping_add(w) };
+        let bit = 1 << (number % 64);
+        if *word & bit != 0 {
+            return false;
         }
-        self.first = first as u8;
-        self.free += taken as u16;
-        taken
+        *word |= bit;
+        self.first = self.first.min(w as u8);
+        self.free += 1;
+        true
     }
 
-    /// Takes back those at the beginning that follow each other in memory, upwards or downwards: a word's worth at most, and
-    /// none if one of them is no object or is free already. Returns how many.
-    #[inline(never)] // has registers enough, which makes up for the call
-    fn put_row(&mut self, cut: &Cut, objects: &[*mut u8]) -> usize {
-        let step = |i: usize| (objects[i] as usize).wrapping_sub(objects[i - 1] as usize);
-        let falls = step(1) == cut.size().wrapping_neg();
-        if !falls && step(1) != cut.size() {
-            return 0;
+    /// Takes a row of objects back: `len` of them, at least one and no more than `MAX_ROW`, the lowest of which is number
+    /// `number`. False if one is free already; then none is taken.
+    ///
+    /// # Safety
+    /// It is a slab, and has these objects.
+    #[must_use]
+    #[inline(never)] // leaves registers to its caller
+    pub unsafe fn put_row(&mut self, number: usize, len: usize) -> bool {
+        let (w, shift) = (number / 64, number % 64);
+        // SAFETY: the word of an object of this slab.
+        let word = unsafe { &mut *self.bits.wrapping_add(w) };
+        let row = u64::MAX >> (64 - len);
+        let low = row << shift;
+        if *word & low != 0 {
+            return false;
         }
-        let mut len = 2;
-        while len < objects.len().min(64) && step(len) == step(1) {
-            len += 1;
+        if shift + len > 64 {
+            let high = row >> (64 - shift);
+            // SAFETY: the row goes on in the next word.
+            let word = unsafe { &mut *self.bits.wrapping_add(w + 1) };
+            if *word & high != 0 {
+                return false;
+            }
+            *word |= high;
         }
-        let lowest = objects[if falls { len - 1 } else { 0 }];
-        let offset = (lowest as usize).wrapping_sub(self.base as usize);
-        let Some(number) = cut.object_at(offset).filter(|number| number + len <= cut.objects()) else { return 0 };
-        let row = u128::from(u64::MAX >> (64 - len)) << (number % 64);
-        let (low, high) = (row as u64, (row >> 64) as u64);
-        let w = number / 64;
-        let bits = self.bits();
-        if bits[w] & low != 0 || high != 0 && bits[w + 1] & high != 0 {
-            return 0;
-        }
-        bits[w] |= low;
-        if high != 0 {
-            bits[w + 1] |= high;
-        }
+        *word |= low;
         self.first = self.first.min(w as u8);
-        len
+        self.free += len as u16;
+        true
     }
 
     /// True if it is cut for this class, and a slab of this shard.

@@ -230,7 +230,7 @@ impl Thread {
             // SAFETY: by contract; a sheaf that cannot be widened has an array.
             let slots = unsafe { sheaf.slots() };
             let (len, least) = (sheaf.len(), class.sheaf_capacity());
-            let long = len > least && !allows(len, class, caches.slabs(caller, class, self.shard()), peers);
+            let long = len > least && !allows(len, class, caches.slabs(class, self.shard()), peers);
             let newer = if long { least / 2 } else { len / 2 };
             caches.flush(zone, caller, class, &slots[..len - newer])?;
             slots.copy_within(len - newer..len, 0);

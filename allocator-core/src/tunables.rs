@@ -93,7 +93,7 @@ pub const KEYS: [Key; 10] = [
     Key {
         name: "purge_after",
         values: "milliseconds, seconds as in 2s, or never",
-        default: "1s; 50ms in libkmalloc.so",
+        default: "1s; 25ms in libkmalloc.so",
         what: "how long free memory stays resident; at least half of that",
         set: |to, text| set(&mut to.purge_after, millis(text)),
     },

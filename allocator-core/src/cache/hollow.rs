@@ -14,7 +14,7 @@ use super::{give_back, Caches, Found, Partial};
 use crate::config::{MIN_PARTIAL, PAGE_SIZE};
 use crate::error::Misuse;
 use crate::size_class::SizeClass;
-use crate::slab::{Holes, List, Listed, Slab};
+use crate::slab::{Holes, Listed, Slab};
 use crate::zone::{Caller, Zone};
 use core::ptr::NonNull;
 
@@ -108,7 +108,7 @@ impl Caches {
             return Ok(None); // a page of the system may hold others' objects, too
         }
         let taken = {
-            let mut partial = self.shard(class, shard).lock(caller.os);
+            let mut partial = self.shard(class, shard).partial.lock(caller.os);
             if partial.resting.len() == 0 {
                 return Ok(None);
             }
@@ -123,12 +123,12 @@ impl Caches {
                 bytes += if unsafe { zone.discard_part(caller.os, ptr, len) } { len } else { 0 };
             }
         }
-        let mut chain = List::new();
-        {
-            let mut partial = self.shard(class, shard).lock(caller.os);
+        let own = self.shard(class, shard);
+        let chain = {
+            let mut partial = own.partial.lock(caller.os);
             partial.fill_holes(taken, page_size, class, shard)?;
-            partial.trim(MIN_PARTIAL as usize, &mut chain, class.slab_objects());
-        }
+            own.trim(&mut partial, MIN_PARTIAL as usize, class)
+        };
         give_back(chain, zone, class)?;
         Ok(Some(bytes))
     }
@@ -138,7 +138,7 @@ impl Caches {
         let (mut rested, mut all) = (0, usize::MAX);
         // Others may make sparse ones all the time.
         while rested < all {
-            let mut partial = self.shard(class, shard).lock(caller.os);
+            let mut partial = self.shard(class, shard).partial.lock(caller.os);
             all = all.min(rested + partial.sparse.len());
             let now = partial.lay_to_rest();
             rested += now;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cache::Found;
 use crate::error::Misuse;
-use crate::slab::Slab;
+use crate::slab::{Slab, MAX_ROW};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -29,9 +29,14 @@ fn with_slab(class: SizeClass, test: impl FnOnce(&mut Slab)) {
     with_new_slab(class, |_, mut slab| test(unsafe { slab.as_mut() }));
 }
 
-fn put(slab: &mut Slab, class: SizeClass, objects: &[*mut u8]) -> usize {
-    // SAFETY: a slab of this class.
-    unsafe { slab.put(class.cut(), objects) }
+fn put(slab: &mut Slab, number: usize, len: usize) -> bool {
+    if len == 1 {
+        // SAFETY: a number of an object.
+        unsafe { slab.put(number) }
+    } else {
+        // SAFETY: numbers of objects.
+        unsafe { slab.put_row(number, len) }
+    }
 }
 
 fn take(slab: &mut Slab, n: usize) -> Vec<*mut u8> {
@@ -50,14 +55,6 @@ fn all_out(slab: &mut Slab, class: SizeClass) -> Vec<*mut u8> {
 /// Classes whose bits are a word, a part of one, and many, behind the header and elsewhere, in one page and in several.
 const SIZES: [usize; 7] = [8, 32, 48, 512, 1000, 5000, 32 << 10];
 
-/// What a batch is made of: pieces of objects in a row, upwards or downwards, or each somewhere else.
-type Piece = (proptest::sample::Index, usize, i8);
-
-fn numbers(piece: &Piece, objects: usize) -> Vec<usize> {
-    let (at, len, step) = (piece.0.index(objects), piece.1, isize::from(piece.2));
-    (0..len as isize).map_while(|i| at.checked_add_signed(i * step).filter(|number| *number < objects)).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -66,7 +63,7 @@ proptest! {
     fn a_slab_is_the_set_of_its_free_objects(
         size in proptest::sample::select(&SIZES[..]),
         steps in proptest::collection::vec(
-            (0usize..130, proptest::collection::vec((any::<proptest::sample::Index>(), 1usize..70, -3i8..=3), 0..6)),
+            (0usize..130, proptest::collection::vec((any::<proptest::sample::Index>(), 1usize..=MAX_ROW), 0..6)),
             1..12,
         ),
     ) {
@@ -74,15 +71,15 @@ proptest! {
         with_slab(class, |slab| {
             let objects = all_out(slab, class);
             let mut free = BTreeSet::new();
-            for (n, pieces) in &steps {
-                let batch: Vec<_> = pieces.iter().flat_map(|piece| numbers(piece, objects.len())).collect();
-                let mut before = free.clone();
-                // Up to the first that is free already.
-                let good = batch.iter().take_while(|number| before.insert(**number)).count();
-                let given: Vec<_> = batch.iter().map(|number| objects[*number]).collect();
-                assert_eq!(put(slab, class, &given), good);
-                free.extend(&batch[..good]);
-                slab.validate().unwrap();
+            for (n, rows) in &steps {
+                for (first, len) in rows {
+                    let first = first.index(objects.len());
+                    let row = first..objects.len().min(first + len);
+                    let good = row.clone().all(|number| !free.contains(&number));
+                    assert_eq!(put(slab, first, row.len()), good, "all of them or none");
+                    free.extend(row.filter(|_| good));
+                    slab.validate().unwrap();
+                }
                 assert_eq!((0..objects.len()).filter(|n| slab.is_free(*n)).collect::<BTreeSet<_>>(), free);
 
                 let lowest: Vec<_> = free.iter().copied().take(*n).collect();
@@ -94,7 +91,59 @@ proptest! {
     }
 }
 
-/// Class of bug: what is no object is taken for one because those before it are.
+/// Takes all objects of some new slabs of a class, in the order of their addresses.
+fn all_of_slabs(heap: &'static Heap, class: SizeClass, slabs: usize) -> Vec<*mut u8> {
+    let mut objects = vec![null_mut(); slabs * class.slab_objects()];
+    let mut left = objects.len();
+    while left > 0 {
+        let out = &mut objects[..left];
+        left -= heap.parts.caches.refill(&heap.parts.zone, heap.caller(None), class, 0, out).unwrap().taken;
+    }
+    objects.sort_unstable();
+    objects
+}
+
+fn flush(heap: &'static Heap, class: SizeClass, objects: &[*mut u8]) -> Result<(), Found> {
+    heap.parts.caches.flush(&heap.parts.zone, heap.caller(None), class, objects)
+}
+
+fn is_out(heap: &'static Heap, class: SizeClass, object: *mut u8) -> bool {
+    heap.parts.caches.check_out(&heap.parts.zone, heap.caller(None), class, object).is_ok()
+}
+
+/// What a batch is made of: pieces of objects in a row, upwards or downwards, or each somewhere else.
+type Piece = (proptest::sample::Index, usize, i8);
+
+fn numbers(piece: &Piece, objects: usize) -> Vec<usize> {
+    let (at, len, step) = (piece.0.index(objects), piece.1, isize::from(piece.2));
+    (0..len as isize).map_while(|i| at.checked_add_signed(i * step).filter(|number| *number < objects)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Class of bug: an object that goes home with those before it, and is not theirs.
+    #[test]
+    fn objects_of_a_batch_go_home_each_to_its_own_place(
+        size in proptest::sample::select(&SIZES[..]),
+        pieces in proptest::collection::vec((any::<proptest::sample::Index>(), 1usize..70, -3i8..=3), 0..20),
+    ) {
+        let (class, heap) = (SizeClass::of(layout(size, 1)).unwrap(), setup(false).heap);
+        let objects = all_of_slabs(heap, class, 3);
+        let mut home = BTreeSet::new();
+        let mut batch: Vec<_> = pieces.iter().flat_map(|piece| numbers(piece, objects.len())).collect();
+        batch.retain(|number| home.insert(*number));
+        flush(heap, class, &batch.iter().map(|number| objects[*number]).collect::<Vec<_>>()).unwrap();
+        // Slabs of which nothing is out may have been given up.
+        for (number, object) in objects.iter().enumerate() {
+            assert_eq!(is_out(heap, class, *object), !home.contains(&number));
+        }
+        let rest: Vec<_> = (0..objects.len()).filter(|number| !home.contains(number)).map(|number| objects[number]).collect();
+        flush(heap, class, &rest).unwrap();
+        heap.validate(None).unwrap();
+    }
+}
+
 /// Class of bug: an object that is freed twice, the second time into a slab that somebody makes in its place, or has given up.
 #[test]
 fn a_slab_that_is_nobodys_takes_no_object() {
@@ -118,26 +167,32 @@ fn a_slab_that_is_nobodys_takes_no_object() {
     });
 }
 
+/// Class of bug: what is no object is taken for one because those before it are.
 #[test]
 fn a_row_ends_before_what_is_no_object_and_what_is_free_already() {
+    let heap = setup(false).heap;
     for size in SIZES {
         let class = SizeClass::of(layout(size, 1)).unwrap();
-        with_slab(class, |slab| {
-            let objects = all_out(slab, class);
-            let behind = |n: usize| objects[0].wrapping_byte_add(n * class.size());
-            let mut row: Vec<_> = (objects.len() - 5..objects.len() + 3).map(behind).collect();
-            assert_eq!(put(slab, class, &row), 5, "upwards, over the end");
-            assert_eq!(take(slab, 5), row[..5]);
-            row.reverse();
-            assert_eq!(put(slab, class, &row), 0, "downwards, from behind the end");
-            let below: Vec<_> = (0..8).map(|i| objects[4].wrapping_byte_sub(i * class.size())).collect();
-            assert_eq!(put(slab, class, &below), 5, "downwards, below the beginning");
-            assert_eq!(put(slab, class, &objects[..6]), 0, "the first is free");
-            assert_eq!(take(slab, 3), objects[..3]);
-            assert_eq!(put(slab, class, &objects[..6]), 3, "the fourth is");
-            let odd: Vec<_> = objects.iter().map(|object| object.wrapping_byte_add(1)).collect();
-            assert_eq!(put(slab, class, &odd), 0, "none begins there");
-            slab.validate().unwrap();
-        });
+        let told = |batch: &[*mut u8]| flush(heap, class, batch).map_err(|found| (found.at, found.misuse)).unwrap_err();
+        let slab = all_of_slabs(heap, class, 1);
+        let behind = |n: usize| slab[0].wrapping_byte_add(n * class.size());
+        // What follows the last one is the rest of the slab, another slab or nothing.
+        let mut row: Vec<_> = (slab.len() - 3..slab.len() + 1).map(behind).collect();
+        assert_eq!(told(&row).0, row[3], "upwards, over the end");
+        row.reverse();
+        assert_eq!(told(&row).0, row[0], "downwards, from behind the end");
+        let below: Vec<_> = (0..5).map(|i| slab[3].wrapping_byte_sub(i * class.size())).collect();
+        assert_eq!(told(&below).0, below[4], "downwards, below the beginning");
+        let odd: Vec<_> = slab[..4].iter().map(|object| object.wrapping_byte_add(1)).collect();
+        assert_eq!(told(&odd), (odd[0], Misuse::NotAStart));
+        assert!(slab.iter().all(|object| is_out(heap, class, *object)), "none of a batch went home");
+
+        flush(heap, class, &slab[2..3]).unwrap();
+        assert_eq!(told(&slab[2..3]), (slab[2], Misuse::DoubleFree), "alone");
+        assert_eq!(told(&slab[..4]), (slab[2], Misuse::DoubleFree), "in a row");
+        assert_eq!(told(&[slab[3], slab[3]]), (slab[3], Misuse::DoubleFree), "twice in a batch");
+        flush(heap, class, &slab[..2]).unwrap();
+        flush(heap, class, &slab[4..]).unwrap();
+        heap.validate(None).unwrap();
     }
 }
