@@ -73,7 +73,7 @@ impl Sheaf<'_> {
         let newest = unsafe { top.sub(1) };
         // SAFETY: a slot below the top holds an object (Sh1).
         let object = unsafe { *newest };
-        self.move_top(-1);
+        self.lower_top();
         // SAFETY: objects have addresses.
         Some(unsafe { NonNull::new_unchecked(object) })
     }
@@ -91,14 +91,16 @@ impl Sheaf<'_> {
         }
         // SAFETY: below the end, so inside the array (Sh1).
         unsafe { *top = object.as_ptr() };
-        self.move_top(1);
+        // Unlike in `pop`, by the pointer that is at hand: what comes next to this sheaf waits for this store.
+        // SAFETY: as above.
+        self.top.store(unsafe { top.add(1) }, Relaxed);
         true
     }
 
-    /// Moves the top by a slot. It is read again for that, so that one instruction does it, an addition to memory.
+    /// Lowers the top by a slot. It is read again for that, so that one instruction does it, a subtraction from memory.
     #[inline(always)]
-    fn move_top(&self, slots: isize) {
-        self.top.store(self.top.load(Relaxed).wrapping_offset(slots), Relaxed);
+    fn lower_top(&self) {
+        self.top.store(self.top.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
     /// Objects in it, at about this moment.

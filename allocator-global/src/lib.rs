@@ -75,7 +75,7 @@ static HEAP: Heap = unsafe { Heap::new(&Unix, Some(&EPOCH), &PARTS) };
 /// ```
 ///
 /// Thread-safe; serves every `Layout`, refusing with null what the system refuses. A pair of `alloc` and `dealloc` from
-/// the thread's sheaf costs 29 instructions up to 1 KiB and 38 up to 32 KiB; above, it costs five to seven atomic
+/// the thread's sheaf costs 30 instructions up to 1 KiB and 39 up to 32 KiB; above, it costs five to seven atomic
 /// operations and about a thousand instructions; above 32 MiB, system calls.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Kmalloc(Tunables);
