@@ -89,7 +89,7 @@ pub struct Usage {
 pub struct Refilled {
     /// Objects taken, at least one.
     pub taken: usize,
-    /// Slabs of the shard.
+    /// Slabs of the shard, as of a moment ago.
     pub slabs: usize,
 }
 
@@ -118,9 +118,12 @@ impl Shard {
         self.slabs.load(Relaxed) as usize
     }
 
-    /// Adds a slab that is nobody's yet, and of which somebody has objects.
-    fn adopt(&self, partial: &mut Partial, shard: usize, mut slab: NonNull<Slab>) {
-        // SAFETY: nobody else knows the slab yet; the reference ends before `relist`.
+    /// Adds a slab that its maker may have taken objects of. It has the number `shard`.
+    ///
+    /// # Safety
+    /// The slab is its maker's, who calls this, and nobody's yet; no reference to its header lives.
+    unsafe fn adopt(&self, partial: &mut Partial, shard: usize, mut slab: NonNull<Slab>) {
+        // SAFETY: by contract; the reference ends before `relist`.
         let this = unsafe { slab.as_mut() };
         this.adopt((shard % MAX_SHARDS) as u8);
         partial.free += this.free();
@@ -208,7 +211,7 @@ impl Partial {
     /// Takes back what is this shard's of a batch. Returns the other shards of it, a bit each.
     ///
     /// # Safety
-    /// The rows are those of the batch.
+    /// The rows are those that were found for the batch and the class.
     #[inline(never)] // has registers enough, which makes up for the call
     unsafe fn put(&mut self, class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row]) -> Result<u32, Found> {
         let mut others = 0;
@@ -217,7 +220,7 @@ impl Partial {
                 others |= 1 << row.shard;
                 continue;
             }
-            // SAFETY: of this shard, whose lock we have (Sl3); the reference ends before `relist`.
+            // SAFETY: of this shard, whose lock we have (Sl3), as `is_of` tells; the reference ends before `relist`.
             let slab = unsafe { &mut *row.slab.as_ptr() };
             let number = usize::from(row.number);
             let put = slab.is_of(class, shard)
@@ -278,7 +281,7 @@ struct Row {
 }
 
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
-const_assert!(BATCH <= MAX_ROW && MAX_ROW <= u8::MAX as usize);
+const_assert!(BATCH <= MAX_ROW);
 const_assert!(MAX_SHARDS <= u32::BITS as usize);
 
 /// The rows that a batch consists of; what lies behind them was never written.
@@ -289,26 +292,27 @@ impl Rows {
         Self([const { MaybeUninit::uninit() }; BATCH])
     }
 
-    /// Finds those of a batch; `None` if one of its objects is none of this class.
+    /// Finds those of a batch, or an object of it that is none of this class.
     ///
     /// # Safety
     /// It has `BATCH` objects at most.
     #[inline(never)] // has registers enough, which makes up for the call
-    unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Option<&[Row]> {
+    unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&[Row], *mut u8> {
         debug_assert!(batch.len() <= BATCH);
         let first = self.0.as_mut_ptr().cast::<Row>();
         let mut place = first;
-        let mut map = map_at(zone, *batch.first()? as usize)?;
-        let (mut last, mut left) = (batch[0] as usize, batch);
+        let Some(object) = batch.first() else { return Ok(&[]) };
+        let mut map = map_at(zone, *object as usize).ok_or(*object)?;
+        let (mut last, mut left) = (*object as usize, batch);
         while let [object, behind @ ..] = left {
             let address = *object as usize;
             if address ^ last >= CHUNK_SIZE {
-                map = map_at(zone, address)?;
+                map = map_at(zone, address).ok_or(*object)?;
             }
             last = address;
-            let (slab, shard, back) = Slab::find(map, address, class)?;
+            let (slab, shard, back) = Slab::find(map, address, class).ok_or(*object)?;
             prefetch(slab.as_ptr());
-            let number = number_in(*object, back, class)?;
+            let number = number_in(*object, back, class).ok_or(*object)?;
             let step = behind.first().map_or(0, |next| (*next as usize).wrapping_sub(address));
             let (lowest, len) = if step == class.size() || step == class.size().wrapping_neg() {
                 row_of(class, number, left)
@@ -325,7 +329,7 @@ impl Rows {
         // SAFETY: both are in the array.
         let rows = unsafe { place.offset_from(first) } as usize;
         // SAFETY: so many were written above.
-        Some(unsafe { core::slice::from_raw_parts(first, rows) })
+        Ok(unsafe { core::slice::from_raw_parts(first, rows) })
     }
 }
 
@@ -393,9 +397,10 @@ impl Caches {
                 return Ok(Refilled { taken, slabs: 0 }); // of the caller's shard, no matter how many: they are used up
             }
         };
-        // SAFETY: nobody else knows the slab yet.
+        // SAFETY: we have just made it, so it is nobody else's (Sl3).
         let taken = unsafe { slab.as_mut() }.take(out);
-        own.adopt(&mut own.partial.lock(caller.os), shard, slab);
+        // SAFETY: as above.
+        unsafe { own.adopt(&mut own.partial.lock(caller.os), shard, slab) };
         Ok(Refilled { taken, slabs: own.slabs() })
     }
 
@@ -440,13 +445,13 @@ impl Caches {
     ) -> Result<(), Found> {
         let mut rows = Rows::new();
         // SAFETY: by contract.
-        let rows = unsafe { rows.find(zone, class, batch) }.ok_or_else(|| none_of(zone, class, batch))?;
+        let rows = unsafe { rows.find(zone, class, batch) }.map_err(|object| none_of(zone, class, object))?;
         let (mut next, mut done) = (rows.first().map(|row| row.shard), 0);
         while let Some(shard) = next {
             let own = self.shard(class, shard.into());
             let (others, chain) = {
                 let mut partial = own.partial.lock(caller.os);
-                // SAFETY: the rows are those of the batch.
+                // SAFETY: they were found for this batch and class.
                 let others = unsafe { partial.put(class, shard, batch, rows) }?;
                 (others, own.trim(&mut partial, MIN_PARTIAL as usize, class))
             };
@@ -604,12 +609,11 @@ fn chunk_of(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<&ChunkMap,
     Err(Found { at: object, said: class, misuse })
 }
 
-/// What of a batch is no object of its class.
+/// Why an object was none of this class a moment ago. If it is one now, its slab was given up and made again since.
 #[cold]
-fn none_of(zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Found {
-    // All are if the slab of one was given up when it was looked for, and made again since.
-    let freed_twice = Found { at: batch[0], said: class, misuse: Misuse::DoubleFree };
-    batch.iter().find_map(|object| locate(zone, *object, class).err()).unwrap_or(freed_twice)
+fn none_of(zone: &Zone, class: SizeClass, object: *mut u8) -> Found {
+    let freed_twice = Found { at: object, said: class, misuse: Misuse::DoubleFree };
+    locate(zone, object, class).err().unwrap_or(freed_twice)
 }
 
 /// The object of a row that its slab, whose shard is locked, did not take because it is free already.

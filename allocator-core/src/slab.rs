@@ -33,7 +33,7 @@ use static_assertions::const_assert;
 const WORDS_INSIDE: usize = ROOM_WORDS - size_of::<Slab>() / size_of::<u64>();
 
 /// Objects in a row that comes back, at most.
-pub(crate) const MAX_ROW: usize = 64;
+pub(crate) const MAX_ROW: usize = u64::BITS as usize;
 
 /// So many objects that follow each other in memory are taken as a row.
 const ROW: usize = 4;

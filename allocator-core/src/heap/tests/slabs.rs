@@ -1,4 +1,4 @@
-//! One slab, against the set of numbers that are free in it.
+//! Slabs, against the set of numbers that are free in them: one alone, and those that batches go home to.
 
 use super::*;
 use crate::cache::Found;
@@ -91,13 +91,14 @@ proptest! {
     }
 }
 
-/// Takes all objects of some new slabs of a class, in the order of their addresses.
+/// Takes all objects of some new slabs of a class, each of another shard, in the order of their addresses.
 fn all_of_slabs(heap: &'static Heap, class: SizeClass, slabs: usize) -> Vec<*mut u8> {
-    let mut objects = vec![null_mut(); slabs * class.slab_objects()];
-    let mut left = objects.len();
-    while left > 0 {
-        let out = &mut objects[..left];
-        left -= heap.parts.caches.refill(&heap.parts.zone, heap.caller(None), class, 0, out).unwrap().taken;
+    let mut objects = Vec::new();
+    for shard in 0..slabs {
+        let mut out = vec![null_mut(); class.slab_objects()];
+        let refilled = heap.parts.caches.refill(&heap.parts.zone, heap.caller(None), class, shard, &mut out);
+        assert_eq!(refilled.unwrap().taken, out.len());
+        objects.append(&mut out);
     }
     objects.sort_unstable();
     objects
@@ -150,26 +151,30 @@ fn a_slab_that_is_nobodys_takes_no_object() {
     let class = SizeClass::of(layout(48, 8)).unwrap();
     with_new_slab(class, |heap, mut slab| {
         // SAFETY: nobody else knows it, as below; the references end with their lines.
-        let object = take(unsafe { slab.as_mut() }, 1)[0];
-        let flush = || heap.parts.caches.flush(&heap.parts.zone, heap.caller(None), class, &[object]);
-        let is_told = |flushed: Result<(), Found>| flushed.is_err_and(|found| found.misuse == Misuse::DoubleFree);
-        assert!(is_told(flush()), "before a shard has it");
+        let row = take(unsafe { slab.as_mut() }, 3);
+        let is_told = || {
+            [&row[..1], &row[..]].into_iter().all(|batch| {
+                flush(heap, class, batch).is_err_and(|found| (found.at, found.misuse) == (row[0], Misuse::DoubleFree))
+            })
+        };
+        assert!(is_told(), "before a shard has it");
         // SAFETY: as above.
         unsafe { slab.as_mut() }.adopt(3);
         // SAFETY: as above.
         let [third, fourth] = [3, 4].map(|shard| unsafe { slab.as_ref() }.is_of(class, shard));
         assert!(third && !fourth);
+        assert!(is_told(), "when it is of another shard than it was");
         // SAFETY: as above.
         unsafe { slab.as_mut() }.disown();
-        assert!(is_told(flush()), "after the shard has given it up");
+        assert!(is_told(), "after the shard has given it up");
         // SAFETY: as above.
-        assert_eq!(unsafe { slab.as_ref() }.free(), class.slab_objects() - 1);
+        assert_eq!(unsafe { slab.as_ref() }.free(), class.slab_objects() - 3);
     });
 }
 
 /// Class of bug: what is no object is taken for one because those before it are.
 #[test]
-fn a_row_ends_before_what_is_no_object_and_what_is_free_already() {
+fn a_row_with_what_is_no_object_or_free_already_is_refused() {
     let heap = setup(false).heap;
     for size in SIZES {
         let class = SizeClass::of(layout(size, 1)).unwrap();
@@ -190,6 +195,8 @@ fn a_row_ends_before_what_is_no_object_and_what_is_free_already() {
         flush(heap, class, &slab[2..3]).unwrap();
         assert_eq!(told(&slab[2..3]), (slab[2], Misuse::DoubleFree), "alone");
         assert_eq!(told(&slab[..4]), (slab[2], Misuse::DoubleFree), "in a row");
+        let falling: Vec<_> = slab[..4].iter().rev().copied().collect();
+        assert_eq!(told(&falling), (slab[2], Misuse::DoubleFree), "in a row downwards");
         assert_eq!(told(&[slab[3], slab[3]]), (slab[3], Misuse::DoubleFree), "twice in a batch");
         flush(heap, class, &slab[..2]).unwrap();
         flush(heap, class, &slab[4..]).unwrap();
