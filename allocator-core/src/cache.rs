@@ -118,7 +118,7 @@ impl Shard {
         self.slabs.load(Relaxed) as usize
     }
 
-    /// Adds a slab that its maker may have taken objects of. It has the number `shard`.
+    /// Adds a slab that its maker may have taken objects of; `shard` is the number of this one.
     ///
     /// # Safety
     /// The slab is its maker's, who calls this, and nobody's yet; no reference to its header lives.
@@ -143,8 +143,8 @@ impl Shard {
             partial.free -= class.slab_objects();
             // SAFETY: on none now.
             unsafe { chain.push(slab, Listed::Full) };
+            self.slabs.store(self.slabs.load(Relaxed) - 1, Relaxed);
         }
-        self.slabs.store(self.slabs.load(Relaxed) - chain.len() as u32, Relaxed);
         chain
     }
 }
@@ -299,6 +299,7 @@ impl Rows {
     #[inline(never)] // has registers enough, which makes up for the call
     unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&[Row], *mut u8> {
         debug_assert!(batch.len() <= BATCH);
+        // A pointer, not an index, for three instructions less an object.
         let first = self.0.as_mut_ptr().cast::<Row>();
         let mut place = first;
         let Some(object) = batch.first() else { return Ok(&[]) };
@@ -562,7 +563,8 @@ pub(crate) struct Located<'a> {
 /// Where an object is.
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<Located<'_>, Found> {
     let map = chunk_of(zone, object, class)?;
-    let (slab, shard, back) = home(map, object, class)?;
+    let no_slab = || Found { at: object, said: class, misuse: why_not(map, object, class) };
+    let (slab, shard, back) = Slab::find(map, object as usize, class).ok_or_else(no_slab)?;
     let no_start = Found { at: object, said: class, misuse: Misuse::NotAStart };
     let number = number_in(object, back, class).ok_or(no_start)?;
     Ok(Located { map, page: map.page_of(object as usize) - back, slab, shard, number })
@@ -589,13 +591,6 @@ fn map_at(zone: &Zone, address: usize) -> Option<&ChunkMap> {
 #[inline(always)]
 fn number_in(object: *mut u8, back: usize, class: SizeClass) -> Option<usize> {
     class.object_at(object as usize % PAGE_SIZE + back * PAGE_SIZE)
-}
-
-/// The slab in whose pages an address is, its shard, and the pages back to its first one.
-#[inline(always)]
-fn home(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Result<(NonNull<Slab>, usize, usize), Found> {
-    let no_slab = || Found { at: object, said: class, misuse: why_not(map, object, class) };
-    Slab::find(map, object as usize, class).ok_or_else(no_slab)
 }
 
 /// The memmap of the chunk in which an object of this class is said to be.
