@@ -15,11 +15,11 @@
 //!   below it they reach through the buddy's words or the address table, which publish it.
 
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
-use crate::chunk::{Chunk, Content};
+use crate::chunk::{Chunk, Content, PageSet};
 use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
 use crate::huge::{HugePages, Policy};
-use crate::page::{AddressTable, Backing, ChunkMap, Rooms};
+use crate::page::{AddressTable, Backing, ChunkMap, Kind, Rooms};
 use crate::page_counter::PageCounter;
 use crate::poison;
 use crate::sync::atomic::{
@@ -286,7 +286,7 @@ impl Arena {
             let used = n.get() > PAGES_PER_CHUNK && wanted.get() >= pages.get() / 4 * 3;
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
-                HugePages::Auto => used || first >= self.huge_from && !self.ground.huge.is_sparse(),
+                HugePages::Auto => used || first >= self.huge_from && self.is_dense_below(first),
                 HugePages::Always => true,
             };
             if !asks {
@@ -337,8 +337,44 @@ impl Arena {
 
     /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
     fn is_dense(&self, map: &ChunkMap) -> bool {
-        let resident = NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE));
-        resident.map_or(true, |bytes| bytes >= CHUNK_SIZE / 8 * 7)
+        self.resident_of(map).map_or(true, |bytes| bytes >= CHUNK_SIZE / 8 * 7)
+    }
+
+    fn resident_of(&self, map: &ChunkMap) -> Option<usize> {
+        NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE))
+    }
+
+    /// Whether chunks are backed by huge pages for where they lie, from this one on: unless the heap is known to be sparse. Before
+    /// the first of them all below are looked at, since they may have filled up between two ticks.
+    fn is_dense_below(&self, first: u32) -> bool {
+        if self.ground.huge.is_first() {
+            let (mut resident, mut used) = (0, 0);
+            for c in 0..first {
+                let map = self.map(c);
+                // A long run may be about to be written as a whole, and says nothing of the others.
+                if map.backing() == Backing::Huge || self.has_long_run(c) {
+                    continue;
+                }
+                if let Some(bytes) = self.resident_of(map) {
+                    resident += bytes;
+                    used += PageCount::new(self.buddy().dirty_in(ChunkIndex::new(c))).bytes();
+                }
+            }
+            if used >= first as usize * (CHUNK_SIZE / 2) && resident < used / 4 * 3 {
+                self.ground.huge.note_dense(false);
+            }
+        }
+        !self.ground.huge.is_sparse()
+    }
+
+    /// Whether a chunk begins with a part of a run of a chunk's length or more, at about this moment.
+    fn has_long_run(&self, c: u32) -> bool {
+        match self.map(c).tag(0).kind() {
+            Kind::Run(n) => n.get() >= PAGES_PER_CHUNK,
+            // Of a run only the first page has a tag (Pg1).
+            Kind::None => !self.buddy().free_in(ChunkIndex::new(c)).contains(PageSet::first(1)),
+            Kind::Slab { .. } => false,
+        }
     }
 
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one

@@ -585,6 +585,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         (free, dirty)
     }
 
+    /// Pages of a chunk that are not known to be zero, at about this moment.
+    pub fn dirty_in(&self, chunk: ChunkIndex) -> u32 {
+        self.chunk(chunk).dirty_pages().len()
+    }
+
     /// Pages that are not known to be zero, at about this moment.
     pub fn dirty_pages(&self) -> u32 {
         self.chunks.iter().map(|chunk| chunk.dirty_pages().len()).sum()

@@ -6,9 +6,10 @@
 //! touched; and for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing
 //! of it ever went back.
 //!
-//! A program whose blocks are longer than what it writes into them would have the rest resident as well. So a tick looks at
-//! each chunk with small pages that has filled up since the last one: unless seven eighths of it are resident, the heap is
-//! *sparse*, and its new chunks have small pages, until one that fills up is dense.
+//! A program whose blocks are longer than what it writes into them would have the rest resident as well. So the chunks below
+//! are looked at before the first one is backed by huge pages for where it lies: unless three quarters of them are resident,
+//! the heap is *sparse*, and its new chunks have small pages. And a tick looks at each chunk with small pages that has filled
+//! up since the last one: unless seven eighths of it are resident, the heap is sparse, until one that fills up is dense.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 
@@ -40,13 +41,14 @@ impl HugePages {
 pub struct Policy {
     policy: UnwatchedU32,
     sparse: UnwatchedU32,
+    begun: UnwatchedU32,
 }
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0) }
+            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0), begun: UnwatchedU32::new(0) }
         }
     }
 
@@ -67,6 +69,15 @@ impl Policy {
             HugePages::Always => 2,
         };
         self.policy.store(word, Relaxed);
+    }
+
+    /// True the first time: nothing has been backed by huge pages for where it lies. Of several threads more than one may be told so.
+    pub fn is_first(&self) -> bool {
+        let first = self.begun.load(Relaxed) == 0;
+        if first {
+            self.begun.store(1, Relaxed);
+        }
+        first
     }
 
     /// True if blocks seem to be longer than what is written into them.

@@ -365,28 +365,39 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
     heap.validate(thread).unwrap();
 }
 
+/// Whether chunks of a heap have small pages at first and huge ones later.
+fn begins_with_small_pages() -> bool {
+    let always = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    FIRST_ARENA_CHUNKS > HUGE_FROM_CHUNK
+        && Unix.page_size() == 4096
+        && !always.is_ok_and(|policies| policies.contains("[always]"))
+}
+
+/// Blocks of two pages each, of which so many bytes are written.
+fn fill(heap: &Heap, blocks: usize, written: usize) -> impl Iterator<Item = (NonNull<u8>, Layout)> + '_ {
+    let layout = layout(2 * PAGE_SIZE, 8);
+    (0..blocks).map(move |_| {
+        // SAFETY: no block of a thread is meant.
+        let ptr = unsafe { heap.alloc(None, layout) }.unwrap();
+        // SAFETY: just allocated, and as long or longer.
+        unsafe { ptr.as_ptr().write_bytes(1, written) };
+        (ptr, layout)
+    })
+}
+
+const TWO_PAGES_IN_A_CHUNK: usize = CHUNK_SIZE / PAGE_SIZE / 2;
+
 /// Class of bug: blocks that are longer than what is written into them are resident as a whole, by huge pages (Redis).
 #[test]
 fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
-    let always = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK
-        || Unix.page_size() != 4096
-        || always.is_ok_and(|policies| policies.contains("[always]"))
-    {
-        return; // all chunks have huge pages from the start, or none has
+    if !begins_with_small_pages() {
+        return;
     }
     for silent in [false, true] {
         let Setup { os, heap } = setup(false);
-        let layout = layout(2 * PAGE_SIZE, 8);
         let mut all = Vec::new();
-        let mut fill = |chunks: u32, written: usize| {
-            for _ in 0..chunks as usize * CHUNK_SIZE / layout.size() {
-                // SAFETY: no block of a thread is meant.
-                let ptr = unsafe { heap.alloc(None, layout) }.unwrap();
-                // SAFETY: just allocated, and longer.
-                unsafe { ptr.as_ptr().write_bytes(1, written) };
-                all.push(ptr);
-            }
+        let mut grow = |chunks: u32, written: usize| {
+            all.extend(fill(heap, chunks as usize * TWO_PAGES_IN_A_CHUNK, written));
             heap.stats(None).huge / CHUNK_SIZE
         };
         let ticks = || {
@@ -395,25 +406,69 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
             heap.stats(None).huge / CHUNK_SIZE
         };
         os.plan(if silent { Plan::Kind(Call::Resident) } else { Plan::Never });
-        assert_eq!(fill(HUGE_FROM_CHUNK, layout.size() / 2), 0);
-        let (at_once, later) = (fill(1, 1), ticks());
-        assert_eq!(at_once, 1, "nobody has looked yet");
+        assert_eq!(grow(HUGE_FROM_CHUNK, PAGE_SIZE), 0);
+        let (at_once, later) = (grow(1, 1), ticks());
         if silent {
-            assert_eq!(later, 9, "a system that does not say so is no reason");
-            assert_eq!(fill(4, 1), 13);
+            assert_eq!((at_once, later), (1, 9), "a system that does not say so is no reason");
+            assert_eq!(grow(4, 1), 13);
         } else {
-            assert_eq!(later, 1);
-            assert_eq!(fill(4, 1), 1, "those that have filled up are sparse");
-            assert_eq!(fill(4, layout.size()), 1);
-            assert_eq!(ticks(), 5, "those that are dense ripen, the others never do");
+            assert_eq!((at_once, later), (0, 0), "those below are looked at, and are sparse");
+            assert_eq!(grow(4, 2 * PAGE_SIZE), 0);
+            assert_eq!(ticks(), 4, "those that are dense ripen, the others never do");
             ticks();
-            assert_eq!(fill(2, 1), 7, "and whoever comes next is thought to be like them");
+            assert_eq!(grow(2, 1), 6, "and whoever comes next is thought to be like them");
         }
-        for ptr in all {
+        for (ptr, layout) in all {
             // SAFETY: live, of this layout.
             unsafe { heap.free(None, ptr, layout) };
         }
         heap.validate(None).unwrap();
+    }
+}
+
+/// Of a heap that has begun dense, a tick tells when it is not any more, as long as it has small pages.
+#[test]
+fn a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    let Setup { heap, .. } = setup(false);
+    let mut all: Vec<_> = fill(heap, 6 * TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE).collect();
+    all.extend(fill(heap, 2 * TWO_PAGES_IN_A_CHUNK, PAGE_SIZE));
+    tick(heap, None);
+    tick(heap, None);
+    let ripe = heap.stats(None).huge;
+    all.extend(fill(heap, TWO_PAGES_IN_A_CHUNK, 1));
+    assert_eq!((ripe, heap.stats(None).huge), (6 * CHUNK_SIZE, 6 * CHUNK_SIZE), "the last that filled up are sparse");
+    for (ptr, layout) in all {
+        // SAFETY: live, of this layout.
+        unsafe { heap.free(None, ptr, layout) };
+    }
+}
+
+/// Class of bug: a vector that has room for what will come makes a dense heap a sparse one.
+#[test]
+fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    // Less than three quarters of all below are resident; of what is no part of the runs more, less, or too little to tell.
+    for (runs, written, more) in [(2, 2 * PAGE_SIZE / 8 * 7, 1), (2, PAGE_SIZE, 0), (3, PAGE_SIZE, 1)] {
+        let Setup { heap, .. } = setup(false);
+        let run = layout(CHUNK_SIZE + 47 * PAGE_SIZE, 8);
+        // SAFETY: no block of a thread is meant.
+        let mut all: Vec<_> = (0..runs).map(|_| (unsafe { heap.alloc(None, run) }.unwrap(), run)).collect();
+        let huge = || heap.stats(None).huge / CHUNK_SIZE;
+        assert_eq!(huge(), runs, "the chunks that are theirs as a whole");
+        let others = HUGE_FROM_CHUNK as usize - 2 * runs;
+        all.extend(fill(heap, 8 * runs + others * TWO_PAGES_IN_A_CHUNK, written));
+        assert_eq!(huge(), runs);
+        all.extend(fill(heap, 1, written));
+        assert_eq!(huge(), runs + more);
+        for (ptr, layout) in all {
+            // SAFETY: live, of this layout.
+            unsafe { heap.free(None, ptr, layout) };
+        }
     }
 }
 
