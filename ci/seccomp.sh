@@ -25,6 +25,8 @@ excepted=(
     heap::tests::returns::a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted
     heap::tests::returns::a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before
     heap::tests::returns::new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense
+    heap::tests::returns::a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages
+    heap::tests::returns::a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse
     # So do these, of limits: free memory makes room by going back.
     heap::tests::limits::a_block_grows_up_to_the_limit_and_stays_as_it_is_beyond
     heap::tests::limits::a_system_that_takes_nothing_back_keeps_the_limit

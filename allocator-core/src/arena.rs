@@ -16,7 +16,7 @@
 
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::{Chunk, Content, PageSet};
-use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
+use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, HUGE_FROM_CHUNK, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
 use crate::huge::{HugePages, Policy};
 use crate::page::{AddressTable, Backing, ChunkMap, Kind, Rooms};
@@ -32,6 +32,10 @@ use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
 use core::ptr::NonNull;
 
+/// So many chunks at most are asked how much of them is resident, before one has huge pages for where it lies.
+const LOOKS_BELOW: u32 = 32;
+/// So many bytes of them must have been given out.
+const ENOUGH_TO_TELL: usize = HUGE_FROM_CHUNK as usize / 2 * CHUNK_SIZE;
 /// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
 /// system, which bounds their number for a process.
 const MAX_BROKEN: u32 = 512;
@@ -344,37 +348,37 @@ impl Arena {
         NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE))
     }
 
-    /// Whether chunks are backed by huge pages for where they lie, from this one on: unless the heap is known to be sparse. Before
-    /// the first of them all below are looked at, since they may have filled up between two ticks.
+    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is known to be sparse. Once, as soon as enough of
+    /// the chunks below can tell, they are asked, since they may have filled up between two ticks.
     fn is_dense_below(&self, first: u32) -> bool {
-        if self.ground.huge.is_first() {
-            let (mut resident, mut used) = (0, 0);
-            for c in 0..first {
-                let map = self.map(c);
-                // A long run may be about to be written as a whole, and says nothing of the others.
-                if map.backing() == Backing::Huge || self.has_long_run(c) {
-                    continue;
+        let huge = self.ground.huge;
+        if !huge.has_looked() && !huge.is_sparse() {
+            let below = || (first.saturating_sub(LOOKS_BELOW)..first).filter(|c| self.tells(*c));
+            let given_out = |c| PageCount::new(self.buddy().dirty_in(ChunkIndex::new(c))).bytes();
+            let all: usize = below().map(given_out).sum();
+            if all >= ENOUGH_TO_TELL {
+                let resident = |c| self.resident_of(self.map(c)).unwrap_or_else(|| given_out(c));
+                if below().map(resident).sum::<usize>() < all / 4 * 3 {
+                    huge.note_dense(false);
                 }
-                if let Some(bytes) = self.resident_of(map) {
-                    resident += bytes;
-                    used += PageCount::new(self.buddy().dirty_in(ChunkIndex::new(c))).bytes();
-                }
-            }
-            if used >= first as usize * (CHUNK_SIZE / 2) && resident < used / 4 * 3 {
-                self.ground.huge.note_dense(false);
+                huge.note_look();
             }
         }
-        !self.ground.huge.is_sparse()
+        !huge.is_sparse()
     }
 
-    /// Whether a chunk begins with a part of a run of a chunk's length or more, at about this moment.
-    fn has_long_run(&self, c: u32) -> bool {
-        match self.map(c).tag(0).kind() {
-            Kind::Run(n) => n.get() >= PAGES_PER_CHUNK,
-            // Of a run only the first page has a tag (Pg1).
-            Kind::None => !self.buddy().free_in(ChunkIndex::new(c)).contains(PageSet::first(1)),
-            Kind::Slab { .. } => false,
-        }
+    /// Whether what is resident of a chunk says how much of its blocks is written. Of one that has huge pages all was resident
+    /// once, from one that is broken up something went back, and a run as long as a chunk may be about to be written. At about
+    /// this moment; one that begins amid the chunk is not seen.
+    fn tells(&self, c: u32) -> bool {
+        let map = self.map(c);
+        map.backing() == Backing::Usual
+            && match map.tag(0).kind() {
+                Kind::Run(n) => n.get() < PAGES_PER_CHUNK,
+                // Only the first page of a run has a tag (Pg1), and that is in another chunk.
+                Kind::None => self.buddy().free_in(ChunkIndex::new(c)).contains(PageSet::first(1)),
+                Kind::Slab { .. } => true,
+            }
     }
 
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one

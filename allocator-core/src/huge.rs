@@ -7,9 +7,11 @@
 //! of it ever went back.
 //!
 //! A program whose blocks are longer than what it writes into them would have the rest resident as well. So the chunks below
-//! are looked at before the first one is backed by huge pages for where it lies: unless three quarters of them are resident,
-//! the heap is *sparse*, and its new chunks have small pages. And a tick looks at each chunk with small pages that has filled
-//! up since the last one: unless seven eighths of it are resident, the heap is sparse, until one that fills up is dense.
+//! are asked once, before one of their arena is backed by huge pages for where it lies: unless three quarters of the pages
+//! that were given out are resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to
+//! be written, and chunks of which something went back are left out; what is left must be a half of those few chunks. After
+//! that a tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are
+//! resident, the heap is sparse, until one that fills up is dense.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 
@@ -41,14 +43,14 @@ impl HugePages {
 pub struct Policy {
     policy: UnwatchedU32,
     sparse: UnwatchedU32,
-    begun: UnwatchedU32,
+    looked: UnwatchedU32,
 }
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0), begun: UnwatchedU32::new(0) }
+            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0), looked: UnwatchedU32::new(0) }
         }
     }
 
@@ -71,13 +73,14 @@ impl Policy {
         self.policy.store(word, Relaxed);
     }
 
-    /// True the first time: nothing has been backed by huge pages for where it lies. Of several threads more than one may be told so.
-    pub fn is_first(&self) -> bool {
-        let first = self.begun.load(Relaxed) == 0;
-        if first {
-            self.begun.store(1, Relaxed);
-        }
-        first
+    /// True once the chunks with small pages were asked whether the heap is sparse. More than one thread may do that.
+    pub fn has_looked(&self) -> bool {
+        self.looked.load(Relaxed) != 0
+    }
+
+    /// Notes that they were.
+    pub fn note_look(&self) {
+        self.looked.store(1, Relaxed);
     }
 
     /// True if blocks seem to be longer than what is written into them.

@@ -29,6 +29,13 @@ impl Spread {
     }
 }
 
+/// Which value of a spread stands for all of them.
+pub(crate) type By = fn(&Spread) -> f64;
+/// The smallest.
+pub(crate) const MINIMUM: By = |spread| spread.min;
+/// The one in the middle.
+pub(crate) const MEDIAN: By = |spread| spread.median;
+
 /// One quantity of one row, under each allocator.
 #[derive(Clone, Debug)]
 pub(crate) struct Quantity {
@@ -44,20 +51,20 @@ impl Quantity {
         Self { spreads: values.iter().map(|values| Spread::of(values.iter().copied())).collect(), values }
     }
 
-    fn best(&self, among: impl Fn(usize) -> bool) -> f64 {
+    fn best(&self, by: By, among: impl Fn(usize) -> bool) -> f64 {
         let values = self.spreads.iter().enumerate().filter(|(i, _)| among(*i));
-        values.map(|(_, spread)| spread.min).fold(f64::INFINITY, f64::min)
+        values.map(|(_, spread)| by(spread)).fold(f64::INFINITY, f64::min)
     }
 
     /// The minimum of the best rival: of all programs but the first.
     pub(crate) fn best_rival(&self) -> f64 {
-        self.best(|i| i != 0)
+        self.best(MINIMUM, |i| i != 0)
     }
 
-    /// The minimum of one program by the minimum of the best of the others but the first, as if `out` were not there
+    /// The minimum, or median, of one program by that of the best of the others but the first, as if `out` were not there
     /// either.
-    pub(crate) fn ratio(&self, program: usize, out: Option<usize>) -> f64 {
-        self.spreads[program].min / self.best(|i| i != 0 && i != program && Some(i) != out)
+    pub(crate) fn ratio(&self, by: By, program: usize, out: Option<usize>) -> f64 {
+        by(&self.spreads[program]) / self.best(by, |i| i != 0 && i != program && Some(i) != out)
     }
 
     /// One program by another one in the same round, the median over the rounds: the largest of these ratios to the others
@@ -114,10 +121,11 @@ pub(crate) fn figures(programs: &[Program], rows: &[Row], samples: &[Vec<Vec<Sam
 pub(crate) fn geometric_mean(
     figures: &[Figures],
     quantity: fn(&Figures) -> &Quantity,
+    by: By,
     program: usize,
     without: Option<usize>,
 ) -> f64 {
-    mean_of_telling(figures, quantity, |quantity| quantity.ratio(program, without))
+    mean_of_telling(figures, quantity, |quantity| quantity.ratio(by, program, without))
 }
 
 /// As [`geometric_mean`], of the medians of each round's ratios.
@@ -148,18 +156,22 @@ mod tests {
     #[test]
     fn a_ratio_is_to_the_best_other_rival() {
         let times = quantity(&[3.0, 2.0, 4.0]);
-        assert_eq!(times.ratio(0, None), 1.5);
-        assert_eq!(times.ratio(1, None), 0.5);
-        assert_eq!(times.ratio(2, None), 2.0);
-        assert_eq!(times.ratio(0, Some(1)), 0.75);
+        assert_eq!(times.ratio(MINIMUM, 0, None), 1.5);
+        assert_eq!(times.ratio(MINIMUM, 1, None), 0.5);
+        assert_eq!(times.ratio(MINIMUM, 2, None), 2.0);
+        assert_eq!(times.ratio(MINIMUM, 0, Some(1)), 0.75);
+        // Whoever is best by the minimum need not be so by the median.
+        let times = Quantity::of(vec![vec![2.0, 4.0, 6.0], vec![1.0, 8.0, 9.0], vec![2.0, 2.0, 2.0]]);
+        assert_eq!((times.ratio(MINIMUM, 0, None), times.ratio(MEDIAN, 0, None)), (2.0, 2.0));
+        assert_eq!((times.ratio(MINIMUM, 1, None), times.ratio(MEDIAN, 1, None)), (0.5, 4.0));
     }
 
     #[test]
     fn a_machine_that_changes_its_speed_between_rounds_changes_no_ratio_of_a_round() {
         // The last round is three times as fast, but the second rival has met it with something else.
         let times = Quantity::of(vec![vec![6.0, 6.0, 2.0], vec![3.0, 3.0, 1.0], vec![4.0, 4.0, 4.0]]);
-        assert_eq!((times.paired_ratio(0), times.ratio(0, None)), (2.0, 2.0));
-        assert_eq!((times.paired_ratio(2), times.ratio(2, None)), (4.0 / 3.0, 4.0));
+        assert_eq!((times.paired_ratio(0), times.ratio(MINIMUM, 0, None)), (2.0, 2.0));
+        assert_eq!((times.paired_ratio(2), times.ratio(MINIMUM, 2, None)), (4.0 / 3.0, 4.0));
     }
 
     #[test]
@@ -179,6 +191,6 @@ mod tests {
             peak: quantity(minima),
         };
         let all = [figures(&[1.0, 2.0, 4.0]), figures(&[4.0, 2.0, 4.0]), figures(&[99.0, 2.0, 2.0])];
-        assert!((geometric_mean(&all, |f| &f.time, 0, None) - 1.0).abs() < 1e-9);
+        assert!((geometric_mean(&all, |f| &f.time, MINIMUM, 0, None) - 1.0).abs() < 1e-9);
     }
 }

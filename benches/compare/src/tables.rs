@@ -2,7 +2,7 @@
 
 use crate::latency::Latencies;
 use crate::measure::{Program, Samples};
-use crate::summary::{geometric_mean, paired_mean, Figures, Quantity};
+use crate::summary::{geometric_mean, paired_mean, Figures, Quantity, MEDIAN, MINIMUM};
 use anyhow::Result;
 use std::fmt::Write;
 use std::path::Path;
@@ -42,11 +42,13 @@ fn ratios(
         }
         page.push_str(" |\n");
     }
-    page.push_str("| **geometric mean** |");
-    for program in 0..programs.len() {
-        let _ = write!(page, " | **{:.3}**", geometric_mean(figures, quantity, program, None));
+    for (name, by) in [("geometric mean", MINIMUM), ("the same of medians", MEDIAN)] {
+        let _ = write!(page, "| **{name}** |");
+        for program in 0..programs.len() {
+            let _ = write!(page, " | **{:.3}**", geometric_mean(figures, quantity, by, program, None));
+        }
+        page.push_str(" |\n");
     }
-    page.push_str(" |\n");
 }
 
 /// Everything as a page.
@@ -88,7 +90,7 @@ pub(crate) fn page(
     ratios(&mut table, "MiB", 1024.0, programs, figures, |figures| &figures.peak);
     page.push_str(&table);
     if let Some(system) = programs.iter().position(|program| program.name == SYSTEM) {
-        let mean = geometric_mean(figures, |figures| &figures.peak, 0, Some(system));
+        let mean = geometric_mean(figures, |figures| &figures.peak, MINIMUM, 0, Some(system));
         let _ = writeln!(page, "\nAgainst the leanest but the system's allocator: {mean:.3}.");
     }
     if !latencies.is_empty() {

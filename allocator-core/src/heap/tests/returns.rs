@@ -407,7 +407,11 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
         };
         os.plan(if silent { Plan::Kind(Call::Resident) } else { Plan::Never });
         assert_eq!(grow(HUGE_FROM_CHUNK, PAGE_SIZE), 0);
-        let (at_once, later) = (grow(1, 1), ticks());
+        let asked = || os.calls_of(Call::Resident);
+        assert_eq!(asked(), 0, "nobody needs to know yet");
+        let at_once = grow(1, 1);
+        assert_eq!(asked(), HUGE_FROM_CHUNK as u64, "each of them once");
+        let later = ticks();
         if silent {
             assert_eq!((at_once, later), (1, 9), "a system that does not say so is no reason");
             assert_eq!(grow(4, 1), 13);
@@ -453,7 +457,7 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
         return;
     }
     // Less than three quarters of all below are resident; of what is no part of the runs more, less, or too little to tell.
-    for (runs, written, more) in [(2, 2 * PAGE_SIZE / 8 * 7, 1), (2, PAGE_SIZE, 0), (3, PAGE_SIZE, 1)] {
+    for (runs, written, more) in [(2, PAGE_SIZE / 4 * 7, 1), (2, PAGE_SIZE / 4 * 5, 0), (3, PAGE_SIZE, 1)] {
         let Setup { heap, .. } = setup(false);
         let run = layout(CHUNK_SIZE + 47 * PAGE_SIZE, 8);
         // SAFETY: no block of a thread is meant.
@@ -469,6 +473,18 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
             // SAFETY: live, of this layout.
             unsafe { heap.free(None, ptr, layout) };
         }
+    }
+    // Each of them fills a chunk, which has small pages all the same.
+    let Setup { os, heap } = setup(false);
+    let chunk = layout(CHUNK_SIZE, 8);
+    // SAFETY: no block of a thread is meant.
+    let all = (0..HUGE_FROM_CHUNK).map(|_| (unsafe { heap.alloc(None, chunk) }.unwrap(), chunk)).collect::<Vec<_>>();
+    assert_eq!(heap.stats(None).huge, 0);
+    let one = fill(heap, 1, 1).next().unwrap();
+    assert_eq!((os.calls_of(Call::Resident), heap.stats(None).huge), (0, CHUNK_SIZE));
+    for (ptr, layout) in all.into_iter().chain([one]) {
+        // SAFETY: live, of this layout.
+        unsafe { heap.free(None, ptr, layout) };
     }
 }
 
