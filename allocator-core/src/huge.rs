@@ -39,18 +39,23 @@ impl HugePages {
     }
 }
 
+/// Blocks are longer than what is written into them.
+const SPARSE: u32 = 1;
+/// The chunks below were asked.
+const LOOKED: u32 = 2;
+
 /// The policy of a zone. All zeros: [`HugePages::Auto`], and dense.
 pub struct Policy {
     policy: UnwatchedU32,
-    sparse: UnwatchedU32,
-    looked: UnwatchedU32,
+    /// Of `SPARSE` and `LOOKED`, which one thread may overwrite with what was true before another one wrote.
+    seen: UnwatchedU32,
 }
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0), looked: UnwatchedU32::new(0) }
+            Self { policy: UnwatchedU32::new(0), seen: UnwatchedU32::new(0) }
         }
     }
 
@@ -75,21 +80,22 @@ impl Policy {
 
     /// True once the chunks with small pages were asked whether the heap is sparse. More than one thread may do that.
     pub fn has_looked(&self) -> bool {
-        self.looked.load(Relaxed) != 0
+        self.seen.load(Relaxed) & LOOKED != 0
     }
 
     /// Notes that they were.
     pub fn note_look(&self) {
-        self.looked.store(1, Relaxed);
+        self.seen.store(self.seen.load(Relaxed) | LOOKED, Relaxed);
     }
 
     /// True if blocks seem to be longer than what is written into them.
     pub fn is_sparse(&self) -> bool {
-        self.sparse.load(Relaxed) != 0
+        self.seen.load(Relaxed) & SPARSE != 0
     }
 
     /// Notes whether a chunk that has filled up is dense.
     pub fn note_dense(&self, dense: bool) {
-        self.sparse.store((!dense).into(), Relaxed);
+        let others = self.seen.load(Relaxed) & !SPARSE;
+        self.seen.store(others | if dense { 0 } else { SPARSE }, Relaxed);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn measure(programs: &[Program], rounds: usize, part: f64) -> Result<
         for turn in 0..programs.len() {
             let which = (round + turn) % programs.len();
             warm()?;
-            let text = programs[which].run(&["latency", &part])?;
+            let text = programs[which].run_in(round, &["latency", &part])?;
             latencies[which].0.push(histogram(&text).with_context(|| text)?);
         }
     }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 /// Compares allocators by the rows of the workloads, or by what stays resident.
 #[derive(Parser)]
 struct Arguments {
-    /// Programs to compare, as NAME=VERSION=PATH; the first one is held against the others
+    /// Programs to compare, as NAME=VERSION=PATH[,PATH...]; the first one is held against the others
     #[arg(required_unless_present = "warm")]
     programs: Vec<Program>,
     /// Times that each row runs under each allocator

@@ -13,7 +13,8 @@ pub(crate) struct Program {
     pub(crate) name: String,
     /// Its crate and version.
     pub(crate) version: String,
-    path: PathBuf,
+    /// Where it is, and others that differ in nothing but where in memory their code lies.
+    paths: Vec<PathBuf>,
 }
 
 impl FromStr for Program {
@@ -21,16 +22,22 @@ impl FromStr for Program {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.splitn(3, '=');
-        let mut part = || parts.next().map(str::to_owned).ok_or("NAME=VERSION=PATH is expected");
-        Ok(Self { name: part()?, version: part()?, path: part()?.into() })
+        let mut part = || parts.next().map(str::to_owned).ok_or("NAME=VERSION=PATH[,PATH...] is expected");
+        Ok(Self { name: part()?, version: part()?, paths: part()?.split(',').map(PathBuf::from).collect() })
     }
 }
 
 impl Program {
     /// What it prints with these arguments, if it ends well.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
+        self.run_in(0, arguments)
+    }
+
+    /// As [`Program::run`], of the one whose turn it is in this round.
+    pub(crate) fn run_in(&self, round: usize, arguments: &[&str]) -> Result<String> {
         let what = || format!("{} {}", self.name, arguments.join(" "));
-        let output = Command::new(&self.path).args(arguments).output().with_context(what)?;
+        let path = &self.paths[round % self.paths.len()];
+        let output = Command::new(path).args(arguments).output().with_context(what)?;
         if !output.status.success() {
             bail!("{}: {}: {}", what(), output.status, String::from_utf8_lossy(&output.stderr));
         }
@@ -92,7 +99,7 @@ pub(crate) struct Samples {
 }
 
 /// What each round measured. In each round every row runs under each allocator, one right
-/// after the other; another one begins in each round.
+/// after the other; another one begins in each round, and each has its code elsewhere.
 pub(crate) fn rounds(programs: &[Program], rows: &[Row], rounds: usize, part: f64) -> Result<Samples> {
     let part = part.to_string();
     let mut by_row = vec![vec![Vec::with_capacity(rounds); programs.len()]; rows.len()];
@@ -105,7 +112,7 @@ pub(crate) fn rounds(programs: &[Program], rows: &[Row], rounds: usize, part: f6
                 let mut tries = 1..=TRIES;
                 let text = loop {
                     warm()?;
-                    match programs[which].run(&["row", &row.name, &part]) {
+                    match programs[which].run_in(round, &["row", &row.name, &part]) {
                         Err(error) if tries.next() == Some(TRIES) => return Err(error),
                         Err(error) => eprintln!("{error}"),
                         Ok(text) => break text,
@@ -127,6 +134,9 @@ mod tests {
     fn a_program_is_named_by_three_parts() {
         let program: Program = "name=crate 1.0=/some/path".parse().unwrap();
         assert_eq!((program.name.as_str(), program.version.as_str()), ("name", "crate 1.0"));
+        assert_eq!(program.paths, [PathBuf::from("/some/path")]);
+        let shifted: Program = "name=crate 1.0=/some/path,/other".parse().unwrap();
+        assert_eq!(shifted.paths[1], PathBuf::from("/other"));
         assert!("name=crate 1.0".parse::<Program>().is_err());
     }
 

@@ -63,8 +63,8 @@ pub(crate) fn page(
     let mut page = String::from("# Results\n\n");
     let _ = writeln!(page, "{machine}\n\nWritten by `ci/bench.sh`. {rounds} rounds, all allocators in turn in each;");
     page.push_str(
-        "each run is a process of its own, on memory that was in use a moment ago. Figures are minima over the rounds,\n\
-         by the best rival's of the row.\n",
+        "each run is a process of its own, on memory that was in use a moment ago, and from round to round the code of each\n\
+         program lies elsewhere in its cache lines. Figures are minima over the rounds, by the best rival's of the row.\n",
     );
     page.push_str(
         "The mean of each column is taken against the best of the *other* rivals, over the rows that tell rivals\n",
