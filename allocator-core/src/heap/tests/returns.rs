@@ -373,16 +373,32 @@ fn begins_with_small_pages() -> bool {
         && !always.is_ok_and(|policies| policies.contains("[always]"))
 }
 
-/// Blocks of two pages each, of which so many bytes are written.
-fn fill(heap: &Heap, blocks: usize, written: usize) -> impl Iterator<Item = (NonNull<u8>, Layout)> + '_ {
-    let layout = layout(2 * PAGE_SIZE, 8);
+/// So many blocks, of each of which so many bytes are written.
+fn written(
+    heap: &Heap,
+    layout: Layout,
+    blocks: usize,
+    bytes: usize,
+) -> impl Iterator<Item = (NonNull<u8>, Layout)> + '_ {
     (0..blocks).map(move |_| {
         // SAFETY: no block of a thread is meant.
         let ptr = unsafe { heap.alloc(None, layout) }.unwrap();
         // SAFETY: just allocated, and as long or longer.
-        unsafe { ptr.as_ptr().write_bytes(1, written) };
+        unsafe { ptr.as_ptr().write_bytes(1, bytes) };
         (ptr, layout)
     })
+}
+
+/// The same, of blocks of two pages each.
+fn fill(heap: &Heap, blocks: usize, bytes: usize) -> impl Iterator<Item = (NonNull<u8>, Layout)> + '_ {
+    written(heap, layout(2 * PAGE_SIZE, 8), blocks, bytes)
+}
+
+fn free_all(heap: &Heap, all: Vec<(NonNull<u8>, Layout)>) {
+    for (ptr, layout) in all {
+        // SAFETY: live, of this layout.
+        unsafe { heap.free(None, ptr, layout) };
+    }
 }
 
 const TWO_PAGES_IN_A_CHUNK: usize = CHUNK_SIZE / PAGE_SIZE / 2;
@@ -396,8 +412,8 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
     for silent in [false, true] {
         let Setup { os, heap } = setup(false);
         let mut all = Vec::new();
-        let mut grow = |chunks: u32, written: usize| {
-            all.extend(fill(heap, chunks as usize * TWO_PAGES_IN_A_CHUNK, written));
+        let mut grow = |chunks: u32, bytes: usize| {
+            all.extend(fill(heap, chunks as usize * TWO_PAGES_IN_A_CHUNK, bytes));
             heap.stats(None).huge / CHUNK_SIZE
         };
         let ticks = || {
@@ -422,10 +438,7 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
             ticks();
             assert_eq!(grow(2, 1), 6, "and whoever comes next is thought to be like them");
         }
-        for (ptr, layout) in all {
-            // SAFETY: live, of this layout.
-            unsafe { heap.free(None, ptr, layout) };
-        }
+        free_all(heap, all);
         heap.validate(None).unwrap();
     }
 }
@@ -444,10 +457,7 @@ fn a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages() {
     let ripe = heap.stats(None).huge;
     all.extend(fill(heap, TWO_PAGES_IN_A_CHUNK, 1));
     assert_eq!((ripe, heap.stats(None).huge), (6 * CHUNK_SIZE, 6 * CHUNK_SIZE), "the last that filled up are sparse");
-    for (ptr, layout) in all {
-        // SAFETY: live, of this layout.
-        unsafe { heap.free(None, ptr, layout) };
-    }
+    free_all(heap, all);
 }
 
 /// Class of bug: a vector that has room for what will come makes a dense heap a sparse one.
@@ -457,35 +467,26 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
         return;
     }
     // Less than three quarters of all below are resident; of what is no part of the runs more, less, or too little to tell.
-    for (runs, written, more) in [(2, PAGE_SIZE / 4 * 7, 1), (2, PAGE_SIZE / 4 * 5, 0), (3, PAGE_SIZE, 1)] {
+    for (runs, bytes, more) in [(2, PAGE_SIZE / 4 * 7, 1), (2, PAGE_SIZE / 4 * 5, 0), (3, PAGE_SIZE, 1)] {
         let Setup { heap, .. } = setup(false);
         let run = layout(CHUNK_SIZE + 47 * PAGE_SIZE, 8);
-        // SAFETY: no block of a thread is meant.
-        let mut all: Vec<_> = (0..runs).map(|_| (unsafe { heap.alloc(None, run) }.unwrap(), run)).collect();
+        let mut all: Vec<_> = written(heap, run, runs, 0).collect();
         let huge = || heap.stats(None).huge / CHUNK_SIZE;
         assert_eq!(huge(), runs, "the chunks that are theirs as a whole");
         let others = HUGE_FROM_CHUNK as usize - 2 * runs;
-        all.extend(fill(heap, 8 * runs + others * TWO_PAGES_IN_A_CHUNK, written));
+        all.extend(fill(heap, 8 * runs + others * TWO_PAGES_IN_A_CHUNK, bytes));
         assert_eq!(huge(), runs);
-        all.extend(fill(heap, 1, written));
+        all.extend(fill(heap, 1, bytes));
         assert_eq!(huge(), runs + more);
-        for (ptr, layout) in all {
-            // SAFETY: live, of this layout.
-            unsafe { heap.free(None, ptr, layout) };
-        }
+        free_all(heap, all);
     }
     // Each of them fills a chunk, which has small pages all the same.
     let Setup { os, heap } = setup(false);
-    let chunk = layout(CHUNK_SIZE, 8);
-    // SAFETY: no block of a thread is meant.
-    let all = (0..HUGE_FROM_CHUNK).map(|_| (unsafe { heap.alloc(None, chunk) }.unwrap(), chunk)).collect::<Vec<_>>();
+    let mut all: Vec<_> = written(heap, layout(CHUNK_SIZE, 8), HUGE_FROM_CHUNK as usize, 0).collect();
     assert_eq!(heap.stats(None).huge, 0);
-    let one = fill(heap, 1, 1).next().unwrap();
+    all.extend(fill(heap, 1, 1));
     assert_eq!((os.calls_of(Call::Resident), heap.stats(None).huge), (0, CHUNK_SIZE));
-    for (ptr, layout) in all.into_iter().chain([one]) {
-        // SAFETY: live, of this layout.
-        unsafe { heap.free(None, ptr, layout) };
-    }
+    free_all(heap, all);
 }
 
 #[test]
