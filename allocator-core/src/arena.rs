@@ -16,7 +16,7 @@
 
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::{Chunk, Content, PageSet};
-use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, HUGE_FROM_CHUNK, PAGES_PER_CHUNK, PAGE_SHIFT};
+use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
 use crate::error::Misuse;
 use crate::huge::{HugePages, Policy};
 use crate::page::{AddressTable, Backing, ChunkMap, Kind, Rooms};
@@ -32,10 +32,8 @@ use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
 use core::ptr::NonNull;
 
-/// So many chunks at most are asked how much of them is resident, before one has huge pages for where it lies.
-const LOOKS_BELOW: u32 = 32;
-/// So many bytes of them must have been given out.
-const ENOUGH_TO_TELL: usize = HUGE_FROM_CHUNK as usize / 2 * CHUNK_SIZE;
+/// One in so many chunks of the first arena is opened after a look at those below.
+const LOOK_EACH: u32 = 2;
 /// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
 /// system, which bounds their number for a process.
 const MAX_BROKEN: u32 = 512;
@@ -341,44 +339,52 @@ impl Arena {
 
     /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
     fn is_dense(&self, map: &ChunkMap) -> bool {
-        self.resident_of(map).map_or(true, |bytes| bytes >= CHUNK_SIZE / 8 * 7)
+        let resident = NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE));
+        resident.map_or(true, |bytes| bytes >= CHUNK_SIZE / 8 * 7)
     }
 
-    fn resident_of(&self, map: &ChunkMap) -> Option<usize> {
-        NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE))
-    }
-
-    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is known to be sparse. Once, as soon as enough of
-    /// the chunks below can tell, they are asked, since they may have filled up between two ticks.
+    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. Before the first few of them those
+    /// below are asked, since they may have filled up between two ticks.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
-        if !huge.has_looked() && !huge.is_sparse() {
-            let below = || (first.saturating_sub(LOOKS_BELOW)..first).filter(|c| self.tells(*c));
-            let given_out = |c| PageCount::new(self.buddy().dirty_in(ChunkIndex::new(c))).bytes();
-            let all: usize = below().map(given_out).sum();
-            if all >= ENOUGH_TO_TELL {
-                let resident = |c| self.resident_of(self.map(c)).unwrap_or_else(|| given_out(c));
-                if below().map(resident).sum::<usize>() < all / 4 * 3 {
-                    huge.note_dense(false);
-                }
-                huge.note_look();
+        if self.huge_from > 0 && first % LOOK_EACH == 0 && !huge.is_sparse() {
+            let (all, resident) = self.written_below(first);
+            if all >= first as usize * CHUNK_SIZE / 4 && resident < all / 4 * 3 {
+                huge.note_dense(false);
             }
         }
         !huge.is_sparse()
     }
 
-    /// Whether what is resident of a chunk says how much of its blocks is written. Of one that has huge pages all was resident
-    /// once, from one that is broken up something went back, and a run as long as a chunk may be about to be written. At about
-    /// this moment; one that begins amid the chunk is not seen.
-    fn tells(&self, c: u32) -> bool {
-        let map = self.map(c);
-        map.backing() == Backing::Usual
-            && match map.tag(0).kind() {
-                Kind::Run(n) => n.get() < PAGES_PER_CHUNK,
-                // Only the first page of a run has a tag (Pg1), and that is in another chunk.
-                Kind::None => self.buddy().free_in(ChunkIndex::new(c)).contains(PageSet::first(1)),
-                Kind::Slab { .. } => true,
+    /// Bytes of the chunks below this one that were given out, and those of them that are resident, which says how much of
+    /// its blocks a program writes. Without chunks that have huge pages, of which all was resident once, and without runs as
+    /// long as a chunk, which may be about to be written. At about this moment.
+    fn written_below(&self, first: u32) -> (usize, usize) {
+        let (mut all, mut resident, mut run_ends) = (0, 0, 0u32);
+        for c in 0..first {
+            let map = self.map(c);
+            let begins = c * PAGES_PER_CHUNK;
+            let long = (0..PAGES_PER_CHUNK).find_map(|page| match map.tag(page as usize).kind() {
+                Kind::Run(n) if n.get() >= PAGES_PER_CHUNK => Some((page, n.get())),
+                _ => None,
+            });
+            let start = u32::min(PAGES_PER_CHUNK, run_ends.saturating_sub(begins));
+            let (end, n) = long.unwrap_or((PAGES_PER_CHUNK, 0));
+            run_ends = if n > 0 { begins + end + n } else { run_ends };
+            let small = matches!(map.backing(), Backing::Usual | Backing::Small);
+            if !small || start >= end {
+                continue;
             }
+            let pages = PageSet::run(start, end - start);
+            let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
+            let given_out = PageCount::new(given_out.len()).bytes();
+            let from = map.base().wrapping_add(PageCount::new(start).bytes());
+            let says = |from| self.ground.os.resident(from, PageCount::new(end - start).bytes());
+            all += given_out;
+            // A system that does not say so is no reason.
+            resident += NonNull::new(from).and_then(says).unwrap_or(given_out);
+        }
+        (all, resident)
     }
 
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one
@@ -455,6 +461,18 @@ impl Arena {
             }
             discard(ptr, n.bytes())
         })
+    }
+
+    /// As `break_up`, for the chunks of `n` pages from `start` on that have others as well: the first and the last one.
+    pub fn break_up_ends(&self, start: PageIndex, n: PageCount) {
+        let (start, end) = (start.get(), (start + n).get());
+        let (first, last) = (start / PAGES_PER_CHUNK, (end - 1) / PAGES_PER_CHUNK);
+        if start % PAGES_PER_CHUNK != 0 || first == last && n.get() < PAGES_PER_CHUNK {
+            self.break_up(self.map(first));
+        }
+        if last != first && end % PAGES_PER_CHUNK != 0 {
+            self.break_up(self.map(last));
+        }
     }
 
     /// The memory behind a part of a chunk is about to be freed: not to be backed by a huge page any more, since the system

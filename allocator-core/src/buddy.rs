@@ -7,10 +7,15 @@
 //! One summary word per bin says which regions have a bit set. Bins and summaries are *hints*: they may name a chunk
 //! that has nothing, or longer runs by now (it is then retired from the bin), but when all is quiet they miss none.
 //!
-//! A request goes to the lowest bin that fits and there to the lowest address. If none does, pages in a row across the
-//! edges of blocks will do; most requests are no power of two. A whole chunk is opened only when no partly free one has
-//! any. That leaves whole chunks for the system and for huge pages, the first key of Temeraire's filler (Hunter et al.,
-//! OSDI 2021).
+//! One or two pages, and what must be aligned, come from a block: of the lowest bin that fits, and there of the lowest
+//! address. A whole chunk is opened only when no partly free one has any, which leaves whole chunks for the system and for
+//! huge pages, the first key of Temeraire's filler (Hunter et al., OSDI 2021).
+//!
+//! More pages are a *row*: the first so many free pages that follow each other in the arena, across the edges of blocks
+//! and, unless they are so few that a slab may be wanted, of chunks. Most requests are no power of two, and two fifths of the
+//! memory under large blocks were the rests of others when these came from blocks as well (`docs/speed.md`). Address-ordered
+//! first fit is what Wilson et al. (*Dynamic Storage Allocation*, 1995) recommend. Only chunks whose bin says that a
+//! row may begin or end there are looked at, and no more than [`ROW_TRIES`] of them; then a block will do.
 //!
 //! A purge takes the pages that it purges, so nobody else needs to know of it. Pages on their way between two words are
 //! *in transit*; a word counts how many threads have some, and how many had some before, so that whoever is about to be
@@ -75,8 +80,10 @@ const BEGUN: u64 = 1;
 /// One time in the upper half.
 const ENDED: u64 = 1 << 32;
 
-/// Chunks in which a run across the edges of blocks is looked for before a whole one is opened.
-pub const ACROSS_TRIES: u32 = 8;
+/// Chunks that are looked at for a row before a block is taken.
+pub const ROW_TRIES: usize = 64;
+/// Pages that are taken from a block: so few are the rest of another request as often as not.
+pub const MAX_BLOCK: u32 = 2;
 
 impl Region {
     const_unless_loom! {
@@ -160,7 +167,58 @@ enum Kind {
     Whole,
 }
 
+/// A search for pages in a row, from chunk to chunk.
+struct Row {
+    /// Pages that are wanted.
+    n: u32,
+    /// The chunk behind the last one that was looked at, and the free pages in a row right before it.
+    next: ChunkIndex,
+    before: u32,
+}
+
+impl Row {
+    fn new(n: PageCount) -> Self {
+        Self { n: n.get(), next: ChunkIndex::new(0), before: 0 }
+    }
+
+    /// Where a row begins that ends in `chunk`, if one does; its free pages are `free`.
+    fn look<const PAGES: u32>(
+        &mut self,
+        buddy: &Buddy<'_, PAGES>,
+        chunk: ChunkIndex,
+        free: PageSet,
+    ) -> Option<PageIndex> {
+        let first = Buddy::<PAGES>::first_page(chunk).get();
+        let alone = self.n <= Buddy::<PAGES>::IN_A_CHUNK;
+        if alone {
+            self.before = 0;
+        } else if chunk != self.next {
+            self.before = chunk.get().checked_sub(1).map_or(0, |c| buddy.free_in(ChunkIndex::new(c)).tail(PAGES));
+        }
+        let start = if self.before + free.head() >= self.n {
+            Some(first - self.before)
+        } else {
+            (self.n <= PAGES).then(|| free.first_run_of(self.n)).flatten().map(|start| first + start)
+        };
+        let all = free == Chunk::<PAGES>::ALL;
+        self.before = if all { self.before + PAGES } else { free.tail(PAGES) };
+        self.next = ChunkIndex::new(chunk.get() + 1);
+        start.map(PageIndex::new)
+    }
+
+    /// The same for the chunk behind the last one.
+    fn ends_behind<const PAGES: u32>(&self, buddy: &Buddy<'_, PAGES>) -> Option<PageIndex> {
+        let ends = self.n > Buddy::<PAGES>::IN_A_CHUNK
+            && self.before > 0
+            && (self.next.get() as usize) < buddy.chunks.len()
+            && self.before + buddy.free_in(self.next).head() >= self.n;
+        ends.then(|| PageIndex::new(Buddy::<PAGES>::first_page(self.next).get() - self.before))
+    }
+}
+
 impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
+    /// So few pages lie in one chunk: a slab, which has one memmap.
+    const IN_A_CHUNK: u32 = if PAGES / 8 > MAX_BLOCK { PAGES / 8 } else { MAX_BLOCK };
     const TOP: u32 = Chunk::<PAGES>::TOP;
     const BINS: u32 = Self::TOP;
 
@@ -184,8 +242,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align`; a chunk's worth or more begins with a chunk and lies within
-    /// one region. `None`: no room now. Lock-free, but for what `warm` does.
+    /// Takes `n` pages whose start is a multiple of `2^align`; so few as a slab has lie in one chunk. `None`: no room now.
+    /// Lock-free, but for what `warm` does.
     pub fn take(&self, n: PageCount, align: Order) -> Option<Run> {
         self.take_warming(n, align, |_, _, _| false)
     }
@@ -195,6 +253,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// touch will make a chunk resident as a whole.
     pub fn take_warming(&self, n: PageCount, align: Order, warm: impl Warm) -> Option<Run> {
         debug_assert!(align.get() <= Self::TOP);
+        if align == Order::ZERO && n.get() > MAX_BLOCK {
+            if let Some(run) = self.take_row(n, || self.first_row(n), &warm) {
+                return Some(run);
+            }
+        }
         if n.get() >= PAGES {
             return self.take_whole(n, self.summary.whole.load(Relaxed), &warm);
         }
@@ -217,40 +280,55 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                 self.retire(chunk, bin as usize);
             }
         }
-        if let Some(run) = self.take_across_blocks(n, align) {
-            return Some(run);
-        }
         self.take_whole(n, self.summary.whole.load(Relaxed), &warm)
     }
 
-    /// Takes `n` pages in a row that are no part of one block, from one of the first few chunks whose largest block is
-    /// half of what would hold them. A chunk that is opened instead would be new memory more often than not.
-    fn take_across_blocks(&self, n: PageCount, align: Order) -> Option<Run> {
-        let bin = (n.order().get() as usize).checked_sub(1)?;
-        let mut tries = ACROSS_TRIES;
-        let mut regions = self.sum(Kind::Bin(bin)).load(Relaxed);
-        while regions != 0 && n.get() > 2 && align == Order::ZERO {
-            let region = regions.trailing_zeros();
-            regions &= regions - 1;
-            let mut chunks = self.regions[region as usize].bins[bin].load(Relaxed);
-            while chunks != 0 {
-                let chunk = ChunkIndex::new(region * CHUNKS_PER_REGION + chunks.trailing_zeros());
-                chunks &= chunks - 1;
-                match Self::bin_of(self.chunk(chunk).free_pages()) {
-                    Some(is) if is == bin => tries -= 1,
-                    Some(is) if is > bin => continue, // whoever made it so will say so
-                    _ => {
-                        self.retire(chunk, bin);
-                        continue;
-                    }
-                }
-                let run = self.taken_in(chunk, n, self.chunk(chunk).take_across(n.get()));
-                if run.is_some() || tries == 0 {
-                    return run;
-                }
+    /// Takes the row that `look` finds. If somebody else has a page of it meanwhile, another one: who fails here has been
+    /// overtaken by somebody who did not, or by one who was.
+    fn take_row(&self, n: PageCount, look: impl Fn() -> Option<PageIndex>, warm: &impl Warm) -> Option<Run> {
+        loop {
+            let start = look()?;
+            if let Some(fresh) = self.claim_pages(start, n, warm) {
+                return Some(Run { start, content: Content::of(fresh, n.get()) });
+            }
+        }
+    }
+
+    /// The first row of `n` pages, as far as the hints lead to it.
+    fn first_row(&self, n: PageCount) -> Option<PageIndex> {
+        // Of a row in one chunk or two, one part at least is a half of it, and has a block of this order.
+        let order = n.get().div_ceil(2).ilog2().min(Self::TOP);
+        let (mut search, mut tries) = (Row::new(n), ROW_TRIES);
+        for chunk in self.with_blocks(order) {
+            let free = self.free_in(chunk);
+            if free.max_order(Self::TOP).map_or(true, |is| is < order) {
+                self.retire_all(chunk, order);
+                continue;
+            }
+            let found = search.look(self, chunk, free).or_else(|| search.ends_behind(self));
+            tries -= 1;
+            if found.is_some() || tries == 0 {
+                return found;
             }
         }
         None
+    }
+
+    /// The chunks with blocks of `2^order` pages or more, whole ones as well, as the hints have it; lowest first.
+    fn with_blocks(&self, order: u32) -> impl Iterator<Item = ChunkIndex> + '_ {
+        let kinds = move || (order as usize..Self::BINS as usize).map(Kind::Bin).chain([Kind::Whole]);
+        let regions = kinds().fold(0, |regions, kind| regions | self.sum(kind).load(Relaxed));
+        PageSet::from_bits(regions).iter().flat_map(move |r| {
+            let region = &self.regions[r as usize];
+            let chunks = kinds().fold(0, |chunks, kind| chunks | Self::word(region, kind).load(Relaxed));
+            PageSet::from_bits(chunks).iter().map(move |c| ChunkIndex::new(r * CHUNKS_PER_REGION + c))
+        })
+    }
+
+    /// The first row of `n` pages, by all words.
+    fn first_row_by_words(&self, n: PageCount) -> Option<PageIndex> {
+        let mut search = Row::new(n);
+        (0..self.chunks.len() as u32).map(ChunkIndex::new).find_map(|c| search.look(self, c, self.free_in(c)))
     }
 
     /// Takes `n` pages of whole chunks in a row, in one of these regions; the last chunk is opened if not all of it is asked
@@ -334,27 +412,21 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     }
 
     fn search_words(&self, n: PageCount, align: Order, warm: &impl Warm) -> Option<Run> {
+        if align == Order::ZERO {
+            return self.take_row(n, || self.first_row_by_words(n), warm);
+        }
         if n.get() < PAGES && align.get() < Self::TOP {
-            for chunk in 0..self.chunks.len() as u32 {
-                let chunk = ChunkIndex::new(chunk);
-                let across = || self.taken_in(chunk, n, self.chunk(chunk).take_across(n.get()));
-                let run = self.take_in(chunk, n, align);
-                if let Some(run) = if align == Order::ZERO { run.or_else(across) } else { run } {
-                    return Some(run);
-                }
+            let mut chunks = (0..self.chunks.len() as u32).map(ChunkIndex::new);
+            if let Some(run) = chunks.find_map(|chunk| self.take_in(chunk, n, align)) {
+                return Some(run);
             }
         }
         // Every region, whatever the summary says of it.
         self.take_whole(n, PageSet::first(self.regions.len() as u32).bits(), warm)
     }
 
-    #[inline]
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
-        self.taken_in(chunk, n, self.chunk(chunk).take(n.get(), align))
-    }
-
-    fn taken_in(&self, chunk: ChunkIndex, n: PageCount, taken: Option<Taken>) -> Option<Run> {
-        let Taken { start, fresh, change } = taken?;
+        let Taken { start, fresh, change } = self.chunk(chunk).take(n.get(), align)?;
         let content = Content::of(fresh.len(), n.get());
         if content != Content::Anything {
             self.counter.charge_pages(fresh.len());
@@ -421,13 +493,20 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             }
             page += pages.len();
         }
-        let _transit = (from.get() / PAGES != (end - 1) / PAGES).then(|| self.transit());
+        self.claim_pages(from, more, &warm)
+    }
+
+    /// Takes exactly the `n` pages from `start` on, if all of them are free. Returns how many of them are known to be zero.
+    fn claim_pages(&self, start: PageIndex, n: PageCount, warm: &impl Warm) -> Option<u32> {
+        let (mut page, end) = (start.get(), (start + n).get());
+        let _transit = (page / PAGES != (end - 1) / PAGES).then(|| self.transit());
         let mut fresh = 0;
-        page = from.get();
         while page < end {
             let (chunk, pages) = Self::piece(page, end);
-            let Some(here) = self.claim(chunk, pages, &warm) else {
-                self.give_back(from, PageCount::new(page - from.get())).ok();
+            let Some(here) = self.claim(chunk, pages, warm) else {
+                if page > start.get() {
+                    self.give_back(start, PageCount::new(page - start.get())).ok();
+                }
                 return None;
             };
             fresh += here;
@@ -586,8 +665,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     }
 
     /// Pages of a chunk that are not known to be zero, at about this moment.
-    pub fn dirty_in(&self, chunk: ChunkIndex) -> u32 {
-        self.chunk(chunk).dirty_pages().len()
+    pub fn dirty_in(&self, chunk: ChunkIndex) -> PageSet {
+        self.chunk(chunk).dirty_pages()
     }
 
     /// Pages that are not known to be zero, at about this moment.
@@ -628,6 +707,16 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             self.set_hint(chunk, Kind::Bin(bin));
         } else if after == 0 {
             self.retire_summary(Self::region_of(chunk), Kind::Bin(bin));
+        }
+    }
+
+    /// As `retire`, in every bin from this order on that names the chunk.
+    #[cold]
+    fn retire_all(&self, chunk: ChunkIndex, order: u32) {
+        for bin in order as usize..Self::BINS as usize {
+            if self.region(chunk).bins[bin].load(Relaxed) & Self::bit(chunk) != 0 {
+                self.retire(chunk, bin);
+            }
         }
     }
 

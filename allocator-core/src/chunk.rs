@@ -233,6 +233,16 @@ impl PageSet {
         None
     }
 
+    /// Pages in a row from the first one on.
+    pub const fn head(self) -> u32 {
+        self.0.trailing_ones()
+    }
+
+    /// Pages in a row up to the last one of `pages`.
+    pub const fn tail(self, pages: u32) -> u32 {
+        (self.0 << (64 - pages)).leading_ones()
+    }
+
     /// Start of the first `n` pages in a row, wherever that is.
     pub const fn first_run_of(self, n: u32) -> Option<u32> {
         // After the loop a bit stands for `n` set bits from there on; each step doubles what a bit stands for.
@@ -366,18 +376,9 @@ impl<const PAGES: u32> Chunk<PAGES> {
     /// Takes `n` pages aligned to `align` from a block that holds them. `None` means that the hint that led here was
     /// stale. Lock-free.
     pub fn take(&self, n: u32, align: Order) -> Option<Taken> {
-        self.take_at(n, |free| free.best_fit(n, align.get(), self.dirty_pages(), Self::TOP))
-    }
-
-    /// Takes the first `n` pages in a row, across the edges of blocks. Lock-free.
-    pub fn take_across(&self, n: u32) -> Option<Taken> {
-        self.take_at(n, |free| free.first_run_of(n))
-    }
-
-    fn take_at(&self, n: u32, place: impl Fn(PageSet) -> Option<u32>) -> Option<Taken> {
         let mut before = self.free_pages();
         loop {
-            let start = place(before)?;
+            let start = before.best_fit(n, align.get(), self.dirty_pages(), Self::TOP)?;
             let pages = PageSet::run(start, n);
             let after = before.minus(pages);
             // Acquire meets `give_back`'s Release: the last owner's writes come before ours.

@@ -7,11 +7,12 @@
 //! of it ever went back.
 //!
 //! A program whose blocks are longer than what it writes into them would have the rest resident as well. So the chunks below
-//! are asked once, before one of their arena is backed by huge pages for where it lies: unless three quarters of the pages
-//! that were given out are resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to
-//! be written, and chunks of which something went back are left out; what is left must be a half of those few chunks. After
-//! that a tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are
-//! resident, the heap is sparse, until one that fills up is dense.
+//! are asked before each of the first few that are backed by huge pages for where they lie: unless three quarters of what was
+//! given out of them is resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to
+//! be written, are left out, and so are chunks with huge pages; what is left must be a half of those chunks. After that a tick
+//! looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are resident, the
+//! heap is sparse, until one that fills up is dense. To be called sparse for a while costs a program some time; one that is
+//! and was not would keep what it does not need for good.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 
@@ -39,23 +40,17 @@ impl HugePages {
     }
 }
 
-/// Blocks are longer than what is written into them.
-const SPARSE: u32 = 1;
-/// The chunks below were asked.
-const LOOKED: u32 = 2;
-
 /// The policy of a zone. All zeros: [`HugePages::Auto`], and dense.
 pub struct Policy {
     policy: UnwatchedU32,
-    /// Of `SPARSE` and `LOOKED`, which one thread may overwrite with what was true before another one wrote.
-    seen: UnwatchedU32,
+    sparse: UnwatchedU32,
 }
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            Self { policy: UnwatchedU32::new(0), seen: UnwatchedU32::new(0) }
+            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0) }
         }
     }
 
@@ -78,24 +73,13 @@ impl Policy {
         self.policy.store(word, Relaxed);
     }
 
-    /// True once the chunks with small pages were asked whether the heap is sparse. More than one thread may do that.
-    pub fn has_looked(&self) -> bool {
-        self.seen.load(Relaxed) & LOOKED != 0
-    }
-
-    /// Notes that they were.
-    pub fn note_look(&self) {
-        self.seen.store(self.seen.load(Relaxed) | LOOKED, Relaxed);
-    }
-
     /// True if blocks seem to be longer than what is written into them.
     pub fn is_sparse(&self) -> bool {
-        self.seen.load(Relaxed) & SPARSE != 0
+        self.sparse.load(Relaxed) != 0
     }
 
-    /// Notes whether a chunk that has filled up is dense.
+    /// Notes whether blocks are written as a whole, as far as somebody has looked.
     pub fn note_dense(&self, dense: bool) {
-        let others = self.seen.load(Relaxed) & !SPARSE;
-        self.seen.store(others | if dense { 0 } else { SPARSE }, Relaxed);
+        self.sparse.store(u32::from(!dense), Relaxed);
     }
 }

@@ -246,18 +246,17 @@ impl Zone {
         arena.give_back(address, n)
     }
 
-    /// Frees the memory behind pages that the caller owns, in the chunk of `map`.
+    /// Frees the memory behind pages that the caller owns, the first of them in the chunk of `map`.
     pub fn discard_pages(&self, os: &dyn Os, map: &ChunkMap, ptr: NonNull<u8>, n: PageCount) {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
         // With pages of the system longer than ours, they might hold others' too.
         let alone = (ptr.as_ptr() as usize | n.bytes()) & (os.page_size() - 1) == 0;
-        if n.get() < PAGES_PER_CHUNK {
-            arena.break_up(map);
-        }
+        let start = arena.page_at(ptr.as_ptr() as usize);
+        arena.break_up_ends(start, n);
         // SAFETY: by contract the caller's own.
         if alone && unsafe { self.discard_free(os, ptr, n.bytes()) } {
-            arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize), n);
+            arena.buddy().cleanse(start, n);
         }
     }
 

@@ -91,6 +91,15 @@ impl Storage {
         self.take(n).map_or(0, |_| n as i32)
     }
 
+    /// The same, of whole chunks; the last one is opened if not all of it is wanted.
+    fn try_take_chunks(&self, n: u32) -> i32 {
+        let aligned = Order::new(Chunk::<PAGES>::TOP as u8);
+        self.buddy().take(PageCount::new(n), aligned).map_or(0, |run| {
+            self.touch(run.start, n, run.content == Content::Zeros);
+            n as i32
+        })
+    }
+
     fn take_and_give_back(&self, n: u32) -> i32 {
         self.take(n).map_or(0, |start| n as i32 + self.give_back(start, n))
     }
@@ -233,7 +242,10 @@ fn b4_parking_and_taking_from_one_word_lose_and_share_no_page() {
 
 #[test]
 fn b4_parking_and_taking_a_page_and_a_chunk_lose_and_share_no_page() {
-    model(three_of_four_free, [|s, last| s.give_back(last[0], 1), |s, _| s.try_take(1), |s, _| s.try_take(PAGES)]);
+    model(
+        three_of_four_free,
+        [|s, last| s.give_back(last[0], 1), |s, _| s.try_take(1), |s, _| s.try_take_chunks(PAGES)],
+    );
 }
 
 #[test]
@@ -360,8 +372,8 @@ fn b8_claims_of_one_and_of_two_chunks_and_parking_share_nothing() {
         [
             // This page completes the chunk in the middle.
             |s, all| s.give_back(all[7], 1),
-            |s, _| s.try_take(2 * PAGES),
-            |s, _| s.try_take(PAGES),
+            |s, _| s.try_take_chunks(2 * PAGES),
+            |s, _| s.try_take_chunks(PAGES),
         ],
     );
 }
@@ -387,6 +399,55 @@ fn extending_a_run_by_a_chunk_and_opening_that_chunk_share_nothing() {
     );
 }
 
+/// Two chunks, all out but the first one's last two pages and the second one's first two.
+fn a_row_of_two_chunks() -> (Storage, Vec<PageIndex>) {
+    let (storage, all) = all_out(2);
+    storage.give_back(all[2], 2);
+    storage.give_back(all[4], 2);
+    (storage, all)
+}
+
+#[test]
+fn b9_two_rows_across_the_edge_of_a_chunk_share_no_page() {
+    model(a_row_of_two_chunks, [|s, _| s.try_take(3), |s, _| s.try_take(4)]);
+}
+
+#[test]
+fn b9_a_row_that_somebody_has_a_part_of_meanwhile_is_given_back_as_a_whole() {
+    model(a_row_of_two_chunks, [|s, _| s.try_take(3), |s, _| s.try_take(1), |s, _| s.try_take(2)]);
+}
+
+#[test]
+fn b9_who_takes_a_row_sees_what_the_last_owners_wrote() {
+    model(
+        || all_out(2),
+        [|s, all| s.give_back(all[3], 1), |s, all| s.give_back(all[4], 2), |s, _| s.try_take(3) + s.try_take(3)],
+    );
+}
+
+/// Two chunks, all out but the first one's last page and the second one's last three.
+fn all_but_one_of_a_row() -> (Storage, Vec<PageIndex>) {
+    let (storage, all) = all_out(2);
+    storage.give_back(all[3], 1);
+    storage.give_back(all[5], 3);
+    (storage, all)
+}
+
+#[test]
+fn b9_a_row_into_a_chunk_that_is_parked_meanwhile_shares_nothing() {
+    model(all_but_one_of_a_row, [|s, all| s.give_back(all[4], 1), |s, _| s.try_take(PAGES)]);
+}
+
+#[test]
+fn b9_a_row_into_a_whole_chunk_that_is_opened_meanwhile_shares_nothing() {
+    model(room_behind_a_run, [|s, _| s.try_take_chunks(1), |s, _| s.try_take(PAGES)]);
+}
+
+#[test]
+fn b9_a_look_for_a_row_is_not_sure_while_its_chunk_is_parked() {
+    model(all_but_one_of_a_row, [|s, all| s.give_back(all[4], 1), |s, _| s.look(3)]);
+}
+
 /// Two chunks, all out but the first one's last page and all of the second.
 fn room_behind_a_run() -> (Storage, Vec<PageIndex>) {
     let (storage, all) = all_out(2);
@@ -397,7 +458,7 @@ fn room_behind_a_run() -> (Storage, Vec<PageIndex>) {
 
 #[test]
 fn extending_a_run_into_the_next_chunk_and_taking_share_nothing() {
-    model(room_behind_a_run, [|s, _| s.try_take(1), |s, _| s.try_take(3), |s, all| s.extend(all[0], 3, 3)]);
+    model(room_behind_a_run, [|s, _| s.try_take(1), |s, _| s.try_take_chunks(3), |s, all| s.extend(all[0], 3, 3)]);
 }
 
 #[test]

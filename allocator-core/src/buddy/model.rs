@@ -4,7 +4,7 @@
 
 use super::{
     Buddy, Chunk, ChunkIndex, Content, Misuse, NotFound, Order, PageCount, PageCounter, PageIndex, Purge, Region,
-    Summary, ACROSS_TRIES, CHUNKS_PER_REGION,
+    Summary, CHUNKS_PER_REGION, MAX_BLOCK, ROW_TRIES,
 };
 use std::collections::HashSet;
 use std::{vec, vec::Vec};
@@ -85,9 +85,13 @@ impl<const P: u32> Checked<P> {
         chunk < self.chunks.len() && self.is_whole(chunk)
     }
 
-    /// Where the stated policy takes `n` pages from: of the chunks with room the one whose largest block is smallest,
-    /// lowest first, and in it the smallest block, dirty if it can be, lowest first; else the first whole chunk.
+    /// Where the stated policy takes `n` pages from. If they need not be aligned and are more than a block is for, the first
+    /// row; else, of the chunks with room the one whose largest block is smallest, lowest first, and in it the smallest
+    /// block, dirty if it can be, lowest first; else the first whole chunk.
     pub(super) fn policy(&self, n: u32, align: u32) -> Option<usize> {
+        if let Some(start) = (align == 0 && n > MAX_BLOCK).then(|| self.row(n)).flatten() {
+            return Some(start);
+        }
         if n >= P {
             let n = n.div_ceil(P) as usize;
             return (0..self.chunks.len().saturating_sub(n - 1))
@@ -97,8 +101,7 @@ impl<const P: u32> Checked<P> {
         let order = align.max(n.next_power_of_two().trailing_zeros());
         let mut fits = Vec::new();
         for chunk in (0..self.chunks.len()).filter(|c| !self.is_whole(*c)) {
-            let mut list = Vec::new();
-            blocks(self.chunk_pages(chunk), 0, &mut list);
+            let mut list = self.blocks_in(chunk);
             list.retain(|(_, k)| *k >= order);
             if list.is_empty() {
                 continue;
@@ -107,27 +110,45 @@ impl<const P: u32> Checked<P> {
             let bin = list.iter().map(|(_, k)| *k).max().unwrap();
             fits.push((bin, chunk, block.unwrap().0));
         }
-        let across = || {
-            let half = |chunk: &usize| {
-                let mut list = Vec::new();
-                blocks(self.chunk_pages(*chunk), 0, &mut list);
-                !self.is_whole(*chunk) && list.iter().map(|(_, k)| *k + 1).max() == Some(order)
-            };
-            let found = (0..self.chunks.len())
-                .filter(half)
-                .take(ACROSS_TRIES as usize)
-                .find_map(|chunk| Some(chunk * Self::PAGES + self.in_a_row(chunk, n as usize)?));
-            found.filter(|_| align == 0 && n > 2)
-        };
         match fits.into_iter().min() {
             Some((_, chunk, page)) => Some(chunk * Self::PAGES + page),
-            None => across().or_else(|| (0..self.chunks.len()).find(|c| self.is_whole(*c)).map(|c| c * Self::PAGES)),
+            None => (0..self.chunks.len()).find(|c| self.is_whole(*c)).map(|c| c * Self::PAGES),
         }
     }
 
-    /// The first `n` free pages in a row of a chunk.
-    fn in_a_row(&self, chunk: usize, n: usize) -> Option<usize> {
-        self.chunk_pages(chunk).windows(n).position(|pages| pages.iter().all(|p| p.is_free()))
+    fn blocks_in(&self, chunk: usize) -> Vec<(usize, u32)> {
+        let mut list = Vec::new();
+        blocks(self.chunk_pages(chunk), 0, &mut list);
+        list
+    }
+
+    /// True if a row of `n` pages may begin in one chunk and end in another.
+    fn crosses(n: u32) -> bool {
+        n > MAX_BLOCK.max(P / 8)
+    }
+
+    /// The first `n` free pages in a row. Where a block as long as half of them is in many chunks, it must have to do with
+    /// one of the first of those.
+    fn row(&self, n: u32) -> Option<usize> {
+        let order = n.div_ceil(2).ilog2().min(Self::TOP);
+        let has_block = |chunk: &usize| self.blocks_in(*chunk).iter().any(|(_, k)| *k >= order);
+        (0..self.chunks.len()).filter(has_block).take(ROW_TRIES).find_map(|chunk| {
+            let (here, behind) = (chunk * Self::PAGES, (chunk + 1) * Self::PAGES);
+            let (from, to) = if Self::crosses(n) { (0, behind + Self::PAGES) } else { (here, behind) };
+            // One of its pages is in that chunk, and the last one there or in the next.
+            let starts = (here + 1).saturating_sub(n as usize).max(from)..behind;
+            starts.into_iter().find(|start| start + n as usize <= to && self.is_free(*start, n as usize))
+        })
+    }
+
+    /// The same of all chunks.
+    fn first_row(&self, n: u32) -> Option<usize> {
+        let within = |start: usize| start / Self::PAGES == (start + n as usize - 1) / Self::PAGES;
+        (0..self.model.len()).find(|s| (Self::crosses(n) || within(*s)) && self.is_free(*s, n as usize))
+    }
+
+    fn is_free(&self, start: usize, n: usize) -> bool {
+        self.model.get(start..start + n).is_some_and(|pages| pages.iter().all(|p| p.is_free()))
     }
 
     pub(super) fn own(&mut self, start: usize, n: usize) {
@@ -151,15 +172,14 @@ impl<const P: u32> Checked<P> {
         Some(start)
     }
 
-    /// Takes pages without the hints: from the first chunk with room, and there is one where `take` would find one, or
-    /// any chunk with so many pages in a row.
+    /// Takes pages without the hints: the first row of all, if they need not be aligned.
     pub(super) fn take_by_words(&mut self, n: u32, align: u32) {
-        let row = || (0..self.chunks.len()).find(|chunk| align == 0 && self.in_a_row(*chunk, n as usize).is_some());
-        let expected = self.policy(n, align).or_else(|| row().filter(|_| n < P));
+        let expected = if align == 0 { self.first_row(n) } else { self.policy(n, align) };
         let run = self.buddy().take_by_words(PageCount::new(n), Order::new(align as u8), |_, _, _| false);
-        assert_eq!(run.map(|_| ()), expected.map(|_| ()).ok_or(NotFound::Sure));
+        assert_eq!(run.map(|_| ()), expected.map(|_| ()).ok_or(NotFound::Sure), "{n} pages aligned to 2^{align}");
         let Ok(run) = run else { return };
         let start = run.start.get() as usize;
+        assert!(align != 0 || Some(start) == expected, "not the first row");
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");

@@ -181,6 +181,13 @@ fn fresh<const P: u32>(chunks: usize) -> Checked<P> {
     checked
 }
 
+/// A buddy of which every page is out.
+fn all_out(chunks: usize) -> Checked<64> {
+    let mut checked = fresh(chunks);
+    (0..chunks).for_each(|chunk| assert_eq!(checked.take(64, 0), Some(64 * chunk)));
+    checked
+}
+
 // In the tests of policy the places are written out; that the rest follows the model is checked on the way.
 
 #[test]
@@ -197,8 +204,8 @@ fn a_run_is_taken_at_the_lowest_address_of_the_smallest_block_that_fits() {
 #[test]
 fn a_run_is_taken_from_the_lowest_bin_that_fits_even_at_a_higher_address() {
     let mut buddy = fresh::<64>(2);
-    assert_eq!(buddy.take(63, 0), Some(0));
-    assert_eq!(buddy.take(62, 0), Some(64));
+    assert_eq!(buddy.take(128, 0), Some(0));
+    assert!(buddy.give_back(126, 2));
     assert!(buddy.give_back(0, 16));
     assert_eq!(buddy.take(2, 0), Some(126), "chunk 1 can give nothing longer; chunk 0 can");
     assert_eq!(buddy.take(2, 0), Some(0));
@@ -248,16 +255,72 @@ fn warm_pages_come_before_lower_ones_that_are_zero() {
 }
 
 #[test]
-fn chunks_in_a_row_are_taken_within_a_region_and_grow_across_its_edge() {
+fn more_than_two_pages_are_the_first_row_that_is_long_enough() {
+    let mut buddy = fresh::<64>(2);
+    assert_eq!(buddy.take(64, 0), Some(0));
+    for (start, n) in [(8, 8), (21, 3), (40, 4)] {
+        assert!(buddy.give_back(start, n));
+    }
+    assert_eq!(buddy.take(3, 0), Some(8), "not from the block of four, nor from the three at 21");
+    assert_eq!(buddy.take(4, 0), Some(11), "across the edge of a block");
+    assert_eq!(buddy.take(3, 0), Some(21), "no block holds them");
+    assert_eq!(buddy.take(5, 0), Some(64));
+}
+
+#[test]
+fn a_row_goes_on_in_the_next_chunk_unless_it_may_be_a_slab() {
+    let mut buddy = fresh::<64>(4);
+    assert_eq!(buddy.take(128, 0), Some(0));
+    assert!(buddy.give_back(60, 20));
+    assert_eq!(buddy.take(8, 0), Some(64), "four pages lie before it");
+    assert!(buddy.give_back(64, 8));
+    assert_eq!(buddy.take(9, 0), Some(60));
+    assert_eq!(buddy.take(64 + 48, 0), Some(128), "eleven pages are free below, but none behind them");
+    assert!(buddy.give_back(120, 8));
+    assert!(buddy.give_back(128, 64));
+    assert_eq!(buddy.take(70, 0), Some(120), "the rest of one chunk and most of a whole one");
+    assert_eq!(buddy.take(18, 0), None, "two pages of that chunk are left, and sixteen behind the next run");
+}
+
+#[test]
+fn a_row_begins_in_one_region_and_ends_in_another() {
     let mut buddy = fresh::<64>(68);
     assert_eq!(buddy.take(64 * 62, 0), Some(0));
-    assert_eq!(buddy.take(64 * 3, 0), Some(64 * 64), "62 to 64 lie in two regions");
-    assert_eq!(buddy.take(64 * 3, 0), None);
-    assert_eq!(buddy.take(64 * 2, 0), Some(64 * 62));
-    assert_eq!(buddy.take(64, 0), Some(64 * 67));
-    assert!(buddy.give_back(64 * 64, 64));
-    buddy.extend(64 * 63, 64, 64);
-    assert_eq!(buddy.model[64 * 64], Page::Owned);
+    assert_eq!(buddy.take(64 * 3, 6), Some(64 * 64), "one that is aligned to a chunk does not");
+    assert!(buddy.give_back(64 * 64, 64 * 3));
+    assert_eq!(buddy.take(64 * 3, 0), Some(64 * 62));
+    buddy.extend(64 * 64, 64, 64);
+    assert_eq!(buddy.model[64 * 65], Page::Owned);
+}
+
+#[test]
+fn where_many_chunks_have_too_little_a_block_is_taken_and_not_the_first_row() {
+    for more in [0, 1] {
+        let mut buddy = all_out(ROW_TRIES + 3);
+        let all = buddy.model.len();
+        // Each of them has two blocks of two pages, which is a half of five.
+        for chunk in 0..ROW_TRIES - 1 + more {
+            assert!(buddy.give_back(64 * chunk, 2) && buddy.give_back(64 * chunk + 8, 2));
+        }
+        let row = 64 * (ROW_TRIES + 1) + 3;
+        assert!(buddy.give_back(row, 5) && buddy.give_back(all - 8, 8));
+        assert_eq!(buddy.take(5, 0), Some(if more == 0 { row } else { all - 8 }));
+    }
+}
+
+#[test]
+fn hints_that_are_stale_do_not_count_as_looks() {
+    let mut buddy = all_out(ROW_TRIES + 3);
+    let all = buddy.model.len();
+    for chunk in 0..ROW_TRIES + 1 {
+        assert!(buddy.give_back(64 * chunk + 4, 4));
+        buddy.extend(64 * chunk + 3, 1, 4); // the bin of four pages keeps the chunk's bit
+    }
+    let named = |buddy: &Checked<64>| buddy.regions.iter().map(|r| r.bins[2].load(Plain).count_ones()).sum::<u32>();
+    assert_eq!(named(&buddy) as usize, ROW_TRIES + 1);
+    assert!(buddy.give_back(all - 7, 7));
+    assert_eq!(buddy.take(7, 0), Some(all - 7));
+    assert_eq!(named(&buddy), 1, "but for the last, which had them until now");
 }
 
 #[test]
