@@ -32,8 +32,6 @@ use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
 use core::ptr::NonNull;
 
-/// One in so many chunks of the first arena is opened after a look at those below.
-const LOOK_EACH: u32 = 2;
 /// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
 /// system, which bounds their number for a process.
 const MAX_BROKEN: u32 = 512;
@@ -343,24 +341,41 @@ impl Arena {
         resident.map_or(true, |bytes| bytes >= CHUNK_SIZE / 8 * 7)
     }
 
-    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. Before the first few of them those
-    /// below are asked, since they may have filled up between two ticks.
+    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. In the first arena those below
+    /// are asked now and then, since they may have filled up between two ticks.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
-        if self.huge_from > 0 && first % LOOK_EACH == 0 && !huge.is_sparse() {
-            let (all, resident) = self.written_below(first);
-            if all >= first as usize * CHUNK_SIZE / 4 && resident < all / 4 * 3 {
-                huge.note_dense(false);
+        if self.huge_from > 0 && !huge.is_sparse() && huge.looks_below(first) {
+            let mut all = 0;
+            self.each_telling(first, |map, pages| all += self.given_out(map, pages));
+            if all >= first as usize * CHUNK_SIZE / 4 {
+                let mut resident = 0;
+                self.each_telling(first, |map, pages| {
+                    let start = pages.bits().trailing_zeros();
+                    let from = map.base().wrapping_add(PageCount::new(start).bytes());
+                    let says = |from| self.ground.os.resident(from, PageCount::new(pages.len()).bytes());
+                    // A system that does not say so is no reason.
+                    resident += NonNull::new(from).and_then(says).unwrap_or_else(|| self.given_out(map, pages));
+                });
+                if resident < all / 4 * 3 {
+                    huge.note_dense(false);
+                }
             }
         }
         !huge.is_sparse()
     }
 
-    /// Bytes of the chunks below this one that were given out, and those of them that are resident, which says how much of
-    /// its blocks a program writes. Without chunks that have huge pages, of which all was resident once, and without runs as
-    /// long as a chunk, which may be about to be written. At about this moment.
-    fn written_below(&self, first: u32) -> (usize, usize) {
-        let (mut all, mut resident, mut run_ends) = (0, 0, 0u32);
+    /// Bytes of these pages of a chunk that were given out.
+    fn given_out(&self, map: &ChunkMap, pages: PageSet) -> usize {
+        let chunk = ChunkIndex::new(self.page_at(map.base() as usize).get() / PAGES_PER_CHUNK);
+        PageCount::new(pages.and(self.buddy().dirty_in(chunk)).len()).bytes()
+    }
+
+    /// Shows the pages in a row of each chunk below this one of which what is resident says how much of its blocks a program
+    /// writes. Not those of a chunk that has huge pages, of which all was resident once, or slabs with holes; nor those of
+    /// runs as long as a chunk, which may be about to be written. At about this moment.
+    fn each_telling(&self, first: u32, mut show: impl FnMut(&ChunkMap, PageSet)) {
+        let mut run_ends = 0u32;
         for c in 0..first {
             let map = self.map(c);
             let begins = c * PAGES_PER_CHUNK;
@@ -368,23 +383,14 @@ impl Arena {
                 Kind::Run(n) if n.get() >= PAGES_PER_CHUNK => Some((page, n.get())),
                 _ => None,
             });
-            let start = u32::min(PAGES_PER_CHUNK, run_ends.saturating_sub(begins));
+            let start = PAGES_PER_CHUNK.min(run_ends.saturating_sub(begins));
             let (end, n) = long.unwrap_or((PAGES_PER_CHUNK, 0));
             run_ends = if n > 0 { begins + end + n } else { run_ends };
             let small = matches!(map.backing(), Backing::Usual | Backing::Small);
-            if !small || start >= end {
-                continue;
+            if small && !map.has_holes() && start < end {
+                show(map, PageSet::run(start, end - start));
             }
-            let pages = PageSet::run(start, end - start);
-            let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
-            let given_out = PageCount::new(given_out.len()).bytes();
-            let from = map.base().wrapping_add(PageCount::new(start).bytes());
-            let says = |from| self.ground.os.resident(from, PageCount::new(end - start).bytes());
-            all += given_out;
-            // A system that does not say so is no reason.
-            resident += NonNull::new(from).and_then(says).unwrap_or(given_out);
         }
-        (all, resident)
     }
 
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one

@@ -498,19 +498,48 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     /// Takes exactly the `n` pages from `start` on, if all of them are free. Returns how many of them are known to be zero.
     fn claim_pages(&self, start: PageIndex, n: PageCount, warm: &impl Warm) -> Option<u32> {
-        let (mut page, end) = (start.get(), (start + n).get());
-        let _transit = (page / PAGES != (end - 1) / PAGES).then(|| self.transit());
-        let mut fresh = 0;
+        let (from, end) = (start.get(), (start + n).get());
+        let (chunk, first) = Self::piece(from, end);
+        if !self.free_in(chunk).contains(first) {
+            return None; // a transit for nothing would make a look less sure
+        }
+        let _transit = (first.len() < n.get()).then(|| self.transit());
+        // The words alone, so that others who need a part of it fail for a moment only, and nothing else is to be undone.
+        let (mut page, mut to_open) = (from, None);
         while page < end {
             let (chunk, pages) = Self::piece(page, end);
-            let Some(here) = self.claim(chunk, pages, warm) else {
-                if page > start.get() {
-                    self.give_back(start, PageCount::new(page - start.get())).ok();
+            let Some(claimed) = self.claim(chunk, pages) else {
+                if page > from {
+                    self.give_back(start, PageCount::new(page - from)).ok();
                 }
                 return None;
             };
-            fresh += here;
+            to_open = claimed;
             page += pages.len();
+        }
+        let soil = |chunk, pages| {
+            let fresh = self.chunk(chunk).soil(pages).len();
+            self.counter.charge_pages(fresh);
+            fresh
+        };
+        // What is behind the first chunk comes first: `warm` may look at what is dirty below.
+        let mut fresh = 0;
+        page = from + if first == Chunk::<PAGES>::ALL { 0 } else { first.len() };
+        while page < end {
+            let (chunk, pages) = Self::piece(page, end);
+            let whole = (end - page) / PAGES;
+            fresh += match &to_open {
+                _ if whole > 0 => self.warm_chunks(chunk, whole, warm),
+                Some(_transit) => self.open(chunk, pages.len(), warm),
+                None => soil(chunk, pages),
+            };
+            page += PAGES * whole.max(1);
+        }
+        if first != Chunk::<PAGES>::ALL {
+            fresh += match &to_open {
+                Some(_transit) if first.len() == n.get() => self.open(chunk, first.len(), warm),
+                _ => soil(chunk, first),
+            };
         }
         Some(fresh)
     }
@@ -537,26 +566,19 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         (ChunkIndex::new(page / PAGES), PageSet::run(first, (PAGES - first).min(end - page)))
     }
 
-    /// Claims pages of one chunk that were free a moment ago: all of them, the first ones, or, if the chunk is not
-    /// parked, any.
-    fn claim(&self, chunk: ChunkIndex, pages: PageSet, warm: &impl Warm) -> Option<u32> {
+    /// Takes the words of pages of one chunk that were free a moment ago: all of them, the first ones, or, if the chunk is not
+    /// parked, any. If it has to be opened for the first ones, it is in transit until the answer is dropped.
+    fn claim(&self, chunk: ChunkIndex, pages: PageSet) -> Option<Option<Transit<'m>>> {
         if !self.is_whole(chunk) {
-            let (fresh, change) = self.chunk(chunk).claim(pages)?;
-            if !fresh.is_empty() {
-                self.counter.charge_pages(fresh.len());
-            }
+            let change = self.chunk(chunk).claim(pages)?;
             self.publish(chunk, change);
-            return Some(fresh.len());
+            return Some(None);
         }
-        let all = pages == Chunk::<PAGES>::ALL;
-        if !all && !pages.contains(PageSet::first(1)) {
+        if !pages.contains(PageSet::first(1)) {
             return None; // somebody has parked it since: it was the neighbours of the run's own pages that were free
         }
-        let _transit = (!all).then(|| self.transit());
-        if !self.claim_chunks(chunk, 1) {
-            return None;
-        }
-        Some(if all { self.warm_chunks(chunk, 1, warm) } else { self.open(chunk, pages.len(), warm) })
+        let transit = (pages != Chunk::<PAGES>::ALL).then(|| self.transit());
+        self.claim_chunks(chunk, 1).then_some(transit)
     }
 
     /// Takes free pages that may be resident, as `what` says, lets `discard` free the memory behind each run of them, and

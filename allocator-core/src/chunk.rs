@@ -389,8 +389,8 @@ impl<const PAGES: u32> Chunk<PAGES> {
         }
     }
 
-    /// Takes exactly these pages, if all of them are free, and tells those that were known to be zero. Lock-free.
-    pub fn claim(&self, pages: PageSet) -> Option<(PageSet, Change)> {
+    /// Takes exactly these pages, if all of them are free; to mark them as dirty is left to the caller. Lock-free.
+    pub fn claim(&self, pages: PageSet) -> Option<Change> {
         let mut before = self.free_pages();
         loop {
             if !before.contains(pages) {
@@ -398,7 +398,7 @@ impl<const PAGES: u32> Chunk<PAGES> {
             }
             let after = before.minus(pages);
             match self.free.compare_exchange_weak(before.0, after.0, Acquire, Relaxed) {
-                Ok(_) => return Some((self.soil(pages), Change { before, after })),
+                Ok(_) => return Some(Change { before, after }),
                 Err(now) => before = PageSet(now),
             }
         }
@@ -658,7 +658,7 @@ mod tests {
         let _ = chunk.open(PageSet::run(1, 2));
         assert!(chunk.claim(PageSet::run(1, 3)).is_none());
         assert_eq!(chunk.free_pages(), PageSet::run(1, 2));
-        assert_eq!(chunk.claim(PageSet::run(1, 2)).unwrap().0, PageSet::run(1, 2));
+        assert_eq!(chunk.claim(PageSet::run(1, 2)).unwrap().before, PageSet::run(1, 2));
         assert!(chunk.free_pages().is_empty());
     }
 }

@@ -20,7 +20,7 @@ pub use figures::Stats;
 use crate::buddy::Purge;
 use crate::cache::{self, Caches, Found};
 use crate::chunk::Content;
-use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
+use crate::config::{CHECKED, CHUNK_SIZE, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Barred, Gate, Inside};
 use crate::kmalloc::Route;
@@ -476,6 +476,8 @@ impl Heap {
         align: Order,
         dense: bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
+        // What may never be used as a whole begins with a chunk: after one page that is dirty all of it would have to be cleared.
+        let align = if dense || pages.get() <= PAGES_PER_CHUNK { align } else { Order::of_alignment(CHUNK_SIZE) };
         match self.parts.zone.alloc_pages(self.caller(thread), pages, align) {
             Ok(run) => {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());

@@ -7,10 +7,10 @@
 //! of it ever went back.
 //!
 //! A program whose blocks are longer than what it writes into them would have the rest resident as well. So the chunks below
-//! are asked before each of the first few that are backed by huge pages for where they lie: unless three quarters of what was
-//! given out of them is resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to
-//! be written, are left out, and so are chunks with huge pages; what is left must be a half of those chunks. After that a tick
-//! looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are resident, the
+//! are asked before each second one of the first arena is backed by huge pages for where it lies, once: unless three quarters of
+//! what was given out of them is resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be
+//! about to be written, are left out, and so are chunks with huge pages, and with slabs that have holes; what is left must be a
+//! quarter of those chunks. A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are resident, the
 //! heap is sparse, until one that fills up is dense. To be called sparse for a while costs a program some time; one that is
 //! and was not would keep what it does not need for good.
 
@@ -40,17 +40,22 @@ impl HugePages {
     }
 }
 
+/// Before one in so many chunks is opened those below are asked.
+const LOOK_EACH: u32 = 2;
+
 /// The policy of a zone. All zeros: [`HugePages::Auto`], and dense.
 pub struct Policy {
     policy: UnwatchedU32,
     sparse: UnwatchedU32,
+    /// Up to this chunk of the first arena those below were asked.
+    looked: UnwatchedU32,
 }
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0) }
+            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0), looked: UnwatchedU32::new(0) }
         }
     }
 
@@ -71,6 +76,15 @@ impl Policy {
             HugePages::Always => 2,
         };
         self.policy.store(word, Relaxed);
+    }
+
+    /// Whether the chunks below this one are to be asked: once, but for threads that come at the same time.
+    pub fn looks_below(&self, chunk: u32) -> bool {
+        let looks = chunk > self.looked.load(Relaxed) && chunk % LOOK_EACH == 0;
+        if looks {
+            self.looked.store(chunk, Relaxed);
+        }
+        looks
     }
 
     /// True if blocks seem to be longer than what is written into them.

@@ -194,6 +194,8 @@ pub enum Backing {
 const LASTS: u32 = 2;
 /// It was so before, too.
 const SEEN: u32 = LASTS + 1;
+/// What is resident of it says nothing any more.
+const HOLES: u32 = SEEN + 1;
 
 /// The memmap of one chunk.
 #[repr(C, align(64))]
@@ -260,14 +262,20 @@ impl ChunkMap {
 
     /// Notes whether it is in use as a whole. True at the second time in a row, and not at those that follow.
     pub fn note_full(&self, full: bool) -> bool {
-        let times = if full { SEEN.min(self.full.load(Relaxed) + 1) } else { 0 };
+        let before = self.full.load(Relaxed);
+        let times = if full { before.max(SEEN.min(before + 1)) } else { 0 };
         self.full.store(times, Relaxed);
         times == LASTS
     }
 
     /// What is resident of it says nothing any more, until it was not full.
     pub fn note_holes(&self) {
-        self.full.store(SEEN, Relaxed);
+        self.full.store(HOLES, Relaxed);
+    }
+
+    /// True if holes were noted, and it was full at each call of `note_full` since.
+    pub fn has_holes(&self) -> bool {
+        self.full.load(Relaxed) == HOLES
     }
 
     /// The whole pages of the system that hold nothing but rooms and bitmaps of the `n` pages from `page` on: who owns those

@@ -387,7 +387,7 @@ impl Zone {
         for place in &self.arenas[..self.top.load(Relaxed)] {
             // SAFETY: linked, and we hold the lock.
             let Some(arena) = (unsafe { place.load(Relaxed).as_ref() }) else { continue };
-            // A run must lie in new chunks alone, and in those of one region, to be sure of its place.
+            // A run that is aligned must lie in new chunks alone, and in those of one region, to be sure of its place.
             let edge = CHUNKS_PER_REGION - arena.committed() % CHUNKS_PER_REGION;
             let need = if chunks > edge { edge + chunks } else { chunks };
             if arena.chunks() - arena.committed() >= need

@@ -1,6 +1,6 @@
 //! The public API of the buddy against the model that its own tests use.
 
-use allocator_core::buddy::{Buddy, NotFound, Purge, Region, Summary, ACROSS_TRIES};
+use allocator_core::buddy::{Buddy, NotFound, Purge, Region, Summary, MAX_BLOCK, ROW_TRIES};
 use allocator_core::chunk::{Chunk, Content};
 use allocator_core::config::CHUNKS_PER_REGION;
 use allocator_core::error::Misuse;

@@ -1,6 +1,7 @@
 //! What goes back to the system by itself, tick by tick.
 
 use super::*;
+use crate::huge::HugePages;
 use crate::kswapd::{Attend, Watermarks};
 
 fn tick(heap: &'static Heap, thread: Option<&Thread>) -> bool {
@@ -516,6 +517,48 @@ fn a_heap_that_becomes_sparse_has_small_pages_from_the_next_look_on() {
     all.extend(fill(heap, 2 * TWO_PAGES_IN_A_CHUNK, 1));
     assert_eq!(huge(), 2);
     free_all(heap, all);
+    heap.validate(None).unwrap();
+}
+
+/// Class of bug: what was given back of a slab is taken for what a program never wrote.
+#[test]
+fn slabs_with_holes_do_not_make_a_heap_sparse() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    let Setup { heap, .. } = setup(false);
+    let n = HUGE_FROM_CHUNK as usize * CHUNK_SIZE / 1024;
+    let (mut alive, mut gone) = (Vec::new(), Vec::new());
+    for (i, block) in written(heap, layout(1024, 8), n, 1024).enumerate() {
+        if i % 32 < 8 { &mut alive } else { &mut gone }.push(block);
+    }
+    let before = heap.counter().usage();
+    free_all(heap, gone);
+    for _ in 0..3 {
+        tick(heap, None);
+    }
+    assert_eq!((heap.counter().usage(), heap.stats(None).huge), (before, 0), "there are holes, and no page came back");
+    alive.extend(fill(heap, TWO_PAGES_IN_A_CHUNK, 1));
+    assert!(heap.stats(None).huge > 0);
+    free_all(heap, alive);
+}
+
+/// Class of bug: a gap in a chunk that has huge pages is filled by the system some time.
+#[test]
+fn a_run_that_is_discarded_takes_the_huge_pages_of_both_chunks_that_it_has_a_part_of() {
+    let Setup { heap, .. } = setup(false);
+    if FIRST_ARENA_CHUNKS < 4 || Unix.page_size() != 4096 {
+        return;
+    }
+    heap.set_huge_pages(HugePages::Always);
+    let before = Block::new(heap, None, layout(50 * PAGE_SIZE, 8), 1).unwrap();
+    let mut run = Block::new(heap, None, layout(CHUNK_SIZE + 20 * PAGE_SIZE, 8), 1).unwrap();
+    let huge = || heap.stats(None).huge / CHUNK_SIZE;
+    assert_eq!(huge(), 3);
+    assert!(run.resize(heap, None, VMALLOC_THRESHOLD + 1));
+    assert_eq!(huge(), 1, "the one in the middle, of which nothing is resident");
+    run.free(heap, None);
+    before.free(heap, None);
     heap.validate(None).unwrap();
 }
 
