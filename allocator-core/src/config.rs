@@ -77,7 +77,7 @@ pub const THREAD_BATCH: usize = or_in_a_model(4, 1) as usize;
 
 const_assert!(cfg!(loom) || CHUNK_SIZE == 2 << 20);
 const_assert!(cfg!(loom) || PAGE_SIZE % 4096 == 0);
-const_assert!(cfg!(loom) || MAX_SLAB_PAGES <= PAGES_PER_CHUNK / 8);
+const_assert!(cfg!(loom) || 8 * MAX_SLAB_PAGES <= PAGES_PER_CHUNK);
 const_assert!(cfg!(loom) || MAX_OBJECT % PAGE_SIZE == 0);
 const_assert!(VMALLOC_THRESHOLD % CHUNK_SIZE == 0);
 const_assert!(VMALLOC_THRESHOLD / CHUNK_SIZE <= CHUNKS_PER_REGION as usize);
