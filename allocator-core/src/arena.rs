@@ -346,18 +346,22 @@ impl Arena {
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
         if self.huge_from > 0 && !huge.is_sparse() && huge.looks_below(first) {
-            let mut all = 0;
+            let enough = first as usize * CHUNK_SIZE / 4;
+            let (mut all, mut resident) = (0, 0);
             self.each_telling(first, |map, pages| all += self.given_out(map, pages));
-            if all >= first as usize * CHUNK_SIZE / 4 {
-                let mut resident = 0;
+            if all >= enough {
+                // Once more, since others may not tell any more.
+                all = 0;
                 self.each_telling(first, |map, pages| {
+                    let given_out = self.given_out(map, pages);
                     let start = pages.bits().trailing_zeros();
                     let from = map.base().wrapping_add(PageCount::new(start).bytes());
                     let says = |from| self.ground.os.resident(from, PageCount::new(pages.len()).bytes());
+                    all += given_out;
                     // A system that does not say so is no reason.
-                    resident += NonNull::new(from).and_then(says).unwrap_or_else(|| self.given_out(map, pages));
+                    resident += NonNull::new(from).and_then(says).unwrap_or(given_out);
                 });
-                if resident < all / 4 * 3 {
+                if all >= enough && resident < all / 4 * 3 {
                     huge.note_dense(false);
                 }
             }
@@ -459,6 +463,8 @@ impl Arena {
             let map = self.map(start.get() / PAGES_PER_CHUNK);
             if n.get() < PAGES_PER_CHUNK {
                 self.break_up(map);
+            } else {
+                map.forget_holes();
             }
             let first = (start.get() % PAGES_PER_CHUNK) as usize;
             for (rooms, len) in map.rooms_alone(first, n.get() as usize, self.ground.os.page_size()) {

@@ -519,10 +519,12 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
         let soil = |chunk, pages| {
             let fresh = self.chunk(chunk).soil(pages).len();
-            self.counter.charge_pages(fresh);
+            if fresh > 0 {
+                self.counter.charge_pages(fresh);
+            }
             fresh
         };
-        // What is behind the first chunk comes first: `warm` may look at what is dirty below.
+        // The part of the first chunk comes last: `warm` may look at what is dirty below, and nobody has written this yet.
         let mut fresh = 0;
         page = from + if first == Chunk::<PAGES>::ALL { 0 } else { first.len() };
         while page < end {

@@ -476,9 +476,15 @@ impl Heap {
         align: Order,
         dense: bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
-        // What may never be used as a whole begins with a chunk: after one page that is dirty all of it would have to be cleared.
-        let align = if dense || pages.get() <= PAGES_PER_CHUNK { align } else { Order::of_alignment(CHUNK_SIZE) };
-        match self.parts.zone.alloc_pages(self.caller(thread), pages, align) {
+        let take = |align| self.parts.zone.alloc_pages(self.caller(thread), pages, align);
+        // What may never be used as a whole begins with a chunk, if it can: after one page that is dirty all of it would have
+        // to be cleared.
+        let run = if dense || pages.get() <= PAGES_PER_CHUNK {
+            take(align)
+        } else {
+            take(Order::of_alignment(CHUNK_SIZE)).or_else(|_| take(align))
+        };
+        match run {
             Ok(run) => {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));

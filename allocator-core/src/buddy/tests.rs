@@ -283,6 +283,25 @@ fn a_row_goes_on_in_the_next_chunk_unless_it_may_be_a_slab() {
 }
 
 #[test]
+fn of_a_row_each_whole_chunk_is_shown_before_it_is_used() {
+    let mut buddy = fresh::<64>(4);
+    assert_eq!(buddy.take(50, 0), Some(0));
+    let shown = core::cell::RefCell::new(Vec::new());
+    let warm = |first: PageIndex, n: PageCount, wanted: PageCount| {
+        shown.borrow_mut().push((first.get(), n.get(), wanted.get()));
+        true
+    };
+    let run = buddy.buddy().take_warming(PageCount::new(14 + 64 + 10), Order::ZERO, warm).unwrap();
+    assert_eq!((run.start.get(), run.content), (50, Content::Zeros));
+    assert_eq!(*shown.borrow(), [(64, 64, 64), (128, 64, 10)]);
+    assert_eq!(buddy.counter.usage(), PageCount::new(3 * 64).bytes(), "the last one is resident as a whole");
+    assert_eq!(buddy.buddy().dirty_pages(), 3 * 64);
+    buddy.buddy().give_back(PageIndex::new(0), PageCount::new(138)).unwrap();
+    buddy.buddy().validate().unwrap();
+    assert_eq!(buddy.buddy().free_pages(), (4 * 64, 3 * 64));
+}
+
+#[test]
 fn a_row_begins_in_one_region_and_ends_in_another() {
     let mut buddy = fresh::<64>(68);
     assert_eq!(buddy.take(64 * 62, 0), Some(0));

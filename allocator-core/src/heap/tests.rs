@@ -419,6 +419,29 @@ fn a_long_run_is_backed_by_huge_pages_wherever_it_lies() {
     run.free(heap, thread);
 }
 
+#[test]
+fn a_long_run_of_zeros_is_served_where_it_cannot_begin_with_a_chunk() {
+    let Setup { os, heap } = setup(false);
+    if FIRST_ARENA_CHUNKS < 4 {
+        return; // no run is so long
+    }
+    let half: Vec<_> =
+        (0..2 * FIRST_ARENA_CHUNKS).map(|_| Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap()).collect();
+    os.plan(Plan::From(0));
+    // Three halves from the middle of a chunk on.
+    let (gone, kept): (Vec<_>, Vec<_>) = half.into_iter().enumerate().partition(|(i, _)| (1..4).contains(i));
+    gone.into_iter().for_each(|(_, block)| block.free(heap, None));
+    let zeros = layout(CHUNK_SIZE / 2 * 3, 8);
+    // SAFETY: no block of a thread is meant.
+    let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
+    // SAFETY: just allocated.
+    assert!(unsafe { core::slice::from_raw_parts(run.as_ptr(), zeros.size()) }.iter().all(|byte| *byte == 0));
+    // SAFETY: live, of this layout.
+    unsafe { heap.free(None, run, zeros) };
+    os.plan(Plan::Never);
+    kept.into_iter().for_each(|(_, block)| block.free(heap, None));
+}
+
 /// Class of bug: a table of zeros, most of which is never touched, is cleared and so resident as a whole.
 #[test]
 fn a_long_run_of_zeros_does_not_begin_behind_what_is_dirty() {
