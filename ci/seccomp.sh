@@ -27,6 +27,9 @@ excepted=(
     heap::tests::returns::new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense
     heap::tests::returns::a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages
     heap::tests::returns::a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse
+    heap::tests::returns::a_heap_that_becomes_sparse_has_small_pages_from_the_next_look_on
+    heap::tests::returns::slabs_with_holes_do_not_make_a_heap_sparse
+    heap::tests::returns::a_run_that_is_discarded_takes_the_huge_pages_of_both_chunks_that_it_has_a_part_of
     # So do these, of limits: free memory makes room by going back.
     heap::tests::limits::a_block_grows_up_to_the_limit_and_stays_as_it_is_beyond
     heap::tests::limits::a_system_that_takes_nothing_back_keeps_the_limit
