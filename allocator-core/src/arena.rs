@@ -348,18 +348,15 @@ impl Arena {
         if self.huge_from > 0 && !huge.is_sparse() && huge.looks_below(first) {
             let enough = first as usize * CHUNK_SIZE / 4;
             let (mut all, mut resident) = (0, 0);
-            self.each_telling(first, |map, pages| all += self.given_out(map, pages));
+            self.each_telling(first, |_, _, given_out| all += given_out);
             if all >= enough {
                 // Once more, since others may not tell any more.
                 all = 0;
-                self.each_telling(first, |map, pages| {
-                    let given_out = self.given_out(map, pages);
-                    let start = pages.bits().trailing_zeros();
-                    let from = map.base().wrapping_add(PageCount::new(start).bytes());
-                    let says = |from| self.ground.os.resident(from, PageCount::new(pages.len()).bytes());
+                self.each_telling(first, |from, len, given_out| {
                     all += given_out;
                     // A system that does not say so is no reason.
-                    resident += NonNull::new(from).and_then(says).unwrap_or(given_out);
+                    let says = NonNull::new(from).and_then(|from| self.ground.os.resident(from, len));
+                    resident += says.unwrap_or(given_out);
                 });
                 if all >= enough && resident < all / 4 * 3 {
                     huge.note_dense(false);
@@ -369,16 +366,10 @@ impl Arena {
         !huge.is_sparse()
     }
 
-    /// Bytes of these pages of a chunk that were given out.
-    fn given_out(&self, map: &ChunkMap, pages: PageSet) -> usize {
-        let chunk = ChunkIndex::new(self.page_at(map.base() as usize).get() / PAGES_PER_CHUNK);
-        PageCount::new(pages.and(self.buddy().dirty_in(chunk)).len()).bytes()
-    }
-
-    /// Shows the pages in a row of each chunk below this one of which what is resident says how much of its blocks a program
-    /// writes. Not those of a chunk that has huge pages, of which all was resident once, or slabs with holes; nor those of
-    /// runs as long as a chunk, which may be about to be written. At about this moment.
-    fn each_telling(&self, first: u32, mut show: impl FnMut(&ChunkMap, PageSet)) {
+    /// Shows that part of each chunk below this one of which what is resident says how much of its blocks a program writes: its
+    /// first byte, its length, and how much of it was given out. Not those of a chunk that has huge pages, of which all was resident
+    /// once, or slabs with holes; nor those of runs as long as a chunk, which may be about to be written. At about this moment.
+    fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
         let mut run_ends = 0u32;
         for c in 0..first {
             let map = self.map(c);
@@ -392,7 +383,10 @@ impl Arena {
             run_ends = if n > 0 { begins + end + n } else { run_ends };
             let small = matches!(map.backing(), Backing::Usual | Backing::Small);
             if small && !map.has_holes() && start < end {
-                show(map, PageSet::run(start, end - start));
+                let pages = PageSet::run(start, end - start);
+                let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
+                let bytes = |pages| PageCount::new(pages).bytes();
+                show(map.base().wrapping_add(bytes(start)), bytes(pages.len()), bytes(given_out.len()));
             }
         }
     }

@@ -480,42 +480,32 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// many of them are known to be zero. `warm` as for `take_warming`.
     pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount, warm: impl Warm) -> Option<u32> {
         let from = start + n;
-        let end = (from + more).get();
-        if end as usize > self.chunks.len() * PAGES as usize {
-            return None;
-        }
+        let is_free = |(chunk, pages)| self.free_in(chunk).contains(pages);
         // A look at all of them first, so that little is claimed in vain.
-        let mut page = from.get();
-        while page < end {
-            let (chunk, pages) = Self::piece(page, end);
-            if !self.free_in(chunk).contains(pages) {
-                return None;
-            }
-            page += pages.len();
+        if (from + more).get() as usize > self.chunks.len() * PAGES as usize || !Self::pieces(from, more).all(is_free) {
+            return None;
         }
         self.claim_pages(from, more, &warm)
     }
 
     /// Takes exactly the `n` pages from `start` on, if all of them are free. Returns how many of them are known to be zero.
     fn claim_pages(&self, start: PageIndex, n: PageCount, warm: &impl Warm) -> Option<u32> {
-        let (from, end) = (start.get(), (start + n).get());
-        let (chunk, first) = Self::piece(from, end);
-        if !self.free_in(chunk).contains(first) {
+        let (first, part) = Self::pieces(start, n).next()?;
+        if !self.free_in(first).contains(part) {
             return None; // a transit for nothing would make a look less sure
         }
-        let _transit = (first.len() < n.get()).then(|| self.transit());
+        let _transit = (part.len() < n.get()).then(|| self.transit());
         // The words alone, so that others who need a part of it fail for a moment only, and nothing else is to be undone.
-        let (mut page, mut to_open) = (from, None);
-        while page < end {
-            let (chunk, pages) = Self::piece(page, end);
+        let (mut had, mut to_open) = (0, None);
+        for (chunk, pages) in Self::pieces(start, n) {
             let Some(claimed) = self.claim(chunk, pages) else {
-                if page > from {
-                    self.give_back(start, PageCount::new(page - from)).ok();
+                if had > 0 {
+                    self.give_back(start, PageCount::new(had)).ok();
                 }
                 return None;
             };
             to_open = claimed;
-            page += pages.len();
+            had += pages.len();
         }
         let soil = |chunk, pages| {
             let fresh = self.chunk(chunk).soil(pages).len();
@@ -524,36 +514,30 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             }
             fresh
         };
-        // The part of the first chunk comes last: `warm` may look at what is dirty below, and nobody has written this yet.
+        // A part of the first chunk, whole ones, and a part of the last, which is the one that has to be opened. That of the first
+        // comes last: `warm` may look at what is dirty below, and nobody has written this yet.
+        let head = if part == Chunk::<PAGES>::ALL { 0 } else { part.len() };
+        let body = start + PageCount::new(head);
+        let (whole, tail) = ((n.get() - head) / PAGES, (n.get() - head) % PAGES);
         let mut fresh = 0;
-        page = from + if first == Chunk::<PAGES>::ALL { 0 } else { first.len() };
-        while page < end {
-            let (chunk, pages) = Self::piece(page, end);
-            let whole = (end - page) / PAGES;
-            fresh += match &to_open {
-                _ if whole > 0 => self.warm_chunks(chunk, whole, warm),
-                Some(_transit) => self.open(chunk, pages.len(), warm),
-                None => soil(chunk, pages),
-            };
-            page += PAGES * whole.max(1);
+        if whole > 0 {
+            fresh += self.warm_chunks(ChunkIndex::new(body.get() / PAGES), whole, warm);
         }
-        if first != Chunk::<PAGES>::ALL {
-            fresh += match &to_open {
-                Some(_transit) if first.len() == n.get() => self.open(chunk, first.len(), warm),
-                _ => soil(chunk, first),
-            };
+        let last = ChunkIndex::new(((start + n).get() - 1) / PAGES);
+        fresh += match &to_open {
+            Some(_transit) => self.open(last, if tail > 0 { tail } else { head }, warm),
+            None if tail > 0 => soil(last, PageSet::first(tail)),
+            None => 0,
+        };
+        if head > 0 && (first != last || to_open.is_none()) {
+            fresh += soil(first, part);
         }
         Some(fresh)
     }
 
     /// Marks pages that the caller owns as known to be zero.
     pub fn cleanse(&self, start: PageIndex, n: PageCount) {
-        let (mut page, end) = (start.get(), (start + n).get());
-        while page < end {
-            let (chunk, pages) = Self::piece(page, end);
-            self.cleanse_in(chunk, pages);
-            page += pages.len();
-        }
+        Self::pieces(start, n).for_each(|(chunk, pages)| _ = self.cleanse_in(chunk, pages));
     }
 
     fn cleanse_in(&self, chunk: ChunkIndex, pages: PageSet) -> u32 {
@@ -562,10 +546,16 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         cleansed
     }
 
-    /// The chunk of `page`, and the pages of it that lie from there to `end`.
-    fn piece(page: u32, end: u32) -> (ChunkIndex, PageSet) {
-        let first = page % PAGES;
-        (ChunkIndex::new(page / PAGES), PageSet::run(first, (PAGES - first).min(end - page)))
+    /// The chunks that have some of `n` pages from `start` on, and those pages of each.
+    fn pieces(start: PageIndex, n: PageCount) -> impl Iterator<Item = (ChunkIndex, PageSet)> {
+        let (mut page, end) = (start.get(), (start + n).get());
+        core::iter::from_fn(move || {
+            let first = page % PAGES;
+            let piece = (page < end).then(|| PageSet::run(first, (PAGES - first).min(end - page)))?;
+            let chunk = ChunkIndex::new(page / PAGES);
+            page += piece.len();
+            Some((chunk, piece))
+        })
     }
 
     /// Takes the words of pages of one chunk that were free a moment ago: all of them, the first ones, or, if the chunk is not

@@ -69,7 +69,11 @@ impl Storage {
 
     /// Takes `n` pages and writes to them.
     fn take(&self, n: u32) -> Option<PageIndex> {
-        let run = self.buddy().take(PageCount::new(n), Order::ZERO)?;
+        self.take_aligned(n, Order::ZERO)
+    }
+
+    fn take_aligned(&self, n: u32, align: Order) -> Option<PageIndex> {
+        let run = self.buddy().take(PageCount::new(n), align)?;
         self.touch(run.start, n, run.content == Content::Zeros);
         Some(run.start)
     }
@@ -93,11 +97,7 @@ impl Storage {
 
     /// The same, of whole chunks; the last one is opened if not all of it is wanted.
     fn try_take_chunks(&self, n: u32) -> i32 {
-        let aligned = Order::new(Chunk::<PAGES>::TOP as u8);
-        self.buddy().take(PageCount::new(n), aligned).map_or(0, |run| {
-            self.touch(run.start, n, run.content == Content::Zeros);
-            n as i32
-        })
+        self.take_aligned(n, Order::new(Chunk::<PAGES>::TOP as u8)).map_or(0, |_| n as i32)
     }
 
     fn take_and_give_back(&self, n: u32) -> i32 {
