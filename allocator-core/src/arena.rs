@@ -368,7 +368,7 @@ impl Arena {
 
     /// Shows that part of each chunk below this one of which what is resident says how much of its blocks a program writes: its
     /// first byte, its length, and how much of it was given out. Not those of a chunk that has huge pages, of which all was resident
-    /// once, or slabs with holes; nor those of runs as long as a chunk, which may be about to be written. At about this moment.
+    /// once; nor those of runs as long as a chunk, which may be about to be written. At about this moment.
     fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
         let mut run_ends = 0u32;
         for c in 0..first {
@@ -382,7 +382,7 @@ impl Arena {
             let (end, n) = long.unwrap_or((PAGES_PER_CHUNK, 0));
             run_ends = if n > 0 { begins + end + n } else { run_ends };
             let small = matches!(map.backing(), Backing::Usual | Backing::Small);
-            if small && !map.has_holes() && start < end {
+            if small && start < end {
                 let pages = PageSet::run(start, end - start);
                 let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
                 let bytes = |pages| PageCount::new(pages).bytes();
@@ -457,8 +457,6 @@ impl Arena {
             let map = self.map(start.get() / PAGES_PER_CHUNK);
             if n.get() < PAGES_PER_CHUNK {
                 self.break_up(map);
-            } else {
-                map.forget_holes();
             }
             let first = (start.get() % PAGES_PER_CHUNK) as usize;
             for (rooms, len) in map.rooms_alone(first, n.get() as usize, self.ground.os.page_size()) {

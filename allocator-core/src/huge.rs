@@ -9,10 +9,11 @@
 //! A program whose blocks are longer than what it writes into them would have the rest resident as well. So the chunks below
 //! are asked before each second one of the first arena is backed by huge pages for where it lies, once: unless three
 //! quarters of what was given out of them is resident, the heap is *sparse*, and its new chunks have small pages. Long runs,
-//! which may be about to be written, are left out, and so are chunks with huge pages, and with slabs that have holes; what is
-//! left must be a quarter of those chunks. A tick looks at each chunk with small pages that has filled up since the last one:
-//! unless seven eighths of it are resident, the heap is sparse, until one that fills up is dense. To be called sparse for a
-//! while costs a program some time; one that is and was not would keep what it does not need for good.
+//! which may be about to be written, are left out, and so are chunks with huge pages; what is left must be a quarter of those
+//! chunks. A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are
+//! resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they had
+//! never been written: to be called sparse for a while costs a program some time, and one that is and was not would keep what
+//! it does not need for good.
 
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 

@@ -194,8 +194,6 @@ pub enum Backing {
 const LASTS: u32 = 2;
 /// It was so before, too.
 const SEEN: u32 = LASTS + 1;
-/// Beside these numbers: there were slabs with holes in it, so that what is resident of it says nothing any more.
-const HOLES: u32 = 1 << 8;
 
 /// The memmap of one chunk.
 #[repr(C, align(64))]
@@ -206,7 +204,7 @@ pub struct ChunkMap {
     /// A [`Backing`]. Whoever owns the chunk as a whole may make it huge, and so may kswapd; who owns a part of it, so that
     /// nobody owns all of it, may break it up.
     backing: AtomicU32,
-    /// At how many ticks in a row it was in use as a whole, up to `SEEN`; and `HOLES`.
+    /// At how many ticks in a row it was in use as a whole, up to `SEEN`.
     full: UnwatchedU32,
     /// Written once, with `base` and before it.
     rooms: UnwatchedPtr<Rooms>,
@@ -262,26 +260,14 @@ impl ChunkMap {
 
     /// Notes whether it is in use as a whole. True at the second time in a row, and not at those that follow.
     pub fn note_full(&self, full: bool) -> bool {
-        let word = self.full.load(Relaxed);
-        let times = if full { SEEN.min(word % HOLES + 1) } else { 0 };
-        self.full.store(word & HOLES | times, Relaxed);
+        let times = if full { SEEN.min(self.full.load(Relaxed) + 1) } else { 0 };
+        self.full.store(times, Relaxed);
         times == LASTS
     }
 
-    /// What is resident of it says nothing any more, of its blocks until it was given back as a whole, and for `note_full` until it
-    /// was not full.
+    /// What is resident of it says nothing any more, until it was not full.
     pub fn note_holes(&self) {
-        self.full.store(HOLES | SEEN, Relaxed);
-    }
-
-    /// Nothing of it is resident.
-    pub fn forget_holes(&self) {
-        self.full.store(0, Relaxed);
-    }
-
-    /// True if holes were noted, and not forgotten since.
-    pub fn has_holes(&self) -> bool {
-        self.full.load(Relaxed) & HOLES != 0
+        self.full.store(SEEN, Relaxed);
     }
 
     /// The whole pages of the system that hold nothing but rooms and bitmaps of the `n` pages from `page` on: who owns those
