@@ -54,7 +54,7 @@ pub const ROOT_SHIFT: u32 = ADDRESS_BITS - CHUNK_SHIFT - LEAF_SHIFT;
 /// Bytes in the largest object of a size class.
 pub const MAX_OBJECT: usize = or_in_a_model(32 << 10, 32) as usize;
 /// Pages in the longest slab.
-pub const MAX_SLAB_PAGES: u32 = 8;
+pub const MAX_SLAB_PAGES: u32 = 3;
 /// Objects in the largest slab: 8-byte objects in one page.
 pub const MAX_SLAB_OBJECTS: usize = PAGE_SIZE / 8;
 

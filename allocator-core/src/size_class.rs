@@ -1,9 +1,9 @@
 //! Size classes: from a `Layout` to the object size that serves it. A table and nothing else.
 //!
 //! # Algorithm
-//! Sizes are 8, then 16-byte steps to 256, then eight per doubling to 1 KiB and four per doubling to 32 KiB. With
-//! `x = (size - 1) | (align - 1)` one expression serves every alignment: `x + 1` is `size` rounded up to `align` or a
-//! little more, and the smallest class that holds it is a multiple of `align` (asserted for every pair in the tests).
+//! Sizes are 8, then 16-byte steps to 256, then four per doubling to 32 KiB. With `x = (size - 1) | (align - 1)` one
+//! expression serves every alignment: `x + 1` is `size` rounded up to `align` or a little more, and the smallest class
+//! that holds it is a multiple of `align` (asserted for every pair in the tests).
 //! One table of bytes answers all of them. Up to 1 KiB each `x` has an entry: a coarser table would be shorter, but one
 //! more instruction away, and a program touches no more of it than the sizes that it uses. Above, where classes are
 //! further apart, a block of `x` has one.
@@ -15,7 +15,7 @@ use core::alloc::Layout;
 use core::fmt;
 
 /// Number of size classes.
-pub const CLASSES: usize = if cfg!(loom) { 3 } else { 1 + 16 + 16 + 20 };
+pub const CLASSES: usize = if cfg!(loom) { 3 } else { 1 + 16 + 8 + 20 };
 
 /// The `x` below this have an entry of the table each.
 const SMALL: usize = if cfg!(loom) { MAX_OBJECT } else { 1024 };
@@ -35,10 +35,6 @@ const SIZES: [u32; CLASSES] = {
     while class < CLASSES {
         size += if size < 256 {
             16
-        } else if size < 512 {
-            32
-        } else if size < 1024 {
-            64
         } else {
             (1 << (31 - (size as u32).leading_zeros())) / 4
         };
@@ -79,9 +75,9 @@ const CUTS: [Cut; CLASSES] = {
     let mut class = 0;
     while class < CLASSES {
         let size = SIZES[class] as usize;
-        // The fewest pages that waste at most an eighth and hold at least eight objects.
+        // The fewest pages that waste at most an eighth and hold at least two objects.
         let mut n = 1;
-        while n * PAGE_SIZE / size < 8 || (n * PAGE_SIZE % size) * 8 > n * PAGE_SIZE {
+        while n * PAGE_SIZE / size < 2 || (n * PAGE_SIZE % size) * 8 > n * PAGE_SIZE {
             n += 1;
         }
         let objects = (n * PAGE_SIZE / size) as u32;

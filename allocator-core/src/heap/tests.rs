@@ -602,7 +602,7 @@ fn validate_finds_what_is_wrong() {
 #[test]
 fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it() {
     let Setup { heap, .. } = setup(false);
-    let class = SizeClass::of(layout(5000, 1)).unwrap();
+    let class = SizeClass::of(layout(12_000, 1)).unwrap();
     let caller = heap.caller(None);
     let flush = |batch: &[*mut u8]| heap.parts.caches.flush(&heap.parts.zone, caller, class, batch);
     let refill = |shard: usize| {

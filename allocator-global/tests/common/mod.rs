@@ -32,17 +32,14 @@ pub(crate) const KIB: usize = 1 << 10;
 pub(crate) const MIB: usize = 1 << 20;
 pub(crate) const GIB: usize = 1 << 30;
 
-/// The object sizes of the caches: 8, then 16 to 256 by 16, 8 per doubling to 1 KiB, 4 per doubling to 32 KiB.
+/// The object sizes of the caches: 8, then 16 to 256 by 16, 4 per doubling to 32 KiB.
 pub(crate) fn class_sizes() -> Vec<usize> {
     let mut sizes = vec![8];
     sizes.extend((16..=256).step_by(16));
-    for base in [256, 512] {
-        sizes.extend((1..=8).map(|step| base + base / 8 * step));
-    }
-    for base in [1, 2, 4, 8, 16].map(|k| k * KIB) {
+    for base in (8..15).map(|shift| 1 << shift) {
         sizes.extend((1..=4).map(|step| base + base / 4 * step));
     }
-    assert_eq!(sizes.len(), 53);
+    assert_eq!(sizes.len(), 45);
     sizes
 }
 

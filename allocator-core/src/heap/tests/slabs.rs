@@ -53,7 +53,7 @@ fn all_out(slab: &mut Slab, class: SizeClass) -> Vec<*mut u8> {
 }
 
 /// Classes whose bits are a word, a part of one, and many, behind the header and elsewhere, in one page and in several.
-const SIZES: [usize; 7] = [8, 32, 48, 512, 1000, 5000, 32 << 10];
+const SIZES: [usize; 7] = [8, 32, 48, 512, 1000, 5000, 24 << 10];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
