@@ -22,6 +22,7 @@ use crate::huge::{HugePages, Policy};
 use crate::page::{AddressTable, Backing, ChunkMap, Kind, Rooms};
 use crate::page_counter::PageCounter;
 use crate::poison;
+use crate::size_class::SizeClass;
 use crate::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
@@ -335,10 +336,19 @@ impl Arena {
         told
     }
 
-    /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
+    /// Whether a huge page would add little to what is resident of a chunk, as far as the system says. The rest of a slab
+    /// behind its last object, which nobody can write, counts as if it was.
     fn is_dense(&self, map: &ChunkMap) -> bool {
-        let resident = NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE));
-        resident.map_or(true, |bytes| bytes >= CHUNK_SIZE / 8 * 7)
+        let os = self.ground.os;
+        let rests = (0..PAGES_PER_CHUNK).filter_map(|page| match map.tag(page as usize).kind() {
+            Kind::Slab { class, back: 0, .. } => SizeClass::new(class),
+            _ => None,
+        });
+        let rests: usize = rests
+            .map(|class| PageCount::new(class.slab_pages()).bytes() - class.cut().used_pages(os.page_size()))
+            .sum();
+        let resident = NonNull::new(map.base()).and_then(|base| os.resident(base, CHUNK_SIZE));
+        resident.map_or(true, |bytes| bytes + rests >= CHUNK_SIZE / 8 * 7)
     }
 
     /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. In the first arena those below
@@ -367,8 +377,9 @@ impl Arena {
     }
 
     /// Shows that part of each chunk below this one of which what is resident says how much of its blocks a program writes: its
-    /// first byte, its length, and how much of it was given out. Not those of a chunk that has huge pages, of which all was resident
-    /// once; nor those of runs as long as a chunk, which may be about to be written. At about this moment.
+    /// first byte, its length, and how much of it was given out. Holes of slabs count as not written. Not those of a chunk that has
+    /// huge pages, of which all was resident once; nor those of runs as long as a chunk, which may be about to be written. At about
+    /// this moment.
     fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
         let mut run_ends = 0u32;
         for c in 0..first {

@@ -217,7 +217,7 @@ impl Row {
 }
 
 impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
-    /// So few pages lie in one chunk: a slab, which has one memmap.
+    /// So few pages lie in one chunk: a slab, which has one memmap, and what is not much longer.
     const IN_A_CHUNK: u32 = if PAGES / 8 > MAX_BLOCK { PAGES / 8 } else { MAX_BLOCK };
     const TOP: u32 = Chunk::<PAGES>::TOP;
     const BINS: u32 = Self::TOP;
@@ -242,7 +242,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align`; so few as a slab has lie in one chunk. `None`: no room now.
+    /// Takes `n` pages whose start is a multiple of `2^align`; so few as a slab has, or a little more, lie in one chunk. `None`: no room now.
     /// Lock-free, but for what `warm` does.
     pub fn take(&self, n: PageCount, align: Order) -> Option<Run> {
         self.take_warming(n, align, |_, _, _| false)

@@ -265,7 +265,7 @@ impl ChunkMap {
         times == LASTS
     }
 
-    /// What is resident of it says nothing any more, until it was not full.
+    /// No tick is to ask what is resident of it, until it was not full.
     pub fn note_holes(&self) {
         self.full.store(SEEN, Relaxed);
     }

@@ -33,11 +33,7 @@ const SIZES: [u32; CLASSES] = {
     let mut class = 1;
     let mut size = 0;
     while class < CLASSES {
-        size += if size < 256 {
-            16
-        } else {
-            (1 << (31 - (size as u32).leading_zeros())) / 4
-        };
+        size += if size < 256 { 16 } else { (1 << (31 - (size as u32).leading_zeros())) / 4 };
         sizes[class] = size as u32;
         class += 1;
     }
@@ -201,6 +197,11 @@ impl Cut {
     #[inline]
     pub const fn used(&self) -> usize {
         self.used as usize
+    }
+
+    /// Bytes of a slab up to the end of the page of the system that its last object ends in.
+    pub const fn used_pages(&self, page_size: usize) -> usize {
+        self.used().next_multiple_of(page_size)
     }
 
     /// Pages in a slab.

@@ -63,7 +63,7 @@ impl Listed {
     fn rises_at(self, objects: usize) -> u16 {
         match self {
             Listed::Full => 1,
-            Listed::Dense => objects as u16 / 2 + 1,
+            Listed::Dense => (objects as u16).div_ceil(2),
             Listed::Sparse => objects as u16,
             Listed::Resting | Listed::Hollow => 0,
             Listed::Empty => u16::MAX,
@@ -348,7 +348,7 @@ impl Slab {
             Listed::Empty
         } else if free * 4 <= objects {
             Listed::Dense
-        } else if free * 2 > objects {
+        } else if free * 2 >= objects {
             Listed::Sparse
         } else {
             match self.list {
@@ -437,7 +437,7 @@ impl Slab {
     }
 }
 
-/// Pages of the system in a slab: 64 at most, which are as long as the longest slab where they are 4 KiB long.
+/// Pages of the system in a slab: 64 at most, and fewer are the longest slab where they are 4 KiB long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holes(u64);
 

@@ -86,7 +86,7 @@ fn burst(_: &str) {
             });
         }
         done.wait();
-        // 2.6 MiB are alive, in objects of 1,008 bytes with a page of the system each.
+        // 2.6 MiB are alive, in objects of 1,024 bytes with a page of the system each.
         comes_true("the burst stays resident", || resident_bytes() < before + 24 * MIB);
         assert!(threads().iter().any(|name| name == "kmalloc-kswapd"));
         over.wait();

@@ -109,7 +109,7 @@ fn objects_of_all_classes(s: &mut Script, scale: usize) {
         for class in SizeClass::all() {
             let lane = (class.index() + round) as u8 % LANES;
             s.fill(lane, class.size(), (32 * KIB / class.size()).clamp(2, 40) as u16);
-            if class.index() % 13 == 12 {
+            if class.index() % 11 == 10 {
                 s.free_every(lane, 2);
                 s.op(lane, Action::Reclaim);
             }

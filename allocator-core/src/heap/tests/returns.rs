@@ -91,7 +91,7 @@ fn an_arena_without_pages_in_use_is_unmapped() {
 #[test]
 fn a_slab_at_rest_loses_the_memory_behind_its_holes_and_no_object() {
     let page_size = Unix.page_size();
-    for size in [8, 48, 200, 1000, 3000, 5000, 12_000] {
+    for size in [8, 48, 200, 1000, 3000, 5000, 12_000, 14_000, 16 << 10, 20 << 10, 24 << 10, 32 << 10] {
         let Setup { os, heap } = setup(false);
         let n = 2 * CHUNK_SIZE / size;
         let all: Vec<_> = (0..n).map(|i| Block::new(heap, None, layout(size, 8), i as u8).unwrap()).collect();
@@ -540,6 +540,29 @@ fn a_heap_whose_slabs_have_holes_is_sparse() {
     assert_eq!(heap.stats(None).huge, 0, "three quarters of what is below is not resident");
     free_all(heap, alive);
     heap.validate(None).unwrap();
+}
+
+/// Class of bug: pages in which no object can lie are faulted in, or make a chunk that is written as a whole a sparse one.
+#[test]
+fn the_rest_of_a_slab_behind_its_last_object_is_not_touched_and_not_missed() {
+    if !begins_with_small_pages() || Unix.page_size() != 4096 {
+        return;
+    }
+    let (size, slab, used) = (28 << 10, 64 << 10, 56 << 10);
+    for populate in [true, false] {
+        let Setup { os, heap } = setup(false);
+        os.plan(if populate { Plan::Never } else { Plan::Kind(Call::Populate) });
+        // Six pages of each object's seven.
+        let all: Vec<_> = written(heap, layout(size, 8), 3 * CHUNK_SIZE / slab * 2, 24 << 10).collect();
+        for (object, _) in &all {
+            let start = object.as_ptr().map_addr(|address| address / slab * slab);
+            assert_eq!(Unix.resident(NonNull::new(start.wrapping_add(used)).unwrap(), slab - used), Some(0));
+        }
+        tick(heap, None);
+        tick(heap, None);
+        assert!(heap.stats(None).huge > 0, "seven eighths of what objects can lie in are resident");
+        free_all(heap, all);
+    }
 }
 
 /// Class of bug: a gap in a chunk that has huge pages is filled by the system some time.
