@@ -29,6 +29,7 @@ excepted=(
     heap::tests::returns::a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse
     heap::tests::returns::a_heap_that_becomes_sparse_has_small_pages_from_the_next_look_on
     heap::tests::returns::a_heap_whose_slabs_have_holes_is_sparse
+    heap::tests::returns::half_of_a_slab_is_not_worth_a_huge_page
     heap::tests::returns::the_rest_of_a_slab_behind_its_last_object_is_not_touched_and_not_missed
     heap::tests::returns::a_run_that_is_discarded_takes_the_huge_pages_of_both_chunks_that_it_has_a_part_of
     # So do these, of limits: free memory makes room by going back.

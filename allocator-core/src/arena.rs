@@ -31,6 +31,7 @@ use crate::sync::{lay, recheck, UnwatchedU32};
 use crate::sys::{Kept, Os, Reservation};
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
+use core::ops::Range;
 use core::ptr::NonNull;
 
 /// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
@@ -336,19 +337,22 @@ impl Arena {
         told
     }
 
-    /// Whether a huge page would add little to what is resident of a chunk, as far as the system says. The rest of a slab
-    /// behind its last object, which nobody can write, counts as if it was.
+    /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
     fn is_dense(&self, map: &ChunkMap) -> bool {
-        let os = self.ground.os;
-        let rests = (0..PAGES_PER_CHUNK).filter_map(|page| match map.tag(page as usize).kind() {
+        let resident = NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE));
+        let all = CHUNK_SIZE.saturating_sub(self.rests(map, 0..PAGES_PER_CHUNK));
+        resident.map_or(true, |bytes| bytes >= all / 8 * 7)
+    }
+
+    /// Bytes of some pages of a chunk that nobody can write: the rests of slabs behind their last objects. At about this
+    /// moment.
+    fn rests(&self, map: &ChunkMap, pages: Range<u32>) -> usize {
+        let page_size = self.ground.os.page_size();
+        let of_first = |page| match map.tag(page as usize).kind() {
             Kind::Slab { class, back: 0, .. } => SizeClass::new(class),
             _ => None,
-        });
-        let rests: usize = rests
-            .map(|class| PageCount::new(class.slab_pages()).bytes() - class.cut().used_pages(os.page_size()))
-            .sum();
-        let resident = NonNull::new(map.base()).and_then(|base| os.resident(base, CHUNK_SIZE));
-        resident.map_or(true, |bytes| bytes + rests >= CHUNK_SIZE / 8 * 7)
+        };
+        pages.filter_map(of_first).map(|class| class.cut().rest(page_size)).sum()
     }
 
     /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. In the first arena those below
@@ -377,7 +381,7 @@ impl Arena {
     }
 
     /// Shows that part of each chunk below this one of which what is resident says how much of its blocks a program writes: its
-    /// first byte, its length, and how much of it was given out. Holes of slabs count as not written. Not those of a chunk that has
+    /// first byte, its length, and how much of it was given out, but for the rests of slabs. Their holes count as not written. Not those of a chunk that has
     /// huge pages, of which all was resident once; nor those of runs as long as a chunk, which may be about to be written. At about
     /// this moment.
     fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
@@ -397,7 +401,8 @@ impl Arena {
                 let pages = PageSet::run(start, end - start);
                 let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
                 let bytes = |pages| PageCount::new(pages).bytes();
-                show(map.base().wrapping_add(bytes(start)), bytes(pages.len()), bytes(given_out.len()));
+                let writable = bytes(given_out.len()).saturating_sub(self.rests(map, start..end));
+                show(map.base().wrapping_add(bytes(start)), bytes(pages.len()), writable);
             }
         }
     }

@@ -204,6 +204,12 @@ impl Cut {
         self.used().next_multiple_of(page_size)
     }
 
+    /// Bytes behind those: whole pages of the system that no object lies in. None where a page of the system may hold others'
+    /// objects, too.
+    pub const fn rest(&self, page_size: usize) -> usize {
+        (self.pages() * PAGE_SIZE).saturating_sub(self.used_pages(page_size))
+    }
+
     /// Pages in a slab.
     #[inline]
     pub const fn pages(&self) -> usize {
@@ -294,6 +300,18 @@ mod tests {
             }
             // Of an address below the slab.
             assert!((1..99).all(|n| class.object_at(0usize.wrapping_sub(n * class.size())).is_none()));
+        }
+    }
+
+    #[test]
+    fn pages_behind_the_last_object_are_what_a_slab_wastes_at_most() {
+        for cut in SizeClass::all().map(SizeClass::cut) {
+            let bytes = cut.pages() * PAGE_SIZE;
+            for page_size in [4 << 10, 16 << 10] {
+                assert_eq!(cut.used_pages(page_size) + cut.rest(page_size), bytes);
+                assert!(cut.rest(page_size) <= bytes - cut.used() && cut.rest(page_size) * 8 <= bytes);
+            }
+            assert_eq!(cut.rest(64 << 10) % (64 << 10), 0, "a page of the system, or none");
         }
     }
 

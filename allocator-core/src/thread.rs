@@ -6,8 +6,8 @@
 //! the order in which the thread uses classes, so that its first few share one page of the system. A sheaf begins
 //! small and doubles with each refill or overflow up to what its class may hold, and on up to four times that while the
 //! threads of its shard together hold no more than an eighth of the shard's objects, or a half of small ones: with many
-//! objects alive, each of a batch is of another slab, and long sheaves go to slabs less often. A refill fills it, or takes
-//! all of one slab that is new; an overflow sends its older half home and keeps the newer one, which is warm. The first
+//! objects alive, each of a batch is of another slab, and long sheaves go to slabs less often. A refill fills it from
+//! slabs in part use, or takes what a new one has; an overflow sends its older half home and keeps the newer one, which is warm. The first
 //! object of a class that a thread frees before it has allocated any goes home if it is smaller than a cache line: else the
 //! thread would get it back at once, and write to one line in turn with whoever has the object beside it (*passive false
 //! sharing*; Berger et al., Hoard, 2000). The others stay: a thread that only frees must not take a lock for each.

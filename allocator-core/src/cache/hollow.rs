@@ -5,7 +5,7 @@
 //! can do nothing about that; here nothing lies in them. So a look at a shard frees the memory behind the *holes* of its
 //! resting slabs, whole pages of the system in which no object is out, and lets the sparse ones rest: who takes an object
 //! of one or gives one back before the next look makes it sparse again. Only sparse slabs are looked at: it must be worth to
-//! break up a huge page, and to fault the pages in again.
+//! fault the pages in again; and only those more than half of which is free where a huge page is to be broken up.
 //!
 //! The objects in the holes are taken for as long as the system frees their memory, as by a refill, so that nobody else
 //! can have them, and no lock is held meanwhile. Nobody can give the slab up meanwhile either: not all of it is free.
@@ -13,6 +13,7 @@
 use super::{give_back, Caches, Found, Partial};
 use crate::config::{MIN_PARTIAL, PAGE_SIZE};
 use crate::error::Misuse;
+use crate::page::Backing;
 use crate::size_class::SizeClass;
 use crate::slab::{Holes, Listed, Slab};
 use crate::zone::{Caller, Zone};
@@ -24,12 +25,12 @@ const HOLLOWED: usize = 16;
 /// Slabs that are laid to rest at a time.
 const RESTED: usize = 64;
 
-/// A slab, its first byte, and its holes.
-type Taken = Option<(NonNull<Slab>, *mut u8, Holes)>;
+/// A slab, its first byte, its holes, and whether more than half of its objects are free.
+type Taken = Option<(NonNull<Slab>, *mut u8, Holes, bool)>;
 
 impl Partial {
     /// Takes the holes of the first slabs that have rested since the last look. Those without any are hollow.
-    fn take_holes(&mut self, page_size: usize) -> [Taken; HOLLOWED] {
+    fn take_holes(&mut self, page_size: usize, class: SizeClass) -> [Taken; HOLLOWED] {
         let mut taken = [None; HOLLOWED];
         for place in &mut taken {
             let Some(mut slab) = self.resting.first() else { break };
@@ -43,7 +44,7 @@ impl Partial {
             unsafe { self.put_on(slab, if after == 0 { Listed::Full } else { Listed::Hollow }) };
             // What no object lies in, the rest of a slab behind its last one, would not keep the slab.
             if after < before {
-                *place = Some((slab, base, holes));
+                *place = Some((slab, base, holes, before * 2 > class.slab_objects()));
             }
         }
         taken
@@ -58,7 +59,7 @@ impl Partial {
         class: SizeClass,
         shard: usize,
     ) -> Result<(), Found> {
-        for (mut slab, base, holes) in taken.into_iter().flatten() {
+        for (mut slab, base, holes, _) in taken.into_iter().flatten() {
             // SAFETY: a header that this shard had, and whose lock we have; it is looked at whether the shard has it still.
             // The reference ends before `put_on`.
             let this = unsafe { slab.as_mut() };
@@ -112,10 +113,13 @@ impl Caches {
             if partial.resting.len() == 0 {
                 return Ok(None);
             }
-            partial.take_holes(page_size)
+            partial.take_holes(page_size, class)
         };
         let mut bytes = 0;
-        for (_, base, holes) in taken.iter().flatten() {
+        for (_, base, holes, most) in taken.iter().flatten() {
+            if !most && zone.map_of(*base).backing() == Backing::Huge {
+                continue;
+            }
             for (start, len) in holes.runs(page_size) {
                 // SAFETY: holes lie inside the slab.
                 let ptr = unsafe { base.add(start) };
