@@ -201,7 +201,8 @@ impl Cut {
 
     /// Bytes of a slab up to the end of the page of the system that its last object ends in.
     pub const fn used_pages(&self, page_size: usize) -> usize {
-        self.used().next_multiple_of(page_size)
+        let within = page_size - 1;
+        (self.used() + within) & !within
     }
 
     /// Bytes behind those: whole pages of the system that no object lies in. None where a page of the system may hold others'
