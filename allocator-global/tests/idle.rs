@@ -91,7 +91,8 @@ fn burst(_: &str) {
         assert!(threads().iter().any(|name| name == "kmalloc-kswapd"));
         over.wait();
     });
-    Kmalloc::validate().expect("a heap that is sound");
+    // A scope ends before its threads have given back what they held.
+    comes_true("a heap that is sound", || Kmalloc::validate().is_ok());
 }
 
 fn a_small_process_has_no_thread_of_ours() {
