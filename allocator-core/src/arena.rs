@@ -381,9 +381,9 @@ impl Arena {
     }
 
     /// Shows that part of each chunk below this one of which what is resident says how much of its blocks a program writes: its
-    /// first byte, its length, and how much of it was given out, but for the rests of slabs. Their holes count as not written. Not those of a chunk that has
-    /// huge pages, of which all was resident once; nor those of runs as long as a chunk, which may be about to be written. At about
-    /// this moment.
+    /// first byte, its length, and how much of it was given out, but for the rests of slabs. Their holes count as not written. Not
+    /// those of a chunk that has huge pages, of which all was resident once; nor those of runs as long as a chunk, which may be
+    /// about to be written. At about this moment.
     fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
         let mut run_ends = 0u32;
         for c in 0..first {

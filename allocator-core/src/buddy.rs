@@ -242,8 +242,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align`; so few as a slab has, or a little more, lie in one chunk. `None`: no room now.
-    /// Lock-free, but for what `warm` does.
+    /// Takes `n` pages whose start is a multiple of `2^align`; so few as a slab has, or a little more, lie in one chunk.
+    /// `None`: no room now. Lock-free, but for what `warm` does.
     pub fn take(&self, n: PageCount, align: Order) -> Option<Run> {
         self.take_warming(n, align, |_, _, _| false)
     }

@@ -422,7 +422,7 @@ impl Caches {
             && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0
         {
             // SAFETY: pages that were just taken. A refusal costs time, nothing else.
-            unsafe { caller.os.populate(run.ptr, class.cut().used_pages(caller.os.page_size())) };
+            unsafe { caller.os.populate(run.ptr, caller.os.whole_pages(class.cut().used())) };
         }
         // SAFETY: the pages were just taken.
         Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })

@@ -199,16 +199,10 @@ impl Cut {
         self.used as usize
     }
 
-    /// Bytes of a slab up to the end of the page of the system that its last object ends in.
-    pub const fn used_pages(&self, page_size: usize) -> usize {
-        let within = page_size - 1;
-        (self.used() + within) & !within
-    }
-
-    /// Bytes behind those: whole pages of the system that no object lies in. None where a page of the system may hold others'
-    /// objects, too.
+    /// Bytes behind the last object in whole pages of the system. None where one of those may hold others' objects, too.
     pub const fn rest(&self, page_size: usize) -> usize {
-        (self.pages() * PAGE_SIZE).saturating_sub(self.used_pages(page_size))
+        let left = self.pages() * PAGE_SIZE - self.used();
+        left & !(page_size - 1)
     }
 
     /// Pages in a slab.
@@ -309,10 +303,11 @@ mod tests {
         for cut in SizeClass::all().map(SizeClass::cut) {
             let bytes = cut.pages() * PAGE_SIZE;
             for page_size in [4 << 10, 16 << 10] {
-                assert_eq!(cut.used_pages(page_size) + cut.rest(page_size), bytes);
+                assert!((cut.used()..cut.used() + page_size).contains(&(bytes - cut.rest(page_size))));
+                assert_eq!(cut.rest(page_size) % page_size, 0);
                 assert!(cut.rest(page_size) <= bytes - cut.used() && cut.rest(page_size) * 8 <= bytes);
             }
-            assert_eq!(cut.rest(64 << 10) % (64 << 10), 0, "a page of the system, or none");
+            assert_eq!(cut.rest(64 << 10), 0, "less than a page of the system");
         }
     }
 

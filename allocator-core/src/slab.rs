@@ -7,8 +7,8 @@
 //! those of the smallest objects, for which the room is too small, are a [`crate::page::Bitmap`].
 //!
 //! A slab is on one of its shard's lists, by how full it is, or on none when it is full. Between a quarter and a half of
-//! free objects it stays where it was, so that one of many objects does not move to and fro. A sparse one that nobody takes from or
-//! gives to for a while rests, and is hollow once the memory behind its *holes*, pages of the system in which no object
+//! free objects it stays where it was, so that one of many objects does not move to and fro. A sparse one that nobody takes
+//! from or gives to for a while rests, and is hollow once the memory behind its *holes*, pages of the system in which no object
 //! is out, was freed; the next object that comes or goes makes it a sparse one again.
 //!
 //! # Invariants (each is a line of [`Slab::validate`])

@@ -7,10 +7,11 @@
 //! small and doubles with each refill or overflow up to what its class may hold, and on up to four times that while the
 //! threads of its shard together hold no more than an eighth of the shard's objects, or a half of small ones: with many
 //! objects alive, each of a batch is of another slab, and long sheaves go to slabs less often. A refill fills it from
-//! slabs in part use, or takes what a new one has; an overflow sends its older half home and keeps the newer one, which is warm. The first
-//! object of a class that a thread frees before it has allocated any goes home if it is smaller than a cache line: else the
-//! thread would get it back at once, and write to one line in turn with whoever has the object beside it (*passive false
-//! sharing*; Berger et al., Hoard, 2000). The others stay: a thread that only frees must not take a lock for each.
+//! slabs in part use, or takes what a new one has; an overflow sends its older half home and keeps the newer one, which is
+//! warm. The first object of a class that a thread frees before it has allocated any goes home if it is smaller than a cache
+//! line: else the thread would get it back at once, and write to one line in turn with whoever has the object beside it
+//! (*passive false sharing*; Berger et al., Hoard, 2000). The others stay: a thread that only frees must not take a lock for
+//! each.
 //!
 //! After a fork the child has the blocks of its parent's threads and one thread. The others' are *orphans*: their
 //! `generation` is not the registry's. They are adopted, that is emptied and freed, when memory or a block is wanted.

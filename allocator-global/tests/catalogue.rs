@@ -248,15 +248,8 @@ fn never_allocated(layout: Layout) -> *mut u8 {
             let chunk = Block::new(48, 8).address() / CHUNK * CHUNK;
             (chunk + CHUNK - PAGE) as *mut u8
         }
-        class => last_of(if class == PAGE {
-            1
-        } else if class > KIB {
-            2
-        } else {
-            8
-        })
-        .expect("there are blocks")
-        .wrapping_add(class),
+        PAGE => last_of(1).expect("there is a block").wrapping_add(PAGE), // its slabs have two
+        class => last_of(if class > KIB { 2 } else { 8 }).expect("there are blocks").wrapping_add(class),
     }
 }
 

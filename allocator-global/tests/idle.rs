@@ -3,7 +3,7 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{assert_child_exits, on_threads, resident_bytes, Block, MIB};
+use common::{assert_child_exits, beside, on_threads, resident_bytes, Block, MIB};
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Barrier;
@@ -73,26 +73,23 @@ fn burst(_: &str) {
     const THREADS: usize = 4;
     let before = resident_bytes();
     let (done, over) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                let kept = scatter(64 * MIB);
-                done.wait();
-                over.wait();
-                for (i, block) in kept.into_iter().enumerate() {
-                    block.check(i as u64 * 100);
-                    block.free();
-                }
-            });
+    let work = |_| {
+        let kept = scatter(64 * MIB);
+        done.wait();
+        over.wait();
+        for (i, block) in kept.into_iter().enumerate() {
+            block.check(i as u64 * 100);
+            block.free();
         }
+    };
+    beside(THREADS, work, || {
         done.wait();
         // 2.6 MiB are alive, in objects of 1,024 bytes with a page of the system each.
         comes_true("the burst stays resident", || resident_bytes() < before + 24 * MIB);
         assert!(threads().iter().any(|name| name == "kmalloc-kswapd"));
         over.wait();
     });
-    // A scope ends before its threads have given back what they held.
-    comes_true("a heap that is sound", || Kmalloc::validate().is_ok());
+    Kmalloc::validate().expect("a heap that is sound");
 }
 
 fn a_small_process_has_no_thread_of_ours() {
