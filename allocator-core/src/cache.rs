@@ -1,9 +1,10 @@
 //! Cache: every slab of one size class. Its shards have a lock and partial lists each: the slow path.
 //!
 //! # Algorithm
-//! A slab belongs to the shard that made it; threads are spread over the shards. A *refill* takes objects from the
-//! partial slabs of the caller's shard, the fullest ones first so that the others can empty. When there are none, the
-//! lock is dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed.
+//! A slab belongs to the shard that made it. All threads use the first shard of a class until they have met at its lock
+//! now and then (`CONTENDED`); then they are spread over the shards, for good. A *refill* takes objects from the partial
+//! slabs of the caller's shard, the fullest ones first so that the others can empty. When there are none, the lock is
+//! dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed.
 //! Where there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the
 //! shard that it came from, whoever frees it.
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, and the objects'
@@ -35,6 +36,8 @@ use crate::slab::{List, Listed, Slab, MAX_ROW};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
 use crate::units::{Order, PageCount};
+#[cfg(all(test, not(loom)))]
+use crate::sys::Os;
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -42,6 +45,10 @@ use static_assertions::const_assert;
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
+
+/// If threads have met so often at the lock of a class, within two ticks or a little more, they get one each. Not before: a
+/// slab in part use for each of them is more memory than a few threads use of most classes.
+pub(crate) const CONTENDED: u32 = if cfg!(loom) { 1 } else { 32 };
 
 /// Objects in a batch that goes home, at most.
 pub(crate) const BATCH: usize = SHEAF_SLOTS / 2;
@@ -481,17 +488,27 @@ impl Caches {
         Ok(())
     }
 
+    /// Whether threads are spread over the shards, and do not all use the first one.
+    pub fn is_contended(&self, class: SizeClass) -> bool {
+        self.shard(class, 0).partial.contention() >= CONTENDED
+    }
+
     /// Slabs of a shard, as of a moment ago.
     pub fn slabs(&self, class: SizeClass, shard: usize) -> usize {
         self.shard(class, shard).slabs()
     }
 
-    /// Gives the empty slabs of the first so many shards back to the zone (the kernel's `kmem_cache_shrink`). Returns the
-    /// pages.
-    pub fn shrink(&self, zone: &Zone, caller: Caller<'_>, shards: usize) -> Result<usize, Found> {
+    /// Gives the empty slabs of the first so many shards of each class back to the zone (the kernel's `kmem_cache_shrink`).
+    /// Returns the pages.
+    pub fn shrink(
+        &self,
+        zone: &Zone,
+        caller: Caller<'_>,
+        shards: impl Fn(SizeClass) -> usize,
+    ) -> Result<usize, Found> {
         let mut pages = 0;
         for class in SizeClass::all() {
-            for shard in 0..shards {
+            for shard in 0..shards(class) {
                 let own = self.shard(class, shard);
                 let chain = own.trim(&mut own.partial.lock(caller.os), 0, class);
                 pages += chain.len() * class.slab_pages() as usize;
@@ -546,6 +563,26 @@ impl Caches {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+impl Caches {
+    /// Has two threads meet at the lock of the first shard of a class so many times.
+    pub(crate) fn have_threads_meet(&self, os: &'static dyn Os, class: SizeClass, times: u32) {
+        extern crate std;
+        let lock = &self.shard(class, 0).partial;
+        for _ in 0..times {
+            let held = lock.lock(os);
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| drop(lock.lock(os)));
+                while !lock.is_awaited() {
+                    std::thread::yield_now();
+                }
+                drop(held);
+                other.join().unwrap();
+            });
+        }
     }
 }
 

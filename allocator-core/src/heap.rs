@@ -330,11 +330,11 @@ impl Heap {
         if let Err(found) = adopted {
             self.found(found);
         }
-        self.shrink_caches(caller, MAX_SHARDS);
+        self.shrink_caches(caller, |_| MAX_SHARDS);
         self.parts.vmalloc.shrink(self.site(Urgency::Usual))
     }
 
-    fn shrink_caches(&self, caller: Caller<'_>, shards: usize) {
+    fn shrink_caches(&self, caller: Caller<'_>, shards: impl Fn(SizeClass) -> usize) {
         if let Err(found) = self.parts.caches.shrink(&self.parts.zone, caller, shards) {
             self.found(found);
         }
@@ -391,7 +391,7 @@ impl Heap {
             self.found(found);
         }
         // SAFETY: by contract.
-        unsafe { thread.refill(&self.parts.caches, &self.parts.zone, caller, class, self.parts.registry.peers(thread)) }
+        unsafe { thread.refill(&self.parts.caches, &self.parts.zone, caller, class, &self.parts.registry) }
     }
 
     /// Sends the calling thread's objects home, if somebody has asked for them since it last did.
@@ -556,9 +556,7 @@ impl Heap {
         // SAFETY: by contract.
         unsafe { self.give_what_is_asked_back(thread) }?;
         // SAFETY: by contract.
-        unsafe {
-            thread.overflow(&self.parts.caches, &self.parts.zone, caller, class, ptr, self.parts.registry.peers(thread))
-        }
+        unsafe { thread.overflow(&self.parts.caches, &self.parts.zone, caller, class, ptr, &self.parts.registry) }
     }
 
     /// Takes a run or an area from whoever else might free or resize it: of several threads exactly one succeeds.

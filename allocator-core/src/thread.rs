@@ -175,12 +175,21 @@ impl Thread {
         self.relieving.store(relieving.into(), Relaxed);
     }
 
-    /// The number of its shard.
+    /// The number of its shard, where threads are spread.
     pub fn shard(&self) -> usize {
         self.shard.load(Relaxed) as usize
     }
 
-    /// Fills the empty sheaf of a class and takes one object of it. So many threads, `peers`, have its shard.
+    /// The number of the shard that it uses of a class.
+    fn shard_of(&self, caches: &Caches, class: SizeClass) -> usize {
+        if caches.is_contended(class) {
+            self.shard()
+        } else {
+            0
+        }
+    }
+
+    /// Fills the empty sheaf of a class and takes one object of it.
     ///
     /// # Safety
     /// The calling thread has the block.
@@ -191,27 +200,27 @@ impl Thread {
         zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
-        peers: usize,
+        registry: &Registry,
     ) -> Result<NonNull<u8>, AllocError> {
         self.widen(class);
         let sheaf = self.sheaves.of(class);
         // SAFETY: by contract; `widen` gave it an array.
         let slots = unsafe { sheaf.slots() };
-        let Refilled { taken, slabs } = caches.refill(zone, caller, class, self.shard(), slots)?;
+        let Refilled { taken, slabs } = caches.refill(zone, caller, class, self.shard_of(caches, class), slots)?;
         let n = slots.len();
         if taken < n {
             slots.copy_within(n - taken..n, 0);
         }
         sheaf.set_len(taken);
         let longer = (2 * n).min(class.sheaf_limit());
-        if n >= class.sheaf_capacity() && allows(longer, class, slabs, peers) {
+        if n >= class.sheaf_capacity() && allows(longer, class, slabs, registry.peers(self, caches, class)) {
             sheaf.set_capacity(longer);
         }
         // SAFETY: by contract.
         unsafe { sheaf.pop() }.ok_or(AllocError::OutOfMemory)
     }
 
-    /// Makes room in the full sheaf of a class, and puts `object` there. So many threads, `peers`, have its shard.
+    /// Makes room in the full sheaf of a class, and puts `object` there.
     ///
     /// # Safety
     /// The calling thread has the block; `object` is of this class, and the caller gives it up for good.
@@ -223,7 +232,7 @@ impl Thread {
         caller: Caller<'_>,
         class: SizeClass,
         object: NonNull<u8>,
-        peers: usize,
+        registry: &Registry,
     ) -> Result<(), Found> {
         let sheaf = self.sheaves.of(class);
         let first = sheaf.capacity() == 0;
@@ -231,7 +240,8 @@ impl Thread {
             // SAFETY: by contract; a sheaf that cannot be widened has an array.
             let slots = unsafe { sheaf.slots() };
             let (len, least) = (sheaf.len(), class.sheaf_capacity());
-            let long = len > least && !allows(len, class, caches.slabs(class, self.shard()), peers);
+            let slabs = || caches.slabs(class, self.shard_of(caches, class));
+            let long = len > least && !allows(len, class, slabs(), registry.peers(self, caches, class));
             let newer = if long { least / 2 } else { len / 2 };
             caches.flush(zone, caller, class, &slots[..len - newer])?;
             slots.copy_within(len - newer..len, 0);
@@ -340,8 +350,7 @@ struct Blocks {
     /// Blocks of the youngest mapping that were never used, and the first of them: not even touched yet.
     fresh: u32,
     next_fresh: *mut Thread,
-    /// Threads of the program that have one, and threads of the heap itself.
-    live: usize,
+    /// Threads of the heap itself that have one.
     services: usize,
     mappings: usize,
     /// Forks that led to this process.
@@ -371,6 +380,8 @@ pub struct Registry {
     blocks: Mutex<Blocks>,
     /// How many threads have each shard; changed under the lock.
     in_shard: [UnwatchedU32; MAX_SHARDS],
+    /// Threads of the program that have a block; changed under the lock.
+    live: UnwatchedU32,
     /// How often threads were asked for what is in their sheaves. It orders nothing: a thread sees it some time.
     asked: UnwatchedU32,
 }
@@ -382,12 +393,12 @@ impl Registry {
             Self {
                 all: AtomicPtr::new(null_mut()),
                 in_shard: [const { UnwatchedU32::new(0) }; MAX_SHARDS],
+                live: UnwatchedU32::new(0),
                 asked: UnwatchedU32::new(0),
                 blocks: Mutex::new(Blocks {
                     free: null_mut(),
                     fresh: 0,
                     next_fresh: null_mut(),
-                    live: 0,
                     services: 0,
                     mappings: 0,
                     forks: 0,
@@ -423,7 +434,7 @@ impl Registry {
             blocks.services += 1;
         } else {
             self.in_shard[shard].fetch_add(1, Relaxed);
-            blocks.live += 1;
+            self.live.fetch_add(1, Relaxed);
         }
         Some(block)
     }
@@ -469,7 +480,7 @@ impl Registry {
             blocks.services -= 1;
         } else {
             self.in_shard[thread.shard()].fetch_sub(1, Relaxed);
-            blocks.live -= 1;
+            self.live.fetch_sub(1, Relaxed);
         }
     }
 
@@ -477,7 +488,7 @@ impl Registry {
     pub fn fork(&self, os: &dyn Os, own: Option<&Thread>) {
         let mut blocks = self.blocks.lock(os);
         blocks.forks += 1;
-        blocks.orphans = blocks.live + blocks.services - usize::from(own.is_some());
+        blocks.orphans = self.live() + blocks.services - usize::from(own.is_some());
         blocks.lost += blocks.orphans;
         if let Some(own) = own {
             own.generation.store(blocks.generation(), Relaxed);
@@ -568,14 +579,15 @@ impl Registry {
         news
     }
 
-    /// Threads that have the shard of this one, at about this moment.
-    pub fn peers(&self, thread: &Thread) -> usize {
-        self.in_shard[thread.shard()].load(Relaxed) as usize
+    /// Threads that use the same shard of a class as this one, at about this moment.
+    fn peers(&self, thread: &Thread, caches: &Caches, class: SizeClass) -> usize {
+        let own = self.in_shard.get(thread.shard()).filter(|_| caches.is_contended(class));
+        own.unwrap_or(&self.live).load(Relaxed) as usize
     }
 
-    /// Threads of the program that have a block now.
-    pub fn live(&self, os: &dyn Os) -> usize {
-        self.blocks.lock(os).live
+    /// Threads of the program that have a block, at about this moment.
+    pub fn live(&self) -> usize {
+        self.live.load(Relaxed) as usize
     }
 
     /// Objects of a class in all sheaves, at about this moment.

@@ -8,7 +8,7 @@ mod slabs;
 mod untyped;
 
 use super::*;
-use crate::cache::BATCH;
+use crate::cache::{BATCH, CONTENDED};
 use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};
 use crate::reclaim::Epoch;
 use crate::sys::{Call, FaultyOs, Plan, Unix};
@@ -690,6 +690,7 @@ fn what_the_caches_can_spare_is_used_before_a_refusal() {
 fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
     let Setup { os, heap } = setup(false);
     let (first, second) = (heap.attach(), heap.attach());
+    heap.parts.caches.have_threads_meet(os, SizeClass::of(layout(64, 8)).unwrap(), CONTENDED);
     let mut blocks = Vec::from([Block::new(heap, first, layout(64, 8), 1).unwrap()]);
     os.plan(Plan::From(1));
     blocks.extend(core::iter::from_fn(|| Block::new(heap, first, layout(64, 8), 1)));
@@ -710,6 +711,40 @@ fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
         served.into_iter().for_each(|block| block.free(heap, thread));
     }
     stay.into_iter().for_each(|block| block.free(heap, first));
+}
+
+/// A program of some threads that hardly allocate needs no slabs of its own for each; one whose threads do should not have them
+/// wait for each other.
+#[test]
+fn threads_share_the_slabs_of_a_class_until_they_have_met_at_its_lock() {
+    // Three processors.
+    let heap = heap_on(forever(Odd::plain()), None);
+    let threads = [heap.attach(), heap.attach(), heap.attach(), heap.attach()];
+    let (met, other) = (layout(48, 8), layout(2000, 8));
+    let class = SizeClass::of(met).unwrap();
+    let slabs = |layout| {
+        let blocks: Vec<_> = threads.iter().map(|thread| Block::new(heap, *thread, layout, 1).unwrap()).collect();
+        let slabs = heap.parts.caches.usage(heap.caller(None), SizeClass::of(layout).unwrap()).slabs;
+        blocks.into_iter().zip(threads).for_each(|(block, thread)| block.free(heap, thread));
+        threads.iter().flatten().for_each(|thread| {
+            // SAFETY: the calling thread has all of them.
+            unsafe { thread.flush(&heap.parts.caches, &heap.parts.zone, heap.caller(None)) }.unwrap();
+        });
+        slabs
+    };
+    // What was long ago does not count.
+    for _ in 0..5 {
+        heap.parts.caches.have_threads_meet(&Unix, class, CONTENDED / 2);
+        assert_eq!(slabs(met), 1);
+        // SAFETY: no block of a thread is meant.
+        unsafe { heap.tick(None) };
+    }
+    heap.parts.caches.have_threads_meet(&Unix, class, CONTENDED);
+    assert_eq!((slabs(met), slabs(other)), (3, 1));
+    // SAFETY: as above.
+    unsafe { heap.tick(None) };
+    assert_eq!(slabs(met), 3, "for good");
+    heap.validate(None).unwrap();
 }
 
 /// A sheaf is as long as its class says, but where very many objects are alive; and then no longer than a share of them.

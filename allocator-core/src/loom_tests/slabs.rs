@@ -133,7 +133,7 @@ fn s7_a_shrink_takes_empty_slabs_and_no_others() {
             flush(w, &objects);
             objects
         },
-        [|w, _| w.caches.shrink(&w.zone, w.alone(), 2).unwrap(), |w, _| refill(w, 0, 1).len()],
+        [|w, _| w.caches.shrink(&w.zone, w.alone(), |_| 2).unwrap(), |w, _| refill(w, 0, 1).len()],
         |w, _, [pages, n]| {
             assert!(pages <= 1 && n == 1);
             rest(w, 1, 1);

@@ -29,7 +29,7 @@ fn alloc(world: &'static World, block: &'static Thread) -> usize {
     let object = match unsafe { block.sheaves().of(class()).pop() } {
         Some(object) => object,
         // SAFETY: as above.
-        None => unsafe { block.refill(&world.caches, &world.zone, world.alone(), class(), 1) }.unwrap(),
+        None => unsafe { block.refill(&world.caches, &world.zone, world.alone(), class(), &world.registry) }.unwrap(),
     };
     world.touch(object.as_ptr() as usize);
     object.as_ptr() as usize
@@ -41,12 +41,12 @@ fn free(world: &'static World, block: &'static Thread, object: usize) {
     // SAFETY: this thread has the block, and the object.
     if !unsafe { block.sheaves().of(class()).push(object) } {
         // SAFETY: as above.
-        unsafe { block.overflow(&world.caches, &world.zone, world.alone(), class(), object, 1) }.unwrap();
+        unsafe { block.overflow(&world.caches, &world.zone, world.alone(), class(), object, &world.registry) }.unwrap();
     }
 }
 
 fn rest(world: &'static World, live: usize, out: usize) {
-    assert_eq!(world.registry.live(&world.memory), live);
+    assert_eq!(world.registry.live(), live);
     let usage = world.caches.usage(world.alone(), class());
     assert_eq!((usage.out, world.registry.cached(class())), (out, 0));
     world.rest(world.arenas() * 4 - usage.slabs);
@@ -61,7 +61,7 @@ fn a_block_has_one_thread_at_a_time() {
     model(
         |_| vec![],
         [|w, _| live_and_die(w), |w, _| live_and_die(w), |w, _| core::ptr::from_ref(attach(w)) as usize],
-        |w, _, _| assert_eq!(w.registry.live(&w.memory), 1),
+        |w, _, _| assert_eq!(w.registry.live(), 1),
     );
 }
 
@@ -74,7 +74,7 @@ fn who_walks_the_blocks_sees_each_whole() {
         },
         // Of a class that nobody uses: the walk finds blocks, and nothing in them.
         [|w, _| core::ptr::from_ref(attach(w)) as usize, |w, _| w.registry.cached(SizeClass::new(1).unwrap())],
-        |w, _, [_, cached]| assert_eq!((cached, w.registry.live(&w.memory)), (0, 2)),
+        |w, _, [_, cached]| assert_eq!((cached, w.registry.live()), (0, 2)),
     );
 }
 
