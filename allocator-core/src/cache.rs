@@ -35,9 +35,9 @@ use crate::size_class::{SizeClass, CLASSES};
 use crate::slab::{List, Listed, Slab, MAX_ROW};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
-use crate::units::{Order, PageCount};
 #[cfg(all(test, not(loom)))]
 use crate::sys::Os;
+use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -500,12 +500,7 @@ impl Caches {
 
     /// Gives the empty slabs of the first so many shards of each class back to the zone (the kernel's `kmem_cache_shrink`).
     /// Returns the pages.
-    pub fn shrink(
-        &self,
-        zone: &Zone,
-        caller: Caller<'_>,
-        shards: impl Fn(SizeClass) -> usize,
-    ) -> Result<usize, Found> {
+    pub fn shrink(&self, zone: &Zone, caller: Caller<'_>, shards: impl Fn(SizeClass) -> usize) -> Result<usize, Found> {
         let mut pages = 0;
         for class in SizeClass::all() {
             for shard in 0..shards(class) {

@@ -260,7 +260,7 @@ fn a_child_of_a_thread_with_a_small_stack_walks_and_retires() {
             ptr::null_mut()
         }
     }
-    let full: Vec<Block> = (0..80).map(|_| Block::new(MIB, 8)).collect();
+    let full: Vec<Block> = (0..common::BEYOND_AN_ARENA).map(|_| Block::new(MIB, 8)).collect();
     assert!(Kmalloc::stats().arenas > 1, "a walk must be protected");
     for stack in (16..=64).step_by(4) {
         let mut well = 0u8;
@@ -285,7 +285,7 @@ fn a_vfork_child_may_allocate() {
     }
     const STACK: usize = 64 * KIB;
     // More than one arena, so that it comes to where the length of the stack matters.
-    let full: Vec<Block> = (0..80).map(|_| Block::new(MIB, 8)).collect();
+    let full: Vec<Block> = (0..common::BEYOND_AN_ARENA).map(|_| Block::new(MIB, 8)).collect();
     on_threads(2, |_| {
         for _ in 0..50 {
             let mut stack: Vec<u128> = vec![0; STACK / 16];

@@ -129,8 +129,8 @@ const CASES: &[Case] = &[
         // SAFETY: the child is ours.
         unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
     }),
-    ("alloc: more arenas, and a walk through them", |s| (0..100).for_each(|_| s.keep(MIB))),
-    ("dealloc: all that lies there", |s| (0..100).for_each(|_| s.free_last())),
+    ("alloc: more arenas, and a walk through them", |s| (0..common::BEYOND_AN_ARENA).for_each(|_| s.keep(MIB))),
+    ("dealloc: all that lies there", |s| (0..common::BEYOND_AN_ARENA).for_each(|_| s.free_last())),
     ("reclaim: arenas are retired", |_| _ = Kmalloc::reclaim()),
     ("stats: a walk", |_| _ = Kmalloc::stats()),
 ];
@@ -251,7 +251,7 @@ extern "C" fn walk(_: *mut c_void) -> *mut c_void {
 /// A child: threads with stacks of all lengths walk the arenas and retire them, which is crossbeam-epoch's business.
 fn walk_and_retire(_: &str) {
     for stack in (16..=128).step_by(4) {
-        let full: Vec<Block> = (0..80).map(|_| Block::new(MIB, 8)).collect();
+        let full: Vec<Block> = (0..common::BEYOND_AN_ARENA).map(|_| Block::new(MIB, 8)).collect();
         assert!(Kmalloc::stats().arenas > 1, "a walk must be protected");
         join_raw(spawn_raw(Some(stack * KIB), walk, ptr::null_mut()));
         full.into_iter().for_each(Block::free);

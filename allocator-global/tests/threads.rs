@@ -549,7 +549,7 @@ fn smallest_stack(call: &str) {
 fn a_thousand_threads_that_walked_the_arenas_end_at_once() {
     // More than one arena, so that a walk must be protected.
     let fill = || {
-        let blocks: Vec<Block> = (0..100).map(|_| Block::new(MIB, 8)).collect();
+        let blocks: Vec<Block> = (0..common::BEYOND_AN_ARENA).map(|_| Block::new(MIB, 8)).collect();
         assert!(Kmalloc::stats().arenas > 1);
         blocks
     };
@@ -599,7 +599,7 @@ extern "C" fn walk_and_reclaim(_: *mut c_void) -> *mut c_void {
 /// A child: a thread with a small stack walks the arenas, or retires them, which is crossbeam-epoch's business.
 fn arenas_on_a_small_stack(what: &str) {
     for _ in 0..3 {
-        let full: Vec<Block> = (0..80).map(|_| Block::new(MIB, 8)).collect();
+        let full: Vec<Block> = (0..common::BEYOND_AN_ARENA).map(|_| Block::new(MIB, 8)).collect();
         assert!(Kmalloc::stats().arenas > 1, "a walk must be protected");
         if what == "walk" {
             join_raw(spawn_raw(Some(libc::PTHREAD_STACK_MIN), walk, ptr::null_mut()));

@@ -16,6 +16,9 @@ use std::boxed::Box;
 use std::vec::Vec;
 use std::{format, vec};
 
+/// As many chunks as need more than one arena.
+const MANY_CHUNKS: u8 = FIRST_ARENA_CHUNKS as u8 + 70;
+
 struct Setup {
     os: &'static FaultyOs<Unix>,
     heap: &'static Heap,
@@ -230,9 +233,10 @@ fn empty_arenas_are_unmapped_and_the_first_stays() {
     for with_epoch in [false, true] {
         let Setup { os, heap } = setup(with_epoch);
         let thread = heap.attach();
-        let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+        let blocks: Vec<_> =
+            (0..MANY_CHUNKS).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
         let full = heap.stats(thread);
-        assert!(full.arenas > 1 && full.reserved >= 100 * CHUNK_SIZE);
+        assert!(full.arenas > 1 && full.reserved >= usize::from(MANY_CHUNKS) * CHUNK_SIZE);
         let mapped = os.mapped();
         blocks.into_iter().for_each(|b| b.free(heap, thread));
         for _ in 0..4 {
@@ -252,7 +256,8 @@ fn empty_arenas_are_unmapped_and_the_first_stays() {
 fn an_arena_is_not_emptied_out_while_somebody_is_leaving_it() {
     let Setup { heap, .. } = setup(true);
     let thread = heap.attach();
-    let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+    let blocks: Vec<_> =
+        (0..MANY_CHUNKS).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
     blocks.into_iter().for_each(|b| b.free(heap, thread));
     let mut checked = 0;
     heap.parts.zone.each_arena(heap.caller(thread), &mut |arena| {
@@ -274,8 +279,9 @@ fn an_arena_that_the_system_does_not_take_back_is_used_again() {
     for with_epoch in [false, true] {
         let Setup { os, heap } = setup(with_epoch);
         let thread = heap.attach();
-        let fill =
-            || -> Vec<_> { (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect() };
+        let fill = || -> Vec<_> {
+            (0..MANY_CHUNKS).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect()
+        };
         fill().into_iter().for_each(|b| b.free(heap, thread));
         let arenas = heap.stats(thread).arenas;
         os.plan(Plan::Kind(Call::Unmap));
@@ -294,23 +300,27 @@ fn an_arena_that_the_system_does_not_take_back_is_used_again() {
 
 #[test]
 fn arenas_are_walked_while_others_unmap_them() {
+    // Of three threads, forty of each are more than an arena.
+    let size = CHUNK_SIZE / 2 * (FIRST_ARENA_CHUNKS as usize / 32).max(1);
     for with_epoch in [false, true] {
         let Setup { heap, .. } = setup(with_epoch);
         std::thread::scope(|scope| {
-            for t in 0..3u8 {
+            for t in 0..3 {
                 scope.spawn(move || {
                     let thread = heap.attach();
                     for round in 0..if cfg!(feature = "small-arenas") { 300 } else { 60 } {
                         let mut blocks = Vec::new();
                         for i in 0..40 {
-                            blocks.extend(Block::new(heap, thread, layout(CHUNK_SIZE / 2 + i * 1000, 8), t + 1));
+                            let layout = layout(size + i * 1000, 8);
+                            // The point is the walking; nothing is touched.
+                            // SAFETY: our own block.
+                            blocks.extend(unsafe { heap.alloc(thread, layout) }.ok().map(|ptr| (ptr, layout)));
                         }
-                        blocks.drain(..).for_each(|b| {
-                            // Only the edges: the point is the walking.
+                        blocks.drain(..).for_each(|(ptr, layout)| {
                             // SAFETY: live, and given up here.
-                            unsafe { heap.free(thread, b.ptr, b.layout) };
+                            unsafe { heap.free(thread, ptr, layout) };
                         });
-                        if round % 3 == t as usize % 3 {
+                        if round % 3 == t {
                             // SAFETY: our own block.
                             unsafe { heap.reclaim(thread) };
                         }
@@ -1072,7 +1082,7 @@ fn audit_says_what_is_left() {
 #[test]
 fn an_arena_is_not_unmapped_by_a_thread_that_cannot_wait_for_others() {
     let Setup { heap, .. } = setup(true);
-    let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, None, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+    let blocks: Vec<_> = (0..MANY_CHUNKS).map(|i| Block::new(heap, None, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
     blocks.into_iter().for_each(|b| b.free(heap, None));
     let arenas = heap.stats(None).arenas;
     // SAFETY: no block is claimed.
