@@ -2,11 +2,11 @@
 //!
 //! # Algorithm
 //! A slab belongs to the shard that made it. All threads use the first shard of a class until they have met at its lock
-//! now and then (`CONTENDED`); then they are spread over the shards, for good. A *refill* takes objects from the partial
-//! slabs of the caller's shard, the fullest ones first so that the others can empty. When there are none, the lock is
-//! dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed.
-//! Where there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the
-//! shard that it came from, whoever frees it.
+//! now and then (`CONTENDED`); then they are spread over the shards, for good. Where objects are shorter than a cache line
+//! they are so from the start. A *refill* takes objects from the partial slabs of the caller's shard, the fullest ones
+//! first so that the others can empty. When there are none, the lock is dropped, pages are taken from the zone and made
+//! a slab, and what the caller does not want of it is listed. Where there are no pages any more, the partial slabs of the
+//! other shards are looked at: an object goes home to the shard that it came from, whoever frees it.
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, and the objects'
 //! numbers in them, without a lock; then each shard is locked once, bits are set, and a slab moves to another list if its
 //! count of free objects says so. What was allocated together is mostly freed together: of a *row* of objects that follow
@@ -42,6 +42,9 @@ use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use static_assertions::const_assert;
+
+/// Bytes that processors pass to each other at a time.
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
@@ -489,8 +492,8 @@ impl Caches {
     }
 
     /// Whether threads are spread over the shards, and do not all use the first one.
-    pub fn is_contended(&self, class: SizeClass) -> bool {
-        self.shard(class, 0).partial.contention() >= CONTENDED
+    pub fn is_spread(&self, class: SizeClass) -> bool {
+        class.size() < CACHE_LINE || self.shard(class, 0).partial.contention() >= CONTENDED
     }
 
     /// Slabs of a shard, as of a moment ago.

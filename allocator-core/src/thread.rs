@@ -20,7 +20,7 @@
 //! - Th1: a block was never used, or is in the free list, or exactly one thread has it, or it is an orphan.
 //! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
 
-use crate::cache::{Caches, Found, Refilled};
+use crate::cache::{Caches, Found, Refilled, CACHE_LINE};
 use crate::config::{CHECKED, MAX_SHARDS, SHEAF_SLOTS, THREAD_BATCH};
 use crate::error::AllocError;
 use crate::gate::Presence;
@@ -41,9 +41,6 @@ use crate::zone::{Caller, Zone};
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
 use static_assertions::const_assert;
-
-/// Bytes that processors pass to each other at a time.
-const CACHE_LINE: usize = 64;
 
 /// Capacity of a sheaf at first.
 const FIRST_CAPACITY: usize = 4;
@@ -182,7 +179,7 @@ impl Thread {
 
     /// The number of the shard that it uses of a class.
     fn shard_of(&self, caches: &Caches, class: SizeClass) -> usize {
-        if caches.is_contended(class) {
+        if caches.is_spread(class) {
             self.shard()
         } else {
             0
@@ -581,7 +578,7 @@ impl Registry {
 
     /// Threads that use the same shard of a class as this one, at about this moment.
     fn peers(&self, thread: &Thread, caches: &Caches, class: SizeClass) -> usize {
-        let own = self.in_shard.get(thread.shard()).filter(|_| caches.is_contended(class));
+        let own = self.in_shard.get(thread.shard()).filter(|_| caches.is_spread(class));
         own.unwrap_or(&self.live).load(Relaxed) as usize
     }
 

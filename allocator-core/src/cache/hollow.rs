@@ -144,7 +144,7 @@ impl Caches {
         while rested < all {
             let mut partial = self.shard(class, shard).partial.lock(caller.os);
             all = all.min(rested + partial.sparse.len());
-            if rested == 0 && !self.is_contended(class) {
+            if rested == 0 && !self.is_spread(class) {
                 partial.halve_contention();
             }
             let now = partial.lay_to_rest();

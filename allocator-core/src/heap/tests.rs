@@ -730,7 +730,7 @@ fn threads_share_the_slabs_of_a_class_until_they_have_met_at_its_lock() {
     // Three processors.
     let heap = heap_on(forever(Odd::plain()), None);
     let threads = [heap.attach(), heap.attach(), heap.attach(), heap.attach()];
-    let (met, other) = (layout(48, 8), layout(2000, 8));
+    let (met, other, tiny) = (layout(64, 8), layout(2000, 8), layout(48, 8));
     let class = SizeClass::of(met).unwrap();
     let slabs = |layout| {
         let blocks: Vec<_> = threads.iter().map(|thread| Block::new(heap, *thread, layout, 1).unwrap()).collect();
@@ -751,6 +751,7 @@ fn threads_share_the_slabs_of_a_class_until_they_have_met_at_its_lock() {
     }
     heap.parts.caches.have_threads_meet(&Unix, class, CONTENDED);
     assert_eq!((slabs(met), slabs(other)), (3, 1));
+    assert_eq!(slabs(tiny), 3, "they would share cache lines");
     // SAFETY: as above.
     unsafe { heap.tick(None) };
     assert_eq!(slabs(met), 3, "for good");

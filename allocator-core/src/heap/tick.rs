@@ -166,7 +166,7 @@ impl Heap {
 
     /// How many shards of a class may have slabs. The memory of others was never touched.
     fn shards_of(&self, class: SizeClass) -> usize {
-        if self.parts.caches.is_contended(class) {
+        if self.parts.caches.is_spread(class) {
             self.shards()
         } else {
             1
