@@ -424,9 +424,8 @@ impl Arena {
         }
     }
 
-    /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns how many of them are known
-    /// to read as zeros.
-    pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> Option<u32> {
+    /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns what they hold.
+    pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> Option<Content> {
         let start = self.page_at(address);
         if (start + n + more).get() > self.committed() * PAGES_PER_CHUNK {
             return None;

@@ -288,8 +288,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     fn take_row(&self, n: PageCount, look: impl Fn() -> Option<PageIndex>, warm: &impl Warm) -> Option<Run> {
         loop {
             let start = look()?;
-            if let Some(fresh) = self.claim_pages(start, n, warm) {
-                return Some(Run { start, content: Content::of(fresh, n.get()) });
+            if let Some(content) = self.claim_pages(start, n, warm) {
+                return Some(Run { start, content });
             }
         }
     }
@@ -342,20 +342,24 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
         let _transit = (rest > 0).then(|| self.transit());
         let first = self.take_chunks(chunks, regions)?;
-        let mut fresh = self.warm_chunks(first, whole, warm);
+        let mut content = self.warm_chunks(first, whole, warm, 0);
         if rest > 0 {
-            fresh += self.open(ChunkIndex::new(first.get() + whole), rest, warm);
+            let fresh = self.open(ChunkIndex::new(first.get() + whole), rest, warm);
+            content = content.with(whole * PAGES, PageSet::first(rest), fresh);
         }
-        Some(Run { start: Self::first_page(first), content: Content::of(fresh, n.get()) })
+        Some(Run { start: Self::first_page(first), content })
     }
 
     /// Marks whole chunks that the caller owns as dirty, and shows each stretch of those that were known to be zero to
-    /// `warm`. Returns the pages that were.
-    fn warm_chunks(&self, first: ChunkIndex, n: u32, warm: &impl Warm) -> u32 {
-        let (end, mut cold, mut fresh) = (first.get() + n, 0, 0);
+    /// `warm`. Returns what they hold, as a part of a run with so many pages `before` them.
+    fn warm_chunks(&self, first: ChunkIndex, n: u32, warm: &impl Warm, before: u32) -> Content {
+        let (end, mut cold, mut fresh, mut content) = (first.get() + n, 0, 0, Content::NONE);
         for c in first.get()..=end {
             let pages = if c < end { self.chunk(ChunkIndex::new(c)).soil(Chunk::<PAGES>::ALL) } else { PageSet::EMPTY };
             fresh += pages.len();
+            if c < end {
+                content = content.with(before + (c - first.get()) * PAGES, Chunk::<PAGES>::ALL, pages);
+            }
             if pages == Chunk::<PAGES>::ALL {
                 cold += 1;
                 continue;
@@ -369,12 +373,12 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if fresh > 0 {
             self.counter.charge_pages(fresh);
         }
-        fresh
+        content
     }
 
-    /// Opens a chunk that the caller owns as a whole, keeps its first `n` pages and frees the others. Returns how many of
-    /// those kept are known to be zero. The caller is in transit.
-    fn open(&self, chunk: ChunkIndex, n: u32, warm: &impl Warm) -> u32 {
+    /// Opens a chunk that the caller owns as a whole, keeps its first `n` pages and frees the others. Returns those kept that
+    /// are known to be zero. The caller is in transit.
+    fn open(&self, chunk: ChunkIndex, n: u32, warm: &impl Warm) -> PageSet {
         let state = self.chunk(chunk);
         let all = PageCount::new(PAGES);
         // What will be resident as a whole must not be passed over by a purge.
@@ -389,9 +393,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
         self.publish(chunk, change);
         if warm {
-            n
+            PageSet::first(n)
         } else {
-            fresh.len()
+            fresh
         }
     }
 
@@ -427,11 +431,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
         let Taken { start, fresh, change } = self.chunk(chunk).take(n.get(), align)?;
-        let content = Content::of(fresh.len(), n.get());
-        if content != Content::Anything {
+        if !fresh.is_empty() {
             self.counter.charge_pages(fresh.len());
         }
         self.publish(chunk, change);
+        let content = Content::NONE.with(0, PageSet::run(start, n.get()), fresh);
         Some(Run { start: Self::first_page(chunk) + PageCount::new(start), content })
     }
 
@@ -476,9 +480,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         Ok(())
     }
 
-    /// Claims the `more` pages right behind the run of `n` pages at `start`, if all of them are free. Returns how
-    /// many of them are known to be zero. `warm` as for `take_warming`.
-    pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount, warm: impl Warm) -> Option<u32> {
+    /// Claims the `more` pages right behind the run of `n` pages at `start`, if all of them are free. Returns what they
+    /// hold. `warm` as for `take_warming`.
+    pub fn extend(&self, start: PageIndex, n: PageCount, more: PageCount, warm: impl Warm) -> Option<Content> {
         let from = start + n;
         let is_free = |(chunk, pages)| self.free_in(chunk).contains(pages);
         // A look at all of them first, so that little is claimed in vain.
@@ -488,8 +492,8 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         self.claim_pages(from, more, &warm)
     }
 
-    /// Takes exactly the `n` pages from `start` on, if all of them are free. Returns how many of them are known to be zero.
-    fn claim_pages(&self, start: PageIndex, n: PageCount, warm: &impl Warm) -> Option<u32> {
+    /// Takes exactly the `n` pages from `start` on, if all of them are free. Returns what they hold.
+    fn claim_pages(&self, start: PageIndex, n: PageCount, warm: &impl Warm) -> Option<Content> {
         let (first, part) = Self::pieces(start, n).next()?;
         if !self.free_in(first).contains(part) {
             return None; // a transit for nothing would make a look less sure
@@ -508,9 +512,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             had += pages.len();
         }
         let soil = |chunk, pages| {
-            let fresh = self.chunk(chunk).soil(pages).len();
-            if fresh > 0 {
-                self.counter.charge_pages(fresh);
+            let fresh = self.chunk(chunk).soil(pages);
+            if !fresh.is_empty() {
+                self.counter.charge_pages(fresh.len());
             }
             fresh
         };
@@ -519,20 +523,21 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         let head = if part == Chunk::<PAGES>::ALL { 0 } else { part.len() };
         let body = start + PageCount::new(head);
         let (whole, tail) = ((n.get() - head) / PAGES, (n.get() - head) % PAGES);
-        let mut fresh = 0;
+        let mut content = Content::NONE;
         if whole > 0 {
-            fresh += self.warm_chunks(ChunkIndex::new(body.get() / PAGES), whole, warm);
+            content = self.warm_chunks(ChunkIndex::new(body.get() / PAGES), whole, warm, head);
         }
         let last = ChunkIndex::new(((start + n).get() - 1) / PAGES);
-        fresh += match &to_open {
-            Some(_transit) => self.open(last, if tail > 0 { tail } else { head }, warm),
-            None if tail > 0 => soil(last, PageSet::first(tail)),
-            None => 0,
-        };
-        if head > 0 && (first != last || to_open.is_none()) {
-            fresh += soil(first, part);
+        let (before, pages) = if tail > 0 { (n.get() - tail, tail) } else { (0, head) };
+        if let Some(_transit) = &to_open {
+            content = content.with(before, PageSet::first(pages), self.open(last, pages, warm));
+        } else if tail > 0 {
+            content = content.with(before, PageSet::first(tail), soil(last, PageSet::first(tail)));
         }
-        Some(fresh)
+        if head > 0 && (first != last || to_open.is_none()) {
+            content = content.with(0, part, soil(first, part));
+        }
+        Some(content)
     }
 
     /// Marks pages that the caller owns as known to be zero.

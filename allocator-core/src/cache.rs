@@ -27,14 +27,13 @@
 
 mod hollow;
 
-use crate::chunk::Content;
 use crate::config::{CHUNK_SIZE, MAX_SHARDS, MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, MIN_PARTIAL, PAGE_SIZE, SHEAF_SLOTS};
 use crate::error::{AllocError, Misuse};
 use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
 use crate::slab::{List, Listed, Slab, MAX_ROW};
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
+use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32, UnwatchedU64};
 #[cfg(all(test, not(loom)))]
 use crate::sys::Os;
 use crate::units::{Order, PageCount};
@@ -44,14 +43,18 @@ use core::ptr::NonNull;
 use static_assertions::const_assert;
 
 /// Bytes that processors pass to each other at a time.
-pub(crate) const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = if cfg!(loom) { 16 } else { 64 };
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
 
-/// If threads have met so often at the lock of a class, within two ticks or a little more, they get one each. Not before: a
-/// slab in part use for each of them is more memory than a few threads use of most classes.
-pub(crate) const CONTENDED: u32 = if cfg!(loom) { 1 } else { 32 };
+/// If threads have met so often at the lock of a class, they get one each; what they met before a tick counts half, and less
+/// with each. Not before: a slab in part use for each of them is more memory than a few threads use of most classes.
+pub(crate) const CONTENDED: u32 = match () {
+    () if cfg!(loom) => 1,
+    () if cfg!(feature = "yields") => 2,
+    () => 32,
+};
 
 /// Objects in a batch that goes home, at most.
 pub(crate) const BATCH: usize = SHEAF_SLOTS / 2;
@@ -78,8 +81,14 @@ struct Shard {
     slabs: UnwatchedU32,
 }
 
-/// The caches of all size classes. Those of one shard lie together: most processes use few shards.
-pub struct Caches([[Shard; CLASSES]; MAX_SHARDS]);
+/// The caches of all size classes.
+#[repr(C)]
+pub struct Caches {
+    /// The classes over whose shards threads are spread, a bit each. On a cache line of its own, since it hardly ever changes.
+    spread: UnwatchedU64,
+    /// Those of one shard lie together: most processes use few shards.
+    shards: [[Shard; CLASSES]; MAX_SHARDS],
+}
 
 /// What a cache has, as `/proc/slabinfo` counts it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -293,6 +302,7 @@ struct Row {
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
 const_assert!(BATCH <= MAX_ROW);
 const_assert!(MAX_SHARDS <= u32::BITS as usize);
+const_assert!(CLASSES <= u64::BITS as usize);
 
 /// The rows that a batch consists of; what lies behind them was never written.
 struct Rows([MaybeUninit<Row>; BATCH]);
@@ -376,12 +386,13 @@ impl Caches {
     const_unless_loom! {
         /// Caches without slabs. All zeros is the same state.
         pub fn new() -> Self {
-            Self(array_of!(MAX_SHARDS, [Shard; CLASSES], array_of!(CLASSES, Shard, Shard::new())))
+            let shards = array_of!(MAX_SHARDS, [Shard; CLASSES], array_of!(CLASSES, Shard, Shard::new()));
+            Self { spread: UnwatchedU64::new(0), shards }
         }
     }
 
     fn shard(&self, class: SizeClass, shard: usize) -> &Shard {
-        &self.0[shard % MAX_SHARDS][class.index()]
+        &self.shards[shard % MAX_SHARDS][class.index()]
     }
 
     /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call it
@@ -396,6 +407,7 @@ impl Caches {
     ) -> Result<Refilled, AllocError> {
         let own = self.shard(class, shard);
         let taken = own.partial.lock(caller.os).take(out);
+        self.spread_if_contended(class, own);
         if taken > 0 {
             return Ok(Refilled { taken, slabs: own.slabs() });
         }
@@ -427,9 +439,7 @@ impl Caches {
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
         let bytes = PageCount::new(class.slab_pages()).bytes();
-        if populate
-            && run.content == Content::Zeros
-            && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0
+        if populate && run.content.is_zeros() && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0
         {
             // SAFETY: pages that were just taken. A refusal costs time, nothing else.
             unsafe { caller.os.populate(run.ptr, caller.os.whole_pages(class.cut().used())) };
@@ -493,7 +503,15 @@ impl Caches {
 
     /// Whether threads are spread over the shards, and do not all use the first one.
     pub fn is_spread(&self, class: SizeClass) -> bool {
-        class.size() < CACHE_LINE || self.shard(class, 0).partial.contention() >= CONTENDED
+        class.size() < CACHE_LINE || self.spread.load(Relaxed) >> class.index() & 1 != 0
+    }
+
+    /// Spreads them from now on, if they have met often enough at the lock of this shard.
+    #[inline]
+    fn spread_if_contended(&self, class: SizeClass, shard: &Shard) {
+        if shard.partial.contention() >= CONTENDED && !self.is_spread(class) {
+            self.spread.fetch_or(1 << class.index(), Relaxed);
+        }
     }
 
     /// Slabs of a shard, as of a moment ago.

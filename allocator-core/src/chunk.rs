@@ -42,7 +42,8 @@ use crate::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use crate::sync::{const_unless_loom, UnwatchedU64, Zeroed};
-use crate::units::Order;
+use crate::units::{Order, PageCount};
+use core::num::NonZeroU64;
 
 /// Pages of one chunk as a set: a plain value on which the buddy arithmetic is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -289,28 +290,53 @@ impl Change {
     }
 }
 
-/// What pages hold that were handed out.
+/// What pages hold that were handed out, added up piece by piece in any order. One word that is never zero, so that an
+/// `Option` of a run is passed in two registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Content {
-    /// All of them are known to read as zeros, and so not resident.
-    Zeros,
-    /// Some of them are.
-    Some,
-    /// None is: they may be resident, and hold anything.
-    Anything,
-}
+pub struct Content(NonZeroU64);
 
 impl Content {
-    /// That of `n` pages, of which so many are known to read as zeros.
+    /// Beside the lowest bit, which is always set.
+    const FRESH: u64 = 2;
+    const STALE_SHIFT: u32 = 32;
+
+    /// Of no pages.
+    pub const NONE: Self = Self(NonZeroU64::MIN);
+
+    /// Some pages are `fresh`, known to read as zeros and so not resident, or none: among others all behind the first `stale` ones.
     #[inline(always)]
-    pub const fn of(fresh: u32, n: u32) -> Self {
-        if fresh == 0 {
-            Content::Anything
-        } else if fresh == n {
-            Content::Zeros
-        } else {
-            Content::Some
+    pub fn of(fresh: bool, stale: u32) -> Self {
+        Self(NonZeroU64::MIN | if fresh { Self::FRESH } else { 0 } | u64::from(stale) << Self::STALE_SHIFT)
+    }
+
+    /// The same with some pages of one chunk that follow each other, before which so many of the run lie; `fresh` of them
+    /// are.
+    #[inline(always)]
+    pub fn with(self, before: u32, pages: PageSet, fresh: PageSet) -> Self {
+        let stale = pages.minus(fresh).bits();
+        let mut end = self.stale().get();
+        if stale != 0 {
+            end = end.max(before + u64::BITS - stale.leading_zeros() - pages.bits().trailing_zeros());
         }
+        Self::of(!self.is_anything() || !fresh.is_empty(), end)
+    }
+
+    /// So many pages, from the first one on, may hold anything; all behind them are known to read as zeros.
+    #[inline(always)]
+    pub fn stale(self) -> PageCount {
+        PageCount::new((self.0.get() >> Self::STALE_SHIFT) as u32)
+    }
+
+    /// True if all of them are known to read as zeros, and so not resident.
+    #[inline(always)]
+    pub fn is_zeros(self) -> bool {
+        self.stale().get() == 0
+    }
+
+    /// True if none is: they may be resident, and hold anything.
+    #[inline(always)]
+    pub fn is_anything(self) -> bool {
+        self.0.get() & Self::FRESH == 0
     }
 }
 

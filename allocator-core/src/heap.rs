@@ -19,8 +19,7 @@ pub use figures::Stats;
 
 use crate::buddy::Purge;
 use crate::cache::{self, Caches, Found};
-use crate::chunk::Content;
-use crate::config::{CHECKED, CHUNK_SIZE, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
+use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Barred, Gate, Inside};
 use crate::kmalloc::Route;
@@ -224,8 +223,8 @@ impl Heap {
         unsafe { self.obtain(thread, layout, true) }.map(|(ptr, _)| ptr)
     }
 
-    /// Memory, and whether it is known to read as zeros; `dense`: all of it will be used. Before a refusal, what the caches
-    /// could spare goes back to the arenas, and the request is made once more; then, if an area could serve it, what
+    /// Memory, and how many bytes of it, from the first one on, are not known to be zero; `dense`: all of it will be used. Before a
+    /// refusal, what the caches could spare goes back to the arenas, and the request is made once more; then, if an area could serve it, what
     /// arenas could spare goes back to the system.
     ///
     /// # Safety
@@ -235,13 +234,13 @@ impl Heap {
         thread: Option<&Thread>,
         layout: Layout,
         dense: bool,
-    ) -> Result<(NonNull<u8>, bool), AllocError> {
+    ) -> Result<(NonNull<u8>, usize), AllocError> {
         let route = Route::of(layout);
         if let (Route::Object(class), Some(thread)) = (route, thread) {
             // SAFETY: by contract.
             if let Some(object) = unsafe { thread.sheaves().of(class).pop() } {
                 self.hand_out(object, class, layout.size());
-                return Ok((object, false));
+                return Ok((object, layout.size()));
             }
         }
         let _inside = self.enter(thread);
@@ -269,7 +268,7 @@ impl Heap {
         layout: Layout,
         route: Route,
         dense: bool,
-    ) -> Result<(NonNull<u8>, bool), AllocError> {
+    ) -> Result<(NonNull<u8>, usize), AllocError> {
         // What is missing may be with a tick.
         let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
@@ -308,10 +307,13 @@ impl Heap {
         layout: Layout,
         route: Route,
         dense: bool,
-    ) -> Result<(NonNull<u8>, bool), AllocError> {
+    ) -> Result<(NonNull<u8>, usize), AllocError> {
         match route {
-            // SAFETY: by contract.
-            Route::Object(class) => unsafe { self.alloc_object(thread, layout, class) }.map(|object| (object, false)),
+            Route::Object(class) => {
+                // SAFETY: by contract.
+                let object = unsafe { self.alloc_object(thread, layout, class) }?;
+                Ok((object, layout.size()))
+            }
             Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align, dense),
             Route::Area => self.alloc_area(thread, layout, dense),
         }
@@ -354,11 +356,9 @@ impl Heap {
     /// As for [`Heap::alloc`].
     pub unsafe fn alloc_zeroed(&self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
-        let (ptr, zero) = unsafe { self.obtain(thread, layout, false) }?;
-        if !zero {
-            // SAFETY: just allocated, `layout.size()` bytes.
-            unsafe { ptr.as_ptr().write_bytes(0, layout.size()) };
-        }
+        let (ptr, stale) = unsafe { self.obtain(thread, layout, false) }?;
+        // SAFETY: just allocated, `layout.size()` bytes.
+        unsafe { ptr.as_ptr().write_bytes(0, stale.min(layout.size())) };
         Ok(ptr)
     }
 
@@ -467,7 +467,7 @@ impl Heap {
         }
     }
 
-    /// A run, and whether it is known to read as zeros. Where no arena can hold it, an area.
+    /// A run, and how many bytes of it are not known to be zero. Where no arena can hold it, an area.
     fn alloc_run(
         &self,
         thread: Option<&Thread>,
@@ -475,21 +475,13 @@ impl Heap {
         pages: PageCount,
         align: Order,
         dense: bool,
-    ) -> Result<(NonNull<u8>, bool), AllocError> {
-        let take = |align| self.parts.zone.alloc_pages(self.caller(thread), pages, align);
-        // What may never be used as a whole begins with a chunk, if it can: after one page that is dirty all of it would have
-        // to be cleared.
-        let run = if dense || pages.get() <= PAGES_PER_CHUNK {
-            take(align)
-        } else {
-            take(Order::of_alignment(CHUNK_SIZE)).or_else(|_| take(align))
-        };
-        match run {
+    ) -> Result<(NonNull<u8>, usize), AllocError> {
+        match self.parts.zone.alloc_pages(self.caller(thread), pages, align) {
             Ok(run) => {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
                 poison::unpoison(run.ptr, layout.size());
-                Ok((run.ptr, run.content == Content::Zeros))
+                Ok((run.ptr, run.content.stale().bytes()))
             }
             // An area is at least a chunk long, so what is shorter has no better chance there.
             Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense),
@@ -504,18 +496,18 @@ impl Heap {
         }
     }
 
-    /// An area, and whether it is known to read as zeros.
+    /// An area, and how many bytes of it are not known to be zero.
     fn alloc_area(
         &self,
         thread: Option<&Thread>,
         layout: Layout,
         dense: bool,
-    ) -> Result<(NonNull<u8>, bool), AllocError> {
+    ) -> Result<(NonNull<u8>, usize), AllocError> {
         let caller = self.caller(thread);
         self.kswapd().grown(layout.size(), self.counter().limits());
         let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
         self.watch();
-        area
+        area.map(|(ptr, zeros)| (ptr, if zeros { 0 } else { layout.size() }))
     }
 
     /// Frees. A misuse that is found ends the process.

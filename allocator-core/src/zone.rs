@@ -2,9 +2,9 @@
 //!
 //! # Algorithm
 //! Arenas are asked for pages oldest first, so that young ones can empty. When none has room, the lock of the zone is
-//! taken, and more chunks of the youngest arena are made writable, or another arena is reserved: the first of 256 MiB,
-//! each later one a quarter of all that is reserved, and half as much as long as the system refuses (which is remembered,
-//! so that the next refusal is had for less). Before anyone is refused, all words are looked at, until a look is sure that
+//! taken, and more chunks of the youngest arena are made writable, or another arena is reserved: the first of 96 MiB,
+//! each later one a quarter of all that is reserved and no shorter, but half as much as long as the system refuses (which
+//! is remembered, so that the next refusal is had for less). Before anyone is refused, all words are looked at, until a look is sure that
 //! nothing was in transit and no arena on its way to the system; and if room was made meanwhile, all begins anew.
 //!
 //! The first arena stays. Others may be walked by a protected thread, or by one that holds the lock; an empty one is
@@ -145,7 +145,7 @@ impl Zone {
     #[inline]
     fn within_limit(&self, caller: Caller<'_>, run: PageRun, n: PageCount) -> Result<PageRun, AllocError> {
         if self.counter.is_marked() {
-            let urgency = if run.content == Content::Anything { Urgency::Reserve } else { caller.urgency };
+            let urgency = if run.content.is_anything() { Urgency::Reserve } else { caller.urgency };
             if self.is_too_much(caller.os, urgency) {
                 self.give_back_untouched(caller.os, run.ptr, n, run.content);
                 return Err(AllocError::OutOfMemory);
@@ -176,11 +176,11 @@ impl Zone {
         let map = self.map_of(ptr.as_ptr());
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
-        match content {
-            // Known to be zero before, and so still: no system call that might be refused.
-            Content::Zeros => arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize), n),
-            Content::Some => self.discard_pages(os, map, ptr, n),
-            Content::Anything => {}
+        let stale = content.stale();
+        // Known to be zero before, and so still: no system call that might be refused.
+        arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize) + stale, n - stale);
+        if stale.get() > 0 && !content.is_anything() {
+            self.discard_pages(os, map, ptr, stale);
         }
         // Our own pages, so this is no misuse.
         let _ = self.free_pages(map, ptr.as_ptr() as usize, n);
@@ -296,9 +296,8 @@ impl Zone {
     ) -> bool {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
-        let Some(fresh) = arena.extend(address, n, more) else { return false };
-        let content = Content::of(fresh, more.get());
-        if self.counter.is_marked() && content != Content::Anything && self.is_too_much(caller.os, caller.urgency) {
+        let Some(content) = arena.extend(address, n, more) else { return false };
+        if self.counter.is_marked() && !content.is_anything() && self.is_too_much(caller.os, caller.urgency) {
             if let Some(behind) = NonNull::new((address + n.bytes()) as *mut u8) {
                 self.give_back_untouched(caller.os, behind, more, content);
             }

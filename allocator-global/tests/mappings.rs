@@ -149,7 +149,7 @@ fn nearly_no_mapping_left(spare: &str) {
         let kept = Kmalloc::stats().kept;
         assert!(served < 30 || kept > 0 || spare > 8, "{spare} mappings left are not felt");
         even.into_iter().for_each(|(id, block)| block.check_and_free(id));
-        let _ = serve(&mut blocks, MIB, 40);
+        let _ = serve(&mut blocks, MIB, 80);
         for (id, block) in blocks.iter_mut().enumerate() {
             let size = block.size();
             if id % 5 == 0 && block.try_resize(size + size / 2) {

@@ -47,13 +47,14 @@ impl Storage {
         Buddy::new(&self.chunks, &self.regions, &self.summary, &self.counter)
     }
 
-    /// Writes to pages, as their owner does. `zero`: they must read as zeros.
-    fn touch(&self, start: PageIndex, n: u32, zero: bool) {
-        for cell in &self.memory[start.get() as usize..][..n as usize] {
+    /// Writes to pages, as their owner does, which must hold what is said of them.
+    fn touch(&self, start: PageIndex, n: u32, content: Content) {
+        let stale = content.stale().get();
+        for (i, cell) in (0..n).zip(&self.memory[start.get() as usize..]) {
             cell.with_mut(|page| {
                 // SAFETY: the caller owns the page, and loom fails the model if anybody else touches it.
                 let page = unsafe { &mut *page };
-                assert!(!zero || *page == 0, "the buddy took a page for zero that is not");
+                assert!(i < stale || *page == 0, "the buddy took a page for zero that is not");
                 *page += 1;
             });
         }
@@ -74,7 +75,7 @@ impl Storage {
 
     fn take_aligned(&self, n: u32, align: Order) -> Option<PageIndex> {
         let run = self.buddy().take(PageCount::new(n), align)?;
-        self.touch(run.start, n, run.content == Content::Zeros);
+        self.touch(run.start, n, run.content);
         Some(run.start)
     }
 
@@ -85,7 +86,7 @@ impl Storage {
 
     /// Writes to pages once more and gives them back.
     fn give_back(&self, start: PageIndex, n: u32) -> i32 {
-        self.touch(start, n, false);
+        self.touch(start, n, Content::of(false, n));
         assert_eq!(self.buddy().give_back(start, PageCount::new(n)), Ok(()));
         -(n as i32)
     }
@@ -116,7 +117,7 @@ impl Storage {
     fn look(&self, n: u32) -> i32 {
         match self.buddy().take_by_words(PageCount::new(n), Order::ZERO, |_, _, _| false) {
             Ok(run) => {
-                self.touch(run.start, n, run.content == Content::Zeros);
+                self.touch(run.start, n, run.content);
                 n as i32
             }
             Err(NotFound::InTransit) => 0,
@@ -125,10 +126,10 @@ impl Storage {
     }
 
     fn extend(&self, start: PageIndex, n: u32, more: u32) -> i32 {
-        let Some(fresh) = self.buddy().extend(start, PageCount::new(n), PageCount::new(more), |_, _, _| false) else {
+        let Some(content) = self.buddy().extend(start, PageCount::new(n), PageCount::new(more), |_, _, _| false) else {
             return 0;
         };
-        self.touch(start + PageCount::new(n), more, fresh == more);
+        self.touch(start + PageCount::new(n), more, content);
         more as i32
     }
 
@@ -138,7 +139,7 @@ impl Storage {
             if agrees(start) {
                 self.discard(start, n.get());
             } else {
-                self.touch(start, n.get(), false);
+                self.touch(start, n.get(), Content::of(false, n.get()));
             }
             agrees(start)
         });

@@ -156,6 +156,13 @@ impl<const P: u32> Checked<P> {
         self.idle[start..][..n].fill(false);
     }
 
+    /// What the pages of a run hold that was just taken.
+    fn content(&self, start: usize, n: u32) -> Content {
+        let pages = &self.model[start..][..n as usize];
+        let stale = pages.iter().rposition(|page| *page != Page::Zero).map_or(0, |last| last + 1);
+        Content::of(pages.contains(&Page::Zero), stale as u32)
+    }
+
     /// Takes pages and compares: exactly where the policy says, free before, aligned, zero if and only if they are.
     pub(super) fn take(&mut self, n: u32, align: u32) -> Option<usize> {
         let expected = self.policy(n, align);
@@ -166,8 +173,7 @@ impl<const P: u32> Checked<P> {
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");
-        let zeros = pages.iter().filter(|p| **p == Page::Zero).count() as u32;
-        assert_eq!(run.content, Content::of(zeros, n));
+        assert_eq!(run.content, self.content(start, n));
         self.own(start, n as usize);
         Some(start)
     }
@@ -183,8 +189,7 @@ impl<const P: u32> Checked<P> {
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");
-        let zeros = pages.iter().filter(|p| **p == Page::Zero).count() as u32;
-        assert_eq!(run.content, Content::of(zeros, n));
+        assert_eq!(run.content, self.content(start, n));
         self.own(start, n as usize);
     }
 
@@ -217,7 +222,7 @@ impl<const P: u32> Checked<P> {
     pub(super) fn extend(&mut self, start: usize, n: usize, more: usize) {
         let from = start + n;
         let room = self.model.get(from..from + more).filter(|pages| pages.iter().all(|p| p.is_free()));
-        let expected = room.map(|pages| pages.iter().filter(|p| **p == Page::Zero).count() as u32);
+        let expected = room.map(|_| self.content(from, more as u32));
         let [start, n, more] = [start, n, more].map(|x| x as u32);
         let claimed =
             self.buddy().extend(PageIndex::new(start), PageCount::new(n), PageCount::new(more), |_, _, _| false);

@@ -16,9 +16,6 @@ use std::boxed::Box;
 use std::vec::Vec;
 use std::{format, vec};
 
-/// As many chunks as need more than one arena.
-const MANY_CHUNKS: u8 = FIRST_ARENA_CHUNKS as u8 + 70;
-
 struct Setup {
     os: &'static FaultyOs<Unix>,
     heap: &'static Heap,
@@ -233,10 +230,9 @@ fn empty_arenas_are_unmapped_and_the_first_stays() {
     for with_epoch in [false, true] {
         let Setup { os, heap } = setup(with_epoch);
         let thread = heap.attach();
-        let blocks: Vec<_> =
-            (0..MANY_CHUNKS).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+        let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
         let full = heap.stats(thread);
-        assert!(full.arenas > 1 && full.reserved >= usize::from(MANY_CHUNKS) * CHUNK_SIZE);
+        assert!(full.arenas > 1 && full.reserved >= 100 * CHUNK_SIZE);
         let mapped = os.mapped();
         blocks.into_iter().for_each(|b| b.free(heap, thread));
         for _ in 0..4 {
@@ -256,8 +252,7 @@ fn empty_arenas_are_unmapped_and_the_first_stays() {
 fn an_arena_is_not_emptied_out_while_somebody_is_leaving_it() {
     let Setup { heap, .. } = setup(true);
     let thread = heap.attach();
-    let blocks: Vec<_> =
-        (0..MANY_CHUNKS).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+    let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
     blocks.into_iter().for_each(|b| b.free(heap, thread));
     let mut checked = 0;
     heap.parts.zone.each_arena(heap.caller(thread), &mut |arena| {
@@ -279,9 +274,8 @@ fn an_arena_that_the_system_does_not_take_back_is_used_again() {
     for with_epoch in [false, true] {
         let Setup { os, heap } = setup(with_epoch);
         let thread = heap.attach();
-        let fill = || -> Vec<_> {
-            (0..MANY_CHUNKS).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect()
-        };
+        let fill =
+            || -> Vec<_> { (0..100).map(|i| Block::new(heap, thread, layout(CHUNK_SIZE, 8), i).unwrap()).collect() };
         fill().into_iter().for_each(|b| b.free(heap, thread));
         let arenas = heap.stats(thread).arenas;
         os.plan(Plan::Kind(Call::Unmap));
@@ -300,27 +294,23 @@ fn an_arena_that_the_system_does_not_take_back_is_used_again() {
 
 #[test]
 fn arenas_are_walked_while_others_unmap_them() {
-    // Of three threads, forty of each are more than an arena.
-    let size = CHUNK_SIZE / 2 * (FIRST_ARENA_CHUNKS as usize / 32).max(1);
     for with_epoch in [false, true] {
         let Setup { heap, .. } = setup(with_epoch);
         std::thread::scope(|scope| {
-            for t in 0..3 {
+            for t in 0..3u8 {
                 scope.spawn(move || {
                     let thread = heap.attach();
                     for round in 0..if cfg!(feature = "small-arenas") { 300 } else { 60 } {
                         let mut blocks = Vec::new();
                         for i in 0..40 {
-                            let layout = layout(size + i * 1000, 8);
-                            // The point is the walking; nothing is touched.
-                            // SAFETY: our own block.
-                            blocks.extend(unsafe { heap.alloc(thread, layout) }.ok().map(|ptr| (ptr, layout)));
+                            blocks.extend(Block::new(heap, thread, layout(CHUNK_SIZE / 2 + i * 1000, 8), t + 1));
                         }
-                        blocks.drain(..).for_each(|(ptr, layout)| {
+                        blocks.drain(..).for_each(|b| {
+                            // Only the edges: the point is the walking.
                             // SAFETY: live, and given up here.
-                            unsafe { heap.free(thread, ptr, layout) };
+                            unsafe { heap.free(thread, b.ptr, b.layout) };
                         });
-                        if round % 3 == t {
+                        if round % 3 == t as usize % 3 {
                             // SAFETY: our own block.
                             unsafe { heap.reclaim(thread) };
                         }
@@ -368,9 +358,9 @@ fn pages_that_were_purged_need_no_zeroing() {
         poison::unpoison(run.ptr, CHUNK_SIZE);
         // SAFETY: ours.
         let zero = unsafe { core::slice::from_raw_parts(run.ptr.as_ptr(), CHUNK_SIZE) }.iter().all(|b| *b == 0);
-        assert!(run.content != Content::Zeros || zero, "known to be zero, but is not");
+        assert!(!run.content.is_zeros() || zero, "known to be zero, but is not");
         heap.parts.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(64)).unwrap();
-        run.content == Content::Zeros
+        run.content.is_zeros()
     };
     assert!(zero_known(), "fresh");
     Block::new(heap, thread, big, 9).unwrap().free(heap, thread);
@@ -430,7 +420,7 @@ fn a_long_run_is_backed_by_huge_pages_wherever_it_lies() {
 }
 
 #[test]
-fn a_long_run_of_zeros_is_served_where_it_cannot_begin_with_a_chunk() {
+fn a_long_run_of_zeros_is_so_wherever_it_lies() {
     let Setup { os, heap } = setup(false);
     if FIRST_ARENA_CHUNKS < 4 {
         return; // no run is so long
@@ -454,23 +444,24 @@ fn a_long_run_of_zeros_is_served_where_it_cannot_begin_with_a_chunk() {
 
 /// Class of bug: a table of zeros, most of which is never touched, is cleared and so resident as a whole.
 #[test]
-fn a_long_run_of_zeros_does_not_begin_behind_what_is_dirty() {
+fn a_long_run_of_zeros_is_cleared_where_it_is_dirty_and_nowhere_else() {
     let Setup { heap, .. } = setup(false);
     if FIRST_ARENA_CHUNKS < 4 {
-        return; // nothing lies before a chunk
+        return; // no run is so long
     }
     Block::new(heap, None, layout(40 * PAGE_SIZE, 8), 1).unwrap().free(heap, None);
     let kept = Block::new(heap, None, layout(10 * PAGE_SIZE, 8), 1).unwrap();
-    let before = heap.counter().usage();
     let zeros = layout(2 * CHUNK_SIZE, 8);
     // SAFETY: no block of a thread is meant.
     let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
-    assert_eq!((run.as_ptr() as usize % CHUNK_SIZE, heap.counter().usage() - before), (0, zeros.size()));
+    assert_eq!(run.as_ptr() as usize, kept.ptr.as_ptr() as usize + 10 * PAGE_SIZE, "behind it");
+    if let Some(resident) = Unix.resident(run, zeros.size()) {
+        assert_eq!(resident, 30 * PAGE_SIZE, "what was so before");
+    }
+    // SAFETY: just allocated.
+    assert!(unsafe { core::slice::from_raw_parts(run.as_ptr(), zeros.size()) }.iter().all(|byte| *byte == 0));
     // SAFETY: live, of this layout.
     unsafe { heap.free(None, run, zeros) };
-    let written = Block::new(heap, None, zeros, 1).unwrap();
-    assert_eq!(written.ptr.as_ptr() as usize % CHUNK_SIZE, 10 * PAGE_SIZE, "what will be written begins where it can");
-    written.free(heap, None);
     kept.free(heap, None);
 }
 
@@ -1083,7 +1074,7 @@ fn audit_says_what_is_left() {
 #[test]
 fn an_arena_is_not_unmapped_by_a_thread_that_cannot_wait_for_others() {
     let Setup { heap, .. } = setup(true);
-    let blocks: Vec<_> = (0..MANY_CHUNKS).map(|i| Block::new(heap, None, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
+    let blocks: Vec<_> = (0..100).map(|i| Block::new(heap, None, layout(CHUNK_SIZE, 8), i).unwrap()).collect();
     blocks.into_iter().for_each(|b| b.free(heap, None));
     let arenas = heap.stats(None).arenas;
     // SAFETY: no block is claimed.

@@ -79,6 +79,34 @@ fn who_walks_the_blocks_sees_each_whole() {
 }
 
 #[test]
+fn threads_that_meet_at_the_lock_of_a_class_are_spread_and_share_no_object() {
+    // Not shorter than a cache line, as those of the other models are.
+    const SHARED: usize = 1;
+    fn live(world: &'static World, block: usize) -> usize {
+        let class = SizeClass::new(SHARED).unwrap();
+        // SAFETY: a block that `prepare` attached; this thread has it now.
+        let block = unsafe { &*(block as *const Thread) };
+        // SAFETY: as above.
+        let object =
+            unsafe { block.refill(&world.caches, &world.zone, world.alone(), class, &world.registry) }.unwrap();
+        world.touch(object.as_ptr() as usize);
+        // What else the sheaf has goes home.
+        detach(world, block);
+        object.as_ptr() as usize
+    }
+    model(
+        |w| (0..2).map(|_| core::ptr::from_ref(attach(w)) as usize).collect(),
+        [|w, blocks| live(w, blocks[0]), |w, blocks| live(w, blocks[1])],
+        |w, _, objects| {
+            assert_ne!(objects[0], objects[1]);
+            let class = SizeClass::new(SHARED).unwrap();
+            w.caches.lay_to_rest(w.alone(), class, 0);
+            assert_eq!(w.caches.usage(w.alone(), class).out, 2);
+        },
+    );
+}
+
+#[test]
 fn a_thread_ends_while_another_frees_into_the_same_slab() {
     model(
         |w| {

@@ -95,7 +95,6 @@ impl<T: Ranked> Mutex<T> {
         super::yielding::window(super::Window::Lock);
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
             self.lock_contended(park);
-            self.contention.store(self.contention().saturating_add(1), Relaxed);
         }
         Guard { mutex: self, park }
     }
@@ -113,6 +112,11 @@ impl<T: Ranked> Mutex<T> {
 
     #[cold]
     fn lock_contended<P: Park + ?Sized>(&self, park: &P) {
+        self.wait(park);
+        self.contention.store(self.contention().saturating_add(1), Relaxed);
+    }
+
+    fn wait<P: Park + ?Sized>(&self, park: &P) {
         for _ in 0..SPINS {
             if self.word.load(Relaxed) == FREE && self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_ok() {
                 return;

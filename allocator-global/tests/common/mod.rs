@@ -31,7 +31,7 @@ pub(crate) const AREA: usize = 40 << 20;
 pub(crate) const KIB: usize = 1 << 10;
 pub(crate) const MIB: usize = 1 << 20;
 /// So many blocks of 1 MiB lie in more than one arena.
-pub(crate) const BEYOND_AN_ARENA: usize = 300;
+pub(crate) const BEYOND_AN_ARENA: usize = 120;
 pub(crate) const GIB: usize = 1 << 30;
 
 /// The object sizes of the caches: 8, then 16 to 256 by 16, 4 per doubling to 32 KiB.

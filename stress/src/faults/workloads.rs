@@ -2,7 +2,7 @@
 
 use crate::ops::{Action, Claims, Instance, Limits, Op, Player, Profile, Visitor};
 use crate::Violation;
-use allocator_core::config::{CHUNK_SIZE, PAGE_SIZE, VMALLOC_THRESHOLD};
+use allocator_core::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGE_SIZE, VMALLOC_THRESHOLD};
 use allocator_core::size_class::SizeClass;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -289,7 +289,8 @@ fn reclaim_in_the_middle(s: &mut Script, scale: usize) {
 fn to_the_edge(s: &mut Script, scale: usize) {
     for round in 0..2 * scale {
         for lane in 0..3 {
-            s.fill(lane, CHUNK_SIZE, 11); // more than the first arena has
+            s.fill(lane, CHUNK_SIZE, FIRST_ARENA_CHUNKS.max(30) as u16 / 3 + 1);
+            // more than the first arena has
         }
         for lane in 0..3 {
             s.fill(lane, CHUNK_SIZE / 2 + round * PAGE_SIZE, 3);
@@ -414,7 +415,7 @@ pub fn all(scale: usize) -> Vec<Workload> {
         ("ticks", true, ticks),
         ("settings", true, settings),
     ];
-    let limits = Limits { bytes: 96 * MIB, blocks: 20_000, whole: 512 };
+    let limits = Limits { bytes: 128 * MIB, blocks: 20_000, whole: 512 };
     let mut all = Vec::new();
     for (seed, (name, with_epoch, make)) in alone.into_iter().enumerate() {
         let mut script = Script::new(seed as u64);

@@ -226,7 +226,7 @@ fn an_extension_beyond_the_limit_leaves_nothing_that_counts() {
 fn a_system_that_takes_nothing_back_keeps_the_limit() {
     let Setup { os, heap } = setup(false);
     heap.set_huge_pages(HugePages::Never);
-    // As long as an arena, so that what is resident is all that there is.
+    // As long as an arena: in a longer one a row would have pages that nobody has touched, and be too much.
     let max = (64 * MIB).max(FIRST_ARENA_CHUNKS as usize * CHUNK_SIZE);
     limit(heap, Limits { max, high: max, min: 0 }).unwrap();
     os.plan(Plan::Kind(Call::Discard));

@@ -74,7 +74,7 @@ fn an_arena_without_pages_in_use_is_unmapped() {
     let Setup { os, heap } = setup(true);
     let thread = heap.attach();
     let before = os.mapped();
-    // So that a sixty-fourth of what is in use does not stay.
+    // Else a sixty-fourth of what is in use and 512 KiB stay, which is a chunk.
     heap.set_watermarks(Some(CHUNK_SIZE / 2), None).unwrap();
     let (first, later) = (chunks(heap, FIRST_ARENA_CHUNKS as usize), chunks(heap, 70));
     assert!(heap.stats(thread).arenas > 1);
