@@ -1,9 +1,10 @@
 //! Cache: every slab of one size class. Its shards have a lock and partial lists each: the slow path.
 //!
 //! # Algorithm
-//! A slab belongs to the shard that made it. All threads use the first shard of a class until they have met at its lock
-//! now and then (`CONTENDED`); then they are spread over the shards, for good. Where objects are shorter than a cache line
-//! they are so from the start. A *refill* takes objects from the partial slabs of the caller's shard, the fullest ones
+//! A slab belongs to the shard that made it. All threads use the first shard of a class until those that would have
+//! another have been its guests often (`GUESTS`); then they are spread over the shards, for good. Where objects are shorter
+//! than a cache line they are so from the start. A *refill* takes objects from the partial slabs of the caller's shard, the
+//! fullest ones
 //! first so that the others can empty. When there are none, the lock is dropped, pages are taken from the zone and made
 //! a slab, and what the caller does not want of it is listed. Where there are no pages any more, the partial slabs of the
 //! other shards are looked at: an object goes home to the shard that it came from, whoever frees it.
@@ -34,8 +35,6 @@ use crate::size_class::{SizeClass, CLASSES};
 use crate::slab::{List, Listed, Slab, MAX_ROW};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32, UnwatchedU64};
-#[cfg(all(test, not(loom)))]
-use crate::sys::Os;
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
@@ -48,13 +47,9 @@ pub(crate) const CACHE_LINE: usize = if cfg!(loom) { 16 } else { 64 };
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
 
-/// If threads have met so often at the lock of a class, they get one each; what they met before a tick counts half, and less
-/// with each. Not before: a slab in part use for each of them is more memory than a few threads use of most classes.
-pub(crate) const CONTENDED: u32 = match () {
-    () if cfg!(loom) => 1,
-    () if cfg!(feature = "yields") => 2,
-    () => 32,
-};
+/// Refills of the first shard by threads that would have another, until they have it; those before a tick count half. Not
+/// before: a slab in part use for each of them is more memory than a few threads use of most classes.
+pub(crate) const GUESTS: u32 = if cfg!(loom) { 1 } else { 256 };
 
 /// Objects in a batch that goes home, at most.
 pub(crate) const BATCH: usize = SHEAF_SLOTS / 2;
@@ -67,6 +62,8 @@ struct Partial {
     hollow: List,
     empty: List,
     free: usize,
+    /// Refills by threads that would have another shard, as far as they count.
+    guests: u32,
 }
 
 impl Ranked for Partial {
@@ -127,7 +124,7 @@ impl Shard {
     const_unless_loom! {
         fn new() -> Self {
             let [dense, sparse, resting, hollow, empty] = [const { List::new() }; 5];
-            let partial = Mutex::new(Partial { dense, sparse, resting, hollow, empty, free: 0 });
+            let partial = Mutex::new(Partial { dense, sparse, resting, hollow, empty, free: 0, guests: 0 });
             Self { partial, slabs: UnwatchedU32::new(0) }
         }
     }
@@ -209,6 +206,12 @@ impl Partial {
                 unsafe { list.push(slab, belongs) };
             }
         }
+    }
+
+    /// Counts a guest. True once they were enough.
+    fn is_full_of_guests(&mut self) -> bool {
+        self.guests = self.guests.saturating_add(1);
+        self.guests >= GUESTS
     }
 
     /// Fills `out` from its end. Returns how many objects there were.
@@ -395,19 +398,25 @@ impl Caches {
         &self.shards[shard % MAX_SHARDS][class.index()]
     }
 
-    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call it
-    /// with no lock held.
+    /// Takes up to `out.len()` objects of a shard into `out` from its end: as many as there are, or those of one new slab.
+    /// `by`: the shard that the caller would have. Call it with no lock held.
     pub fn refill(
         &self,
         zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
         shard: usize,
+        by: usize,
         out: &mut [*mut u8],
     ) -> Result<Refilled, AllocError> {
         let own = self.shard(class, shard);
-        let taken = own.partial.lock(caller.os).take(out);
-        self.spread_if_contended(class, own);
+        let taken = {
+            let mut partial = own.partial.lock(caller.os);
+            if by != shard && partial.is_full_of_guests() {
+                self.spread.fetch_or(1 << class.index(), Relaxed);
+            }
+            partial.take(out)
+        };
         if taken > 0 {
             return Ok(Refilled { taken, slabs: own.slabs() });
         }
@@ -506,11 +515,12 @@ impl Caches {
         class.size() < CACHE_LINE || self.spread.load(Relaxed) >> class.index() & 1 != 0
     }
 
-    /// Spreads them from now on, if they have met often enough at the lock of this shard.
-    #[inline]
-    fn spread_if_contended(&self, class: SizeClass, shard: &Shard) {
-        if shard.partial.contention() >= CONTENDED && !self.is_spread(class) {
-            self.spread.fetch_or(1 << class.index(), Relaxed);
+    /// The shard of a class that threads use which would have this one.
+    pub fn shard_for(&self, class: SizeClass, own: usize) -> usize {
+        if self.is_spread(class) {
+            own
+        } else {
+            0
         }
     }
 
@@ -579,26 +589,6 @@ impl Caches {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-impl Caches {
-    /// Has two threads meet at the lock of the first shard of a class so many times.
-    pub(crate) fn have_threads_meet(&self, os: &'static dyn Os, class: SizeClass, times: u32) {
-        extern crate std;
-        let lock = &self.shard(class, 0).partial;
-        for _ in 0..times {
-            let held = lock.lock(os);
-            std::thread::scope(|scope| {
-                let other = scope.spawn(|| drop(lock.lock(os)));
-                while !lock.is_awaited() {
-                    std::thread::yield_now();
-                }
-                drop(held);
-                other.join().unwrap();
-            });
-        }
     }
 }
 

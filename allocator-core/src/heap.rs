@@ -383,7 +383,7 @@ impl Heap {
         let caller = Caller { urgency: Urgency::Reserve, ..self.caller(thread) };
         let Some(thread) = thread else {
             let mut one = [null_mut()];
-            self.parts.caches.refill(&self.parts.zone, caller, class, 0, &mut one)?;
+            self.parts.caches.refill(&self.parts.zone, caller, class, 0, 0, &mut one)?;
             return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
         };
         // SAFETY: by contract.

@@ -177,15 +177,6 @@ impl Thread {
         self.shard.load(Relaxed) as usize
     }
 
-    /// The number of the shard that it uses of a class.
-    fn shard_of(&self, caches: &Caches, class: SizeClass) -> usize {
-        if caches.is_spread(class) {
-            self.shard()
-        } else {
-            0
-        }
-    }
-
     /// Fills the empty sheaf of a class and takes one object of it.
     ///
     /// # Safety
@@ -203,7 +194,8 @@ impl Thread {
         let sheaf = self.sheaves.of(class);
         // SAFETY: by contract; `widen` gave it an array.
         let slots = unsafe { sheaf.slots() };
-        let Refilled { taken, slabs } = caches.refill(zone, caller, class, self.shard_of(caches, class), slots)?;
+        let Refilled { taken, slabs } =
+            caches.refill(zone, caller, class, caches.shard_for(class, self.shard()), self.shard(), slots)?;
         let n = slots.len();
         if taken < n {
             slots.copy_within(n - taken..n, 0);
@@ -237,7 +229,7 @@ impl Thread {
             // SAFETY: by contract; a sheaf that cannot be widened has an array.
             let slots = unsafe { sheaf.slots() };
             let (len, least) = (sheaf.len(), class.sheaf_capacity());
-            let slabs = || caches.slabs(class, self.shard_of(caches, class));
+            let slabs = || caches.slabs(class, caches.shard_for(class, self.shard()));
             let long = len > least && !allows(len, class, slabs(), registry.peers(self, caches, class));
             let newer = if long { least / 2 } else { len / 2 };
             caches.flush(zone, caller, class, &slots[..len - newer])?;

@@ -177,8 +177,13 @@ impl Zone {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
         let stale = content.stale();
-        // Known to be zero before, and so still: no system call that might be refused.
-        arena.buddy().cleanse(arena.page_at(ptr.as_ptr() as usize) + stale, n - stale);
+        let start = arena.page_at(ptr.as_ptr() as usize);
+        if stale < n {
+            // Known to be zero before, and so still: no system call that might be refused. But for one to a huge page, of which
+            // others have a part.
+            arena.break_up_ends(start + stale, n - stale);
+            arena.buddy().cleanse(start + stale, n - stale);
+        }
         if stale.get() > 0 && !content.is_anything() {
             self.discard_pages(os, map, ptr, stale);
         }

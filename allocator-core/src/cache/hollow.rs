@@ -137,7 +137,7 @@ impl Caches {
         Ok(Some(bytes))
     }
 
-    /// Lets the sparse slabs of a shard rest, and what threads have met at its lock count half. Returns how many slabs. Call
+    /// Lets the sparse slabs of a shard rest, and its guests so far count half. Returns how many slabs. Call
     /// it with no lock held.
     pub fn lay_to_rest(&self, caller: Caller<'_>, class: SizeClass, shard: usize) -> usize {
         let (mut rested, mut all) = (0, usize::MAX);
@@ -146,7 +146,7 @@ impl Caches {
             let mut partial = self.shard(class, shard).partial.lock(caller.os);
             all = all.min(rested + partial.sparse.len());
             if rested == 0 {
-                partial.halve_contention();
+                partial.guests /= 2;
             }
             let now = partial.lay_to_rest();
             rested += now;

@@ -8,8 +8,9 @@ mod slabs;
 mod untyped;
 
 use super::*;
-use crate::cache::{BATCH, CONTENDED};
+use crate::cache::{BATCH, GUESTS};
 use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};
+use crate::huge::HugePages;
 use crate::reclaim::Epoch;
 use crate::sys::{Call, FaultyOs, Plan, Unix};
 use std::boxed::Box;
@@ -440,6 +441,43 @@ fn a_long_run_of_zeros_is_so_wherever_it_lies() {
     unsafe { heap.free(None, run, zeros) };
     os.plan(Plan::Never);
     kept.into_iter().for_each(|(_, block)| block.free(heap, None));
+    // Forty pages that went back to the system, ten that did not, and what was never used.
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.reclaim(None) };
+    let [first, second] = [40, 10].map(|pages| Block::new(heap, None, layout(pages * PAGE_SIZE, 8), 1).unwrap());
+    first.free(heap, None);
+    // SAFETY: as above.
+    unsafe { heap.reclaim(None) };
+    second.free(heap, None);
+    for zeros in [zeros, layout(45 * PAGE_SIZE, 8)] {
+        // SAFETY: as above.
+        let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
+        // SAFETY: just allocated.
+        let bytes = unsafe { core::slice::from_raw_parts_mut(run.as_ptr(), zeros.size()) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        bytes.fill(1);
+        // SAFETY: live, of this layout.
+        unsafe { heap.free(None, run, zeros) };
+    }
+}
+
+/// Class of bug: the word by which a system's honesty is told stays in a page that is known to be zero.
+#[test]
+fn what_is_known_to_be_zero_is_so_after_a_purge_that_was_refused() {
+    let Setup { os, heap } = setup(false);
+    let liar = heap_on(forever(Odd { lies: true, ..Odd::plain() }), None);
+    os.plan(Plan::Kind(Call::Discard));
+    for heap in [heap, liar] {
+        let zeros = layout(2 * PAGE_SIZE, 8);
+        // SAFETY: no block of a thread is meant.
+        let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
+        // SAFETY: ours, and nobody needs what is in it.
+        let discarded = unsafe { heap.parts.zone.kept.discard(heap.os(), run, zeros.size()) };
+        // SAFETY: just allocated.
+        assert_eq!((discarded, unsafe { *run.as_ptr().cast::<u64>() }), (false, 0));
+        // SAFETY: live, of this layout.
+        unsafe { heap.free(None, run, zeros) };
+    }
 }
 
 /// Class of bug: a table of zeros, most of which is never touched, is cleared and so resident as a whole.
@@ -449,15 +487,16 @@ fn a_long_run_of_zeros_is_cleared_where_it_is_dirty_and_nowhere_else() {
     if FIRST_ARENA_CHUNKS < 4 {
         return; // no run is so long
     }
+    heap.set_huge_pages(HugePages::Never);
     Block::new(heap, None, layout(40 * PAGE_SIZE, 8), 1).unwrap().free(heap, None);
     let kept = Block::new(heap, None, layout(10 * PAGE_SIZE, 8), 1).unwrap();
     let zeros = layout(2 * CHUNK_SIZE, 8);
     // SAFETY: no block of a thread is meant.
     let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
     assert_eq!(run.as_ptr() as usize, kept.ptr.as_ptr() as usize + 10 * PAGE_SIZE, "behind it");
-    if let Some(resident) = Unix.resident(run, zeros.size()) {
-        assert_eq!(resident, 30 * PAGE_SIZE, "what was so before");
-    }
+    // SAFETY: inside the run.
+    let halves = [0, CHUNK_SIZE].map(|at| Unix.resident(unsafe { run.add(at) }, CHUNK_SIZE));
+    assert_eq!(halves, [Some(30 * PAGE_SIZE), Some(0)], "what was so before");
     // SAFETY: just allocated.
     assert!(unsafe { core::slice::from_raw_parts(run.as_ptr(), zeros.size()) }.iter().all(|byte| *byte == 0));
     // SAFETY: live, of this layout.
@@ -609,7 +648,7 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
     let refill = |shard: usize| {
         let mut out = vec![null_mut(); class.slab_objects()];
         assert_eq!(
-            heap.parts.caches.refill(&heap.parts.zone, caller, class, shard, &mut out).unwrap().taken,
+            heap.parts.caches.refill(&heap.parts.zone, caller, class, shard, shard, &mut out).unwrap().taken,
             out.len()
         );
         out.reverse(); // now the lowest one is the first
@@ -691,7 +730,7 @@ fn what_the_caches_can_spare_is_used_before_a_refusal() {
 fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
     let Setup { os, heap } = setup(false);
     let (first, second) = (heap.attach(), heap.attach());
-    heap.parts.caches.have_threads_meet(os, SizeClass::of(layout(64, 8)).unwrap(), CONTENDED);
+    visit(heap, second.unwrap(), layout(64, 8), GUESTS);
     let mut blocks = Vec::from([Block::new(heap, first, layout(64, 8), 1).unwrap()]);
     os.plan(Plan::From(1));
     blocks.extend(core::iter::from_fn(|| Block::new(heap, first, layout(64, 8), 1)));
@@ -714,38 +753,46 @@ fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
     stay.into_iter().for_each(|block| block.free(heap, first));
 }
 
+/// A thread allocates, frees, and sends home what its sheaf holds, so many times.
+fn visit(heap: &'static Heap, thread: &Thread, layout: Layout, times: u32) {
+    for _ in 0..times {
+        Block::new(heap, Some(thread), layout, 1).unwrap().free(heap, Some(thread));
+        // SAFETY: the calling thread has it.
+        unsafe { thread.flush(&heap.parts.caches, &heap.parts.zone, heap.caller(None)) }.unwrap();
+    }
+}
+
 /// A program of some threads that hardly allocate needs no slabs of its own for each; one whose threads do should not have them
-/// wait for each other.
+/// take turns.
 #[test]
-fn threads_share_the_slabs_of_a_class_until_they_have_met_at_its_lock() {
+fn threads_share_the_slabs_of_a_class_until_it_had_guests_often() {
     // Three processors.
     let heap = heap_on(forever(Odd::plain()), None);
-    let threads = [heap.attach(), heap.attach(), heap.attach(), heap.attach()];
-    let (met, other, tiny) = (layout(64, 8), layout(2000, 8), layout(48, 8));
-    let class = SizeClass::of(met).unwrap();
+    let threads = [(); 4].map(|()| heap.attach().unwrap());
+    let (often, other, tiny) = (layout(64, 8), layout(2000, 8), layout(48, 8));
     let slabs = |layout| {
-        let blocks: Vec<_> = threads.iter().map(|thread| Block::new(heap, *thread, layout, 1).unwrap()).collect();
+        let blocks = threads.map(|thread| Block::new(heap, Some(thread), layout, 1).unwrap());
         let slabs = heap.parts.caches.usage(heap.caller(None), SizeClass::of(layout).unwrap()).slabs;
-        blocks.into_iter().zip(threads).for_each(|(block, thread)| block.free(heap, thread));
-        threads.iter().flatten().for_each(|thread| {
-            // SAFETY: the calling thread has all of them.
-            unsafe { thread.flush(&heap.parts.caches, &heap.parts.zone, heap.caller(None)) }.unwrap();
-        });
+        blocks.into_iter().zip(threads).for_each(|(block, thread)| block.free(heap, Some(thread)));
+        // SAFETY: the calling thread has all of them.
+        let flush = |thread: &Thread| unsafe { thread.flush(&heap.parts.caches, &heap.parts.zone, heap.caller(None)) };
+        threads.into_iter().for_each(|thread| flush(thread).unwrap());
         slabs
     };
-    // What was long ago does not count.
+    visit(heap, threads[0], often, 2 * GUESTS);
+    assert_eq!(slabs(often), 1, "who is at home is no guest");
     for _ in 0..5 {
-        heap.parts.caches.have_threads_meet(&Unix, class, CONTENDED / 2);
-        assert_eq!(slabs(met), 1);
+        visit(heap, threads[1], often, GUESTS / 2 - 4);
+        assert_eq!(slabs(often), 1);
         // SAFETY: no block of a thread is meant.
         unsafe { heap.tick(None) };
     }
-    heap.parts.caches.have_threads_meet(&Unix, class, CONTENDED);
-    assert_eq!((slabs(met), slabs(other)), (3, 1));
+    visit(heap, threads[1], often, GUESTS);
+    assert_eq!((slabs(often), slabs(other)), (3, 1));
     assert_eq!(slabs(tiny), 3, "they would share cache lines");
     // SAFETY: as above.
     unsafe { heap.tick(None) };
-    assert_eq!(slabs(met), 3, "for good");
+    assert_eq!(slabs(often), 3, "for good");
     heap.validate(None).unwrap();
 }
 

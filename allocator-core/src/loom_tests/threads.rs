@@ -79,20 +79,26 @@ fn who_walks_the_blocks_sees_each_whole() {
 }
 
 #[test]
-fn threads_that_meet_at_the_lock_of_a_class_are_spread_and_share_no_object() {
+fn a_guest_of_the_first_shard_and_who_is_at_home_there_share_no_object() {
     // Not shorter than a cache line, as those of the other models are.
     const SHARED: usize = 1;
     fn live(world: &'static World, block: usize) -> usize {
         let class = SizeClass::new(SHARED).unwrap();
         // SAFETY: a block that `prepare` attached; this thread has it now.
         let block = unsafe { &*(block as *const Thread) };
-        // SAFETY: as above.
-        let object =
-            unsafe { block.refill(&world.caches, &world.zone, world.alone(), class, &world.registry) }.unwrap();
-        world.touch(object.as_ptr() as usize);
-        // What else the sheaf has goes home.
+        // The guest does it by its own shard the second time. All but the second object goes home.
+        let objects = [(); 2].map(|()| {
+            // SAFETY: as above.
+            let object = unsafe { block.refill(&world.caches, &world.zone, world.alone(), class, &world.registry) };
+            let object = object.unwrap().as_ptr();
+            world.touch(object as usize);
+            // SAFETY: as above.
+            unsafe { block.flush(&world.caches, &world.zone, world.alone()) }.unwrap();
+            object
+        });
+        world.caches.flush(&world.zone, world.alone(), class, &objects[..1]).unwrap();
         detach(world, block);
-        object.as_ptr() as usize
+        objects[1] as usize
     }
     model(
         |w| (0..2).map(|_| core::ptr::from_ref(attach(w)) as usize).collect(),
@@ -101,6 +107,7 @@ fn threads_that_meet_at_the_lock_of_a_class_are_spread_and_share_no_object() {
             assert_ne!(objects[0], objects[1]);
             let class = SizeClass::new(SHARED).unwrap();
             w.caches.lay_to_rest(w.alone(), class, 0);
+            assert!(w.caches.is_spread(class), "for good");
             assert_eq!(w.caches.usage(w.alone(), class).out, 2);
         },
     );

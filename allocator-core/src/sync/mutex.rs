@@ -5,8 +5,7 @@
 //! a few hundred instructions; then the word becomes 2 and the thread sleeps while it is 2. Whoever comes out of the
 //! wait takes the lock as 2, since others may wait still. Unlocking a 2 wakes one. This is the third mutex of
 //! U. Drepper, "Futexes are tricky". A pure spin lock would burn the time slice of a preempted holder as soon as
-//! threads outnumber cores; std's mutex may not be used inside an allocator. Whoever found it held counts that, once
-//! it is its own.
+//! threads outnumber cores; std's mutex may not be used inside an allocator.
 //!
 //! # Invariants
 //! - Mu1: from the successful exchange to the unlock exactly one thread has the value.
@@ -26,7 +25,7 @@ use super::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
-use super::{const_unless_loom, hint, recheck, Park, UnsafeCell, UnwatchedU32};
+use super::{const_unless_loom, hint, recheck, Park, UnsafeCell};
 use core::ops::{Deref, DerefMut};
 
 const FREE: u32 = 0;
@@ -60,11 +59,9 @@ pub trait Ranked {
     const RANK: Rank;
 }
 
-/// A value that one thread at a time may touch. Beside the value two words of 4 bytes; the first is zero while nobody does.
+/// A value that one thread at a time may touch. Beside the value a word of 4 bytes, zero while nobody does.
 pub struct Mutex<T> {
     word: AtomicU32,
-    /// Written by the holder.
-    contention: UnwatchedU32,
     value: UnsafeCell<T>,
 }
 
@@ -83,7 +80,7 @@ impl<T: Ranked> Mutex<T> {
     const_unless_loom! {
         /// A free lock around `value`.
         pub fn new(value: T) -> Self {
-            Self { word: AtomicU32::new(FREE), contention: UnwatchedU32::new(0), value: UnsafeCell::new(value) }
+            Self { word: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
         }
     }
 
@@ -99,24 +96,8 @@ impl<T: Ranked> Mutex<T> {
         Guard { mutex: self, park }
     }
 
-    /// How often it was held when somebody came, as far as that is not forgotten; at about this moment.
-    pub fn contention(&self) -> u32 {
-        self.contention.load(Relaxed)
-    }
-
-    /// Whether somebody waits for it.
-    #[cfg(all(test, not(loom)))]
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.word.load(Relaxed) == AWAITED
-    }
-
     #[cold]
     fn lock_contended<P: Park + ?Sized>(&self, park: &P) {
-        self.wait(park);
-        self.contention.store(self.contention().saturating_add(1), Relaxed);
-    }
-
-    fn wait<P: Park + ?Sized>(&self, park: &P) {
         for _ in 0..SPINS {
             if self.word.load(Relaxed) == FREE && self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_ok() {
                 return;
@@ -128,13 +109,6 @@ impl<T: Ranked> Mutex<T> {
             super::yielding::window(super::Window::Wait);
             park.wait(&self.word, AWAITED);
         }
-    }
-}
-
-impl<T: Ranked, P: Park + ?Sized> Guard<'_, T, P> {
-    /// Forgets half of the contention.
-    pub fn halve_contention(&self) {
-        self.mutex.contention.store(self.mutex.contention() / 2, Relaxed);
     }
 }
 
@@ -257,10 +231,7 @@ mod tests {
             *held += 1;
             drop(held);
         });
-        let held = mutex.lock(&park);
-        assert_eq!((*held, mutex.contention()), (2, 1));
-        held.halve_contention();
-        assert_eq!(mutex.contention(), 0);
+        assert_eq!(*mutex.lock(&park), 2);
     }
 
     #[test]

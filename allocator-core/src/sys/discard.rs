@@ -2,7 +2,7 @@
 //!
 //! `madvise(MADV_DONTNEED)` leaves zeros in private anonymous memory. But an emulator of Linux may answer that it has
 //! done so, and do nothing: old versions of qemu-user did. So after the first call that succeeds the range is looked
-//! at, and a system that has lied once is not believed again.
+//! at, and a system that has lied once is not believed again. Until then what may have been zero is left as zero.
 
 use super::Os;
 use crate::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -38,12 +38,17 @@ impl Discard {
             _ => unsafe { word.write_volatile(!0) },
         }
         // SAFETY: by contract.
-        if !unsafe { os.discard(ptr, len) } {
-            return false;
-        }
+        let done = unsafe { os.discard(ptr, len) };
         // SAFETY: as above.
-        let zero = unsafe { word.read_volatile() } == 0;
-        self.0.store(if zero { HONEST } else { LYING }, Relaxed);
+        let zero = done && unsafe { word.read_volatile() } == 0;
+        if done {
+            self.0.store(if zero { HONEST } else { LYING }, Relaxed);
+        }
+        if !zero {
+            // A purge discards a whole chunk, some pages of which may be known to be zero; they are so still.
+            // SAFETY: as above.
+            unsafe { word.write_volatile(0) };
+        }
         zero
     }
 }

@@ -203,7 +203,7 @@ fn a_thread_sends_its_objects_home_when_it_is_asked_to() {
 /// Class of bug: pages that were claimed in vain count as resident, are not, and are handed out beyond the limit.
 #[test]
 fn an_extension_beyond_the_limit_leaves_nothing_that_counts() {
-    let Setup { heap, .. } = setup(false);
+    let Setup { os, heap } = setup(false);
     heap.set_huge_pages(HugePages::Never);
     let mut run = Block::new(heap, None, layout(2 * MIB, 8), 1).unwrap();
     let used = heap.counter().usage();
@@ -215,9 +215,22 @@ fn an_extension_beyond_the_limit_leaves_nothing_that_counts() {
     limit(heap, Limits::default()).unwrap();
     assert!(run.resize(heap, None, 4 * MIB) && run.resize(heap, None, 2 * MIB));
     limit(heap, Limits { max: used + 3 * MIB, high: used + 3 * MIB, min: 0 }).unwrap();
+    // All of that is gone; or that part is left, where the system takes nothing back.
+    os.plan(Plan::Kind(Call::Discard));
     assert!(!run.resize(heap, None, 10 * MIB));
-    assert!(heap.counter().usage() <= used + 3 * MIB);
+    assert_eq!(heap.counter().usage(), used + 2 * MIB);
+    os.plan(Plan::Never);
+    assert!(!run.resize(heap, None, 10 * MIB));
+    assert_eq!(heap.counter().usage(), used);
     heap.validate(None).unwrap();
+    limit(heap, Limits::default()).unwrap();
+    let zeros = layout(3 * MIB, 8);
+    // SAFETY: no block of a thread is meant.
+    let behind = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
+    // SAFETY: just allocated.
+    assert!(unsafe { core::slice::from_raw_parts(behind.as_ptr(), zeros.size()) }.iter().all(|byte| *byte == 0));
+    // SAFETY: live, of this layout.
+    unsafe { heap.free(None, behind, zeros) };
     run.free(heap, None);
 }
 
