@@ -1,13 +1,11 @@
 //! Cache: every slab of one size class. Its shards have a lock and partial lists each: the slow path.
 //!
 //! # Algorithm
-//! A slab belongs to the shard that made it. All threads use the first shard of a class until those that would have
-//! another have been its guests often (`GUESTS`); then they are spread over the shards, for good. Where objects are shorter
-//! than a cache line they are so from the start. A *refill* takes objects from the partial slabs of the caller's shard, the
-//! fullest ones
-//! first so that the others can empty. When there are none, the lock is dropped, pages are taken from the zone and made
-//! a slab, and what the caller does not want of it is listed. Where there are no pages any more, the partial slabs of the
-//! other shards are looked at: an object goes home to the shard that it came from, whoever frees it.
+//! A slab belongs to the shard that made it; threads are spread over the shards. A *refill* takes objects from the
+//! partial slabs of the caller's shard, the fullest ones first so that the others can empty. When there are none, the
+//! lock is dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed.
+//! Where there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the
+//! shard that it came from, whoever frees it.
 //! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, and the objects'
 //! numbers in them, without a lock; then each shard is locked once, bits are set, and a slab moves to another list if its
 //! count of free objects says so. What was allocated together is mostly freed together: of a *row* of objects that follow
@@ -34,22 +32,15 @@ use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
 use crate::slab::{List, Listed, Slab, MAX_ROW};
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32, UnwatchedU64};
+use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use static_assertions::const_assert;
 
-/// Bytes that processors pass to each other at a time.
-pub(crate) const CACHE_LINE: usize = if cfg!(loom) { 16 } else { 64 };
-
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
-
-/// Refills of the first shard by threads that would have another, until they have it; those before a tick count half. Not
-/// before: a slab in part use for each of them is more memory than a few threads use of most classes.
-pub(crate) const GUESTS: u32 = if cfg!(loom) { 1 } else { 256 };
 
 /// Objects in a batch that goes home, at most.
 pub(crate) const BATCH: usize = SHEAF_SLOTS / 2;
@@ -62,8 +53,6 @@ struct Partial {
     hollow: List,
     empty: List,
     free: usize,
-    /// Refills by threads that would have another shard, as far as they count.
-    guests: u32,
 }
 
 impl Ranked for Partial {
@@ -78,14 +67,8 @@ struct Shard {
     slabs: UnwatchedU32,
 }
 
-/// The caches of all size classes.
-#[repr(C)]
-pub struct Caches {
-    /// The classes over whose shards threads are spread, a bit each. On a cache line of its own, since it hardly ever changes.
-    spread: UnwatchedU64,
-    /// Those of one shard lie together: most processes use few shards.
-    shards: [[Shard; CLASSES]; MAX_SHARDS],
-}
+/// The caches of all size classes. Those of one shard lie together: most processes use few shards.
+pub struct Caches([[Shard; CLASSES]; MAX_SHARDS]);
 
 /// What a cache has, as `/proc/slabinfo` counts it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -124,7 +107,7 @@ impl Shard {
     const_unless_loom! {
         fn new() -> Self {
             let [dense, sparse, resting, hollow, empty] = [const { List::new() }; 5];
-            let partial = Mutex::new(Partial { dense, sparse, resting, hollow, empty, free: 0, guests: 0 });
+            let partial = Mutex::new(Partial { dense, sparse, resting, hollow, empty, free: 0 });
             Self { partial, slabs: UnwatchedU32::new(0) }
         }
     }
@@ -206,12 +189,6 @@ impl Partial {
                 unsafe { list.push(slab, belongs) };
             }
         }
-    }
-
-    /// Counts a guest. True once they were enough.
-    fn is_full_of_guests(&mut self) -> bool {
-        self.guests = self.guests.saturating_add(1);
-        self.guests >= GUESTS
     }
 
     /// Fills `out` from its end. Returns how many objects there were.
@@ -305,7 +282,6 @@ struct Row {
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
 const_assert!(BATCH <= MAX_ROW);
 const_assert!(MAX_SHARDS <= u32::BITS as usize);
-const_assert!(CLASSES <= u64::BITS as usize);
 
 /// The rows that a batch consists of; what lies behind them was never written.
 struct Rows([MaybeUninit<Row>; BATCH]);
@@ -389,34 +365,26 @@ impl Caches {
     const_unless_loom! {
         /// Caches without slabs. All zeros is the same state.
         pub fn new() -> Self {
-            let shards = array_of!(MAX_SHARDS, [Shard; CLASSES], array_of!(CLASSES, Shard, Shard::new()));
-            Self { spread: UnwatchedU64::new(0), shards }
+            Self(array_of!(MAX_SHARDS, [Shard; CLASSES], array_of!(CLASSES, Shard, Shard::new())))
         }
     }
 
     fn shard(&self, class: SizeClass, shard: usize) -> &Shard {
-        &self.shards[shard % MAX_SHARDS][class.index()]
+        &self.0[shard % MAX_SHARDS][class.index()]
     }
 
-    /// Takes up to `out.len()` objects of a shard into `out` from its end: as many as there are, or those of one new slab.
-    /// `by`: the shard that the caller would have. Call it with no lock held.
+    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call it
+    /// with no lock held.
     pub fn refill(
         &self,
         zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
         shard: usize,
-        by: usize,
         out: &mut [*mut u8],
     ) -> Result<Refilled, AllocError> {
         let own = self.shard(class, shard);
-        let taken = {
-            let mut partial = own.partial.lock(caller.os);
-            if by != shard && partial.is_full_of_guests() {
-                self.spread.fetch_or(1 << class.index(), Relaxed);
-            }
-            partial.take(out)
-        };
+        let taken = own.partial.lock(caller.os).take(out);
         if taken > 0 {
             return Ok(Refilled { taken, slabs: own.slabs() });
         }
@@ -510,31 +478,17 @@ impl Caches {
         Ok(())
     }
 
-    /// Whether threads are spread over the shards, and do not all use the first one.
-    pub fn is_spread(&self, class: SizeClass) -> bool {
-        class.size() < CACHE_LINE || self.spread.load(Relaxed) >> class.index() & 1 != 0
-    }
-
-    /// The shard of a class that threads use which would have this one.
-    pub fn shard_for(&self, class: SizeClass, own: usize) -> usize {
-        if self.is_spread(class) {
-            own
-        } else {
-            0
-        }
-    }
-
     /// Slabs of a shard, as of a moment ago.
     pub fn slabs(&self, class: SizeClass, shard: usize) -> usize {
         self.shard(class, shard).slabs()
     }
 
-    /// Gives the empty slabs of the first so many shards of each class back to the zone (the kernel's `kmem_cache_shrink`).
-    /// Returns the pages.
-    pub fn shrink(&self, zone: &Zone, caller: Caller<'_>, shards: impl Fn(SizeClass) -> usize) -> Result<usize, Found> {
+    /// Gives the empty slabs of the first so many shards back to the zone (the kernel's `kmem_cache_shrink`). Returns the
+    /// pages.
+    pub fn shrink(&self, zone: &Zone, caller: Caller<'_>, shards: usize) -> Result<usize, Found> {
         let mut pages = 0;
         for class in SizeClass::all() {
-            for shard in 0..shards(class) {
+            for shard in 0..shards {
                 let own = self.shard(class, shard);
                 let chain = own.trim(&mut own.partial.lock(caller.os), 0, class);
                 pages += chain.len() * class.slab_pages() as usize;

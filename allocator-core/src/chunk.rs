@@ -303,7 +303,8 @@ impl Content {
     /// Of no pages.
     pub const NONE: Self = Self(NonZeroU64::MIN);
 
-    /// Some pages are `fresh`, known to read as zeros and so not resident, or none: among others all behind the first `stale` ones.
+    /// Some pages are `fresh`, known to read as zeros and so not resident, or none: among others all behind the first
+    /// `stale` ones.
     #[inline(always)]
     pub fn of(fresh: bool, stale: u32) -> Self {
         Self(NonZeroU64::MIN | if fresh { Self::FRESH } else { 0 } | u64::from(stale) << Self::STALE_SHIFT)

@@ -223,9 +223,9 @@ impl Heap {
         unsafe { self.obtain(thread, layout, true) }.map(|(ptr, _)| ptr)
     }
 
-    /// Memory, and how many bytes of it, from the first one on, are not known to be zero; `dense`: all of it will be used. Before a
-    /// refusal, what the caches could spare goes back to the arenas, and the request is made once more; then, if an area could serve it, what
-    /// arenas could spare goes back to the system.
+    /// Memory, and how many bytes of it, from the first one on, are not known to be zero; `dense`: all of it will be used.
+    /// Before a refusal, what the caches could spare goes back to the arenas, and the request is made once more; then, if an
+    /// area could serve it, what arenas could spare goes back to the system.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
@@ -332,11 +332,11 @@ impl Heap {
         if let Err(found) = adopted {
             self.found(found);
         }
-        self.shrink_caches(caller, |_| MAX_SHARDS);
+        self.shrink_caches(caller, MAX_SHARDS);
         self.parts.vmalloc.shrink(self.site(Urgency::Usual))
     }
 
-    fn shrink_caches(&self, caller: Caller<'_>, shards: impl Fn(SizeClass) -> usize) {
+    fn shrink_caches(&self, caller: Caller<'_>, shards: usize) {
         if let Err(found) = self.parts.caches.shrink(&self.parts.zone, caller, shards) {
             self.found(found);
         }
@@ -383,7 +383,7 @@ impl Heap {
         let caller = Caller { urgency: Urgency::Reserve, ..self.caller(thread) };
         let Some(thread) = thread else {
             let mut one = [null_mut()];
-            self.parts.caches.refill(&self.parts.zone, caller, class, 0, 0, &mut one)?;
+            self.parts.caches.refill(&self.parts.zone, caller, class, 0, &mut one)?;
             return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
         };
         // SAFETY: by contract.
@@ -391,7 +391,7 @@ impl Heap {
             self.found(found);
         }
         // SAFETY: by contract.
-        unsafe { thread.refill(&self.parts.caches, &self.parts.zone, caller, class, &self.parts.registry) }
+        unsafe { thread.refill(&self.parts.caches, &self.parts.zone, caller, class, self.parts.registry.peers(thread)) }
     }
 
     /// Sends the calling thread's objects home, if somebody has asked for them since it last did.
@@ -548,7 +548,9 @@ impl Heap {
         // SAFETY: by contract.
         unsafe { self.give_what_is_asked_back(thread) }?;
         // SAFETY: by contract.
-        unsafe { thread.overflow(&self.parts.caches, &self.parts.zone, caller, class, ptr, &self.parts.registry) }
+        unsafe {
+            thread.overflow(&self.parts.caches, &self.parts.zone, caller, class, ptr, self.parts.registry.peers(thread))
+        }
     }
 
     /// Takes a run or an area from whoever else might free or resize it: of several threads exactly one succeeds.

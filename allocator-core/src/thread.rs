@@ -20,7 +20,7 @@
 //! - Th1: a block was never used, or is in the free list, or exactly one thread has it, or it is an orphan.
 //! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
 
-use crate::cache::{Caches, Found, Refilled, CACHE_LINE};
+use crate::cache::{Caches, Found, Refilled};
 use crate::config::{CHECKED, MAX_SHARDS, SHEAF_SLOTS, THREAD_BATCH};
 use crate::error::AllocError;
 use crate::gate::Presence;
@@ -41,6 +41,9 @@ use crate::zone::{Caller, Zone};
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
 use static_assertions::const_assert;
+
+/// Bytes that processors pass to each other at a time.
+const CACHE_LINE: usize = 64;
 
 /// Capacity of a sheaf at first.
 const FIRST_CAPACITY: usize = 4;
@@ -172,12 +175,12 @@ impl Thread {
         self.relieving.store(relieving.into(), Relaxed);
     }
 
-    /// The number of its shard, where threads are spread.
+    /// The number of its shard.
     pub fn shard(&self) -> usize {
         self.shard.load(Relaxed) as usize
     }
 
-    /// Fills the empty sheaf of a class and takes one object of it.
+    /// Fills the empty sheaf of a class and takes one object of it. So many threads, `peers`, have its shard.
     ///
     /// # Safety
     /// The calling thread has the block.
@@ -188,28 +191,27 @@ impl Thread {
         zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
-        registry: &Registry,
+        peers: usize,
     ) -> Result<NonNull<u8>, AllocError> {
         self.widen(class);
         let sheaf = self.sheaves.of(class);
         // SAFETY: by contract; `widen` gave it an array.
         let slots = unsafe { sheaf.slots() };
-        let Refilled { taken, slabs } =
-            caches.refill(zone, caller, class, caches.shard_for(class, self.shard()), self.shard(), slots)?;
+        let Refilled { taken, slabs } = caches.refill(zone, caller, class, self.shard(), slots)?;
         let n = slots.len();
         if taken < n {
             slots.copy_within(n - taken..n, 0);
         }
         sheaf.set_len(taken);
         let longer = (2 * n).min(class.sheaf_limit());
-        if n >= class.sheaf_capacity() && allows(longer, class, slabs, registry.peers(self, caches, class)) {
+        if n >= class.sheaf_capacity() && allows(longer, class, slabs, peers) {
             sheaf.set_capacity(longer);
         }
         // SAFETY: by contract.
         unsafe { sheaf.pop() }.ok_or(AllocError::OutOfMemory)
     }
 
-    /// Makes room in the full sheaf of a class, and puts `object` there.
+    /// Makes room in the full sheaf of a class, and puts `object` there. So many threads, `peers`, have its shard.
     ///
     /// # Safety
     /// The calling thread has the block; `object` is of this class, and the caller gives it up for good.
@@ -221,7 +223,7 @@ impl Thread {
         caller: Caller<'_>,
         class: SizeClass,
         object: NonNull<u8>,
-        registry: &Registry,
+        peers: usize,
     ) -> Result<(), Found> {
         let sheaf = self.sheaves.of(class);
         let first = sheaf.capacity() == 0;
@@ -229,8 +231,7 @@ impl Thread {
             // SAFETY: by contract; a sheaf that cannot be widened has an array.
             let slots = unsafe { sheaf.slots() };
             let (len, least) = (sheaf.len(), class.sheaf_capacity());
-            let slabs = || caches.slabs(class, caches.shard_for(class, self.shard()));
-            let long = len > least && !allows(len, class, slabs(), registry.peers(self, caches, class));
+            let long = len > least && !allows(len, class, caches.slabs(class, self.shard()), peers);
             let newer = if long { least / 2 } else { len / 2 };
             caches.flush(zone, caller, class, &slots[..len - newer])?;
             slots.copy_within(len - newer..len, 0);
@@ -339,7 +340,8 @@ struct Blocks {
     /// Blocks of the youngest mapping that were never used, and the first of them: not even touched yet.
     fresh: u32,
     next_fresh: *mut Thread,
-    /// Threads of the heap itself that have one.
+    /// Threads of the program that have one, and threads of the heap itself.
+    live: usize,
     services: usize,
     mappings: usize,
     /// Forks that led to this process.
@@ -369,8 +371,6 @@ pub struct Registry {
     blocks: Mutex<Blocks>,
     /// How many threads have each shard; changed under the lock.
     in_shard: [UnwatchedU32; MAX_SHARDS],
-    /// Threads of the program that have a block; changed under the lock.
-    live: UnwatchedU32,
     /// How often threads were asked for what is in their sheaves. It orders nothing: a thread sees it some time.
     asked: UnwatchedU32,
 }
@@ -382,12 +382,12 @@ impl Registry {
             Self {
                 all: AtomicPtr::new(null_mut()),
                 in_shard: [const { UnwatchedU32::new(0) }; MAX_SHARDS],
-                live: UnwatchedU32::new(0),
                 asked: UnwatchedU32::new(0),
                 blocks: Mutex::new(Blocks {
                     free: null_mut(),
                     fresh: 0,
                     next_fresh: null_mut(),
+                    live: 0,
                     services: 0,
                     mappings: 0,
                     forks: 0,
@@ -423,7 +423,7 @@ impl Registry {
             blocks.services += 1;
         } else {
             self.in_shard[shard].fetch_add(1, Relaxed);
-            self.live.fetch_add(1, Relaxed);
+            blocks.live += 1;
         }
         Some(block)
     }
@@ -469,7 +469,7 @@ impl Registry {
             blocks.services -= 1;
         } else {
             self.in_shard[thread.shard()].fetch_sub(1, Relaxed);
-            self.live.fetch_sub(1, Relaxed);
+            blocks.live -= 1;
         }
     }
 
@@ -477,7 +477,7 @@ impl Registry {
     pub fn fork(&self, os: &dyn Os, own: Option<&Thread>) {
         let mut blocks = self.blocks.lock(os);
         blocks.forks += 1;
-        blocks.orphans = self.live() + blocks.services - usize::from(own.is_some());
+        blocks.orphans = blocks.live + blocks.services - usize::from(own.is_some());
         blocks.lost += blocks.orphans;
         if let Some(own) = own {
             own.generation.store(blocks.generation(), Relaxed);
@@ -568,15 +568,14 @@ impl Registry {
         news
     }
 
-    /// Threads that use the same shard of a class as this one, at about this moment.
-    fn peers(&self, thread: &Thread, caches: &Caches, class: SizeClass) -> usize {
-        let own = self.in_shard.get(thread.shard()).filter(|_| caches.is_spread(class));
-        own.unwrap_or(&self.live).load(Relaxed) as usize
+    /// Threads that have the shard of this one, at about this moment.
+    pub fn peers(&self, thread: &Thread) -> usize {
+        self.in_shard[thread.shard()].load(Relaxed) as usize
     }
 
-    /// Threads of the program that have a block, at about this moment.
-    pub fn live(&self) -> usize {
-        self.live.load(Relaxed) as usize
+    /// Threads of the program that have a block now.
+    pub fn live(&self, os: &dyn Os) -> usize {
+        self.blocks.lock(os).live
     }
 
     /// Objects of a class in all sheaves, at about this moment.

@@ -3,9 +3,10 @@
 //! # Algorithm
 //! Arenas are asked for pages oldest first, so that young ones can empty. When none has room, the lock of the zone is
 //! taken, and more chunks of the youngest arena are made writable, or another arena is reserved: the first of 96 MiB,
-//! each later one a quarter of all that is reserved and no shorter, but half as much as long as the system refuses (which
-//! is remembered, so that the next refusal is had for less). Before anyone is refused, all words are looked at, until a look is sure that
-//! nothing was in transit and no arena on its way to the system; and if room was made meanwhile, all begins anew.
+//! each later one a quarter of all that is reserved and no shorter, but half as much as long as the system refuses
+//! (which is remembered, so that the next refusal is had for less). Before anyone is refused, all words are looked
+//! at, until a look is sure that nothing was in transit and no arena on its way to the system; and if room was made
+//! meanwhile, all begins anew.
 //!
 //! The first arena stays. Others may be walked by a protected thread, or by one that holds the lock; an empty one is
 //! unlinked under the lock and unmapped when the last protected walker is gone (`reclaim`). Whoever gives the last page

@@ -137,17 +137,13 @@ impl Caches {
         Ok(Some(bytes))
     }
 
-    /// Lets the sparse slabs of a shard rest, and its guests so far count half. Returns how many slabs. Call
-    /// it with no lock held.
+    /// Lets the sparse slabs of a shard rest. Returns how many. Call it with no lock held.
     pub fn lay_to_rest(&self, caller: Caller<'_>, class: SizeClass, shard: usize) -> usize {
         let (mut rested, mut all) = (0, usize::MAX);
         // Others may make sparse ones all the time.
         while rested < all {
             let mut partial = self.shard(class, shard).partial.lock(caller.os);
             all = all.min(rested + partial.sparse.len());
-            if rested == 0 {
-                partial.guests /= 2;
-            }
             let now = partial.lay_to_rest();
             rested += now;
             if now < RESTED {

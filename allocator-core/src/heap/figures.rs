@@ -97,7 +97,7 @@ impl Heap {
 
     fn figures(&self, thread: Option<&Thread>) -> Stats {
         let (caller, os) = (self.caller(thread), self.os());
-        let mut stats = Stats { threads: self.parts.registry.live(), ..Stats::default() };
+        let mut stats = Stats { threads: self.parts.registry.live(os), ..Stats::default() };
         (stats.areas, stats.area_bytes) = self.parts.vmalloc.usage(os);
         stats.aside_bytes = self.parts.vmalloc.aside_bytes(os);
         for class in SizeClass::all() {

@@ -8,7 +8,7 @@ mod slabs;
 mod untyped;
 
 use super::*;
-use crate::cache::{BATCH, GUESTS};
+use crate::cache::BATCH;
 use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};
 use crate::huge::HugePages;
 use crate::reclaim::Epoch;
@@ -648,7 +648,7 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
     let refill = |shard: usize| {
         let mut out = vec![null_mut(); class.slab_objects()];
         assert_eq!(
-            heap.parts.caches.refill(&heap.parts.zone, caller, class, shard, shard, &mut out).unwrap().taken,
+            heap.parts.caches.refill(&heap.parts.zone, caller, class, shard, &mut out).unwrap().taken,
             out.len()
         );
         out.reverse(); // now the lowest one is the first
@@ -730,7 +730,6 @@ fn what_the_caches_can_spare_is_used_before_a_refusal() {
 fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
     let Setup { os, heap } = setup(false);
     let (first, second) = (heap.attach(), heap.attach());
-    visit(heap, second.unwrap(), layout(64, 8), GUESTS);
     let mut blocks = Vec::from([Block::new(heap, first, layout(64, 8), 1).unwrap()]);
     os.plan(Plan::From(1));
     blocks.extend(core::iter::from_fn(|| Block::new(heap, first, layout(64, 8), 1)));
@@ -751,49 +750,6 @@ fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
         served.into_iter().for_each(|block| block.free(heap, thread));
     }
     stay.into_iter().for_each(|block| block.free(heap, first));
-}
-
-/// A thread allocates, frees, and sends home what its sheaf holds, so many times.
-fn visit(heap: &'static Heap, thread: &Thread, layout: Layout, times: u32) {
-    for _ in 0..times {
-        Block::new(heap, Some(thread), layout, 1).unwrap().free(heap, Some(thread));
-        // SAFETY: the calling thread has it.
-        unsafe { thread.flush(&heap.parts.caches, &heap.parts.zone, heap.caller(None)) }.unwrap();
-    }
-}
-
-/// A program of some threads that hardly allocate needs no slabs of its own for each; one whose threads do should not have them
-/// take turns.
-#[test]
-fn threads_share_the_slabs_of_a_class_until_it_had_guests_often() {
-    // Three processors.
-    let heap = heap_on(forever(Odd::plain()), None);
-    let threads = [(); 4].map(|()| heap.attach().unwrap());
-    let (often, other, tiny) = (layout(64, 8), layout(2000, 8), layout(48, 8));
-    let slabs = |layout| {
-        let blocks = threads.map(|thread| Block::new(heap, Some(thread), layout, 1).unwrap());
-        let slabs = heap.parts.caches.usage(heap.caller(None), SizeClass::of(layout).unwrap()).slabs;
-        blocks.into_iter().zip(threads).for_each(|(block, thread)| block.free(heap, Some(thread)));
-        // SAFETY: the calling thread has all of them.
-        let flush = |thread: &Thread| unsafe { thread.flush(&heap.parts.caches, &heap.parts.zone, heap.caller(None)) };
-        threads.into_iter().for_each(|thread| flush(thread).unwrap());
-        slabs
-    };
-    visit(heap, threads[0], often, 2 * GUESTS);
-    assert_eq!(slabs(often), 1, "who is at home is no guest");
-    for _ in 0..5 {
-        visit(heap, threads[1], often, GUESTS / 2 - 4);
-        assert_eq!(slabs(often), 1);
-        // SAFETY: no block of a thread is meant.
-        unsafe { heap.tick(None) };
-    }
-    visit(heap, threads[1], often, GUESTS);
-    assert_eq!((slabs(often), slabs(other)), (3, 1));
-    assert_eq!(slabs(tiny), 3, "they would share cache lines");
-    // SAFETY: as above.
-    unsafe { heap.tick(None) };
-    assert_eq!(slabs(often), 3, "for good");
-    heap.validate(None).unwrap();
 }
 
 /// A sheaf is as long as its class says, but where very many objects are alive; and then no longer than a share of them.

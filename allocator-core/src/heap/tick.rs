@@ -61,7 +61,7 @@ impl Heap {
         self.kswapd().silence();
         let short = zone.counter.is_high() || self.kswapd().is_group_short();
         let mut excess = self.calmly(thread, |caller| {
-            self.shrink_caches(caller, |class| self.shards_of(class));
+            self.shrink_caches(caller, self.shards());
             self.parts.registry.shrink(caller.os);
             let (resident, used) = zone.resident_pages(caller);
             let bounds = self.watermarks(used * PAGE_SIZE);
@@ -159,18 +159,10 @@ impl Heap {
         self.used_shards().map(rest).sum()
     }
 
-    /// The shards that may have slabs.
-    fn used_shards(&self) -> impl Iterator<Item = (SizeClass, usize)> + '_ {
-        SizeClass::all().flat_map(|class| (0..self.shards_of(class)).map(move |shard| (class, shard)))
-    }
-
-    /// How many shards of a class may have slabs. The memory of others was never touched.
-    fn shards_of(&self, class: SizeClass) -> usize {
-        if self.parts.caches.is_spread(class) {
-            self.shards()
-        } else {
-            1
-        }
+    /// The shards that may have slabs; the locks of others were never touched.
+    fn used_shards(&self) -> impl Iterator<Item = (SizeClass, usize)> {
+        let shards = self.shards();
+        SizeClass::all().flat_map(move |class| (0..shards).map(move |shard| (class, shard)))
     }
 
     /// A piece of a tick, short enough for a fork to wait for it, and for whoever must meet no pages in transit.

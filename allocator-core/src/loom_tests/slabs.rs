@@ -13,7 +13,7 @@ fn class() -> SizeClass {
 /// Takes `n` objects by way of a shard, or fewer, and touches them.
 fn refill(world: &'static World, shard: usize, n: usize) -> Vec<usize> {
     let mut out = [core::ptr::null_mut(); OBJECTS];
-    let taken = world.caches.refill(&world.zone, world.alone(), class(), shard, shard, &mut out[..n]).unwrap().taken;
+    let taken = world.caches.refill(&world.zone, world.alone(), class(), shard, &mut out[..n]).unwrap().taken;
     let objects: Vec<_> = out[n - taken..n].iter().map(|o| *o as usize).collect();
     objects.iter().for_each(|o| world.touch(*o));
     objects
@@ -133,7 +133,7 @@ fn s7_a_shrink_takes_empty_slabs_and_no_others() {
             flush(w, &objects);
             objects
         },
-        [|w, _| w.caches.shrink(&w.zone, w.alone(), |_| 2).unwrap(), |w, _| refill(w, 0, 1).len()],
+        [|w, _| w.caches.shrink(&w.zone, w.alone(), 2).unwrap(), |w, _| refill(w, 0, 1).len()],
         |w, _, [pages, n]| {
             assert!(pages <= 1 && n == 1);
             rest(w, 1, 1);

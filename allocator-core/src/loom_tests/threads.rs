@@ -29,7 +29,7 @@ fn alloc(world: &'static World, block: &'static Thread) -> usize {
     let object = match unsafe { block.sheaves().of(class()).pop() } {
         Some(object) => object,
         // SAFETY: as above.
-        None => unsafe { block.refill(&world.caches, &world.zone, world.alone(), class(), &world.registry) }.unwrap(),
+        None => unsafe { block.refill(&world.caches, &world.zone, world.alone(), class(), 1) }.unwrap(),
     };
     world.touch(object.as_ptr() as usize);
     object.as_ptr() as usize
@@ -41,12 +41,12 @@ fn free(world: &'static World, block: &'static Thread, object: usize) {
     // SAFETY: this thread has the block, and the object.
     if !unsafe { block.sheaves().of(class()).push(object) } {
         // SAFETY: as above.
-        unsafe { block.overflow(&world.caches, &world.zone, world.alone(), class(), object, &world.registry) }.unwrap();
+        unsafe { block.overflow(&world.caches, &world.zone, world.alone(), class(), object, 1) }.unwrap();
     }
 }
 
 fn rest(world: &'static World, live: usize, out: usize) {
-    assert_eq!(world.registry.live(), live);
+    assert_eq!(world.registry.live(&world.memory), live);
     let usage = world.caches.usage(world.alone(), class());
     assert_eq!((usage.out, world.registry.cached(class())), (out, 0));
     world.rest(world.arenas() * 4 - usage.slabs);
@@ -61,7 +61,7 @@ fn a_block_has_one_thread_at_a_time() {
     model(
         |_| vec![],
         [|w, _| live_and_die(w), |w, _| live_and_die(w), |w, _| core::ptr::from_ref(attach(w)) as usize],
-        |w, _, _| assert_eq!(w.registry.live(), 1),
+        |w, _, _| assert_eq!(w.registry.live(&w.memory), 1),
     );
 }
 
@@ -74,42 +74,7 @@ fn who_walks_the_blocks_sees_each_whole() {
         },
         // Of a class that nobody uses: the walk finds blocks, and nothing in them.
         [|w, _| core::ptr::from_ref(attach(w)) as usize, |w, _| w.registry.cached(SizeClass::new(1).unwrap())],
-        |w, _, [_, cached]| assert_eq!((cached, w.registry.live()), (0, 2)),
-    );
-}
-
-#[test]
-fn a_guest_of_the_first_shard_and_who_is_at_home_there_share_no_object() {
-    // Not shorter than a cache line, as those of the other models are.
-    const SHARED: usize = 1;
-    fn live(world: &'static World, block: usize) -> usize {
-        let class = SizeClass::new(SHARED).unwrap();
-        // SAFETY: a block that `prepare` attached; this thread has it now.
-        let block = unsafe { &*(block as *const Thread) };
-        // The guest does it by its own shard the second time. All but the second object goes home.
-        let objects = [(); 2].map(|()| {
-            // SAFETY: as above.
-            let object = unsafe { block.refill(&world.caches, &world.zone, world.alone(), class, &world.registry) };
-            let object = object.unwrap().as_ptr();
-            world.touch(object as usize);
-            // SAFETY: as above.
-            unsafe { block.flush(&world.caches, &world.zone, world.alone()) }.unwrap();
-            object
-        });
-        world.caches.flush(&world.zone, world.alone(), class, &objects[..1]).unwrap();
-        detach(world, block);
-        objects[1] as usize
-    }
-    model(
-        |w| (0..2).map(|_| core::ptr::from_ref(attach(w)) as usize).collect(),
-        [|w, blocks| live(w, blocks[0]), |w, blocks| live(w, blocks[1])],
-        |w, _, objects| {
-            assert_ne!(objects[0], objects[1]);
-            let class = SizeClass::new(SHARED).unwrap();
-            w.caches.lay_to_rest(w.alone(), class, 0);
-            assert!(w.caches.is_spread(class), "for good");
-            assert_eq!(w.caches.usage(w.alone(), class).out, 2);
-        },
+        |w, _, [_, cached]| assert_eq!((cached, w.registry.live(&w.memory)), (0, 2)),
     );
 }
 

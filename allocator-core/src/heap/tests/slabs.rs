@@ -96,7 +96,7 @@ fn all_of_slabs(heap: &'static Heap, class: SizeClass, slabs: usize) -> Vec<*mut
     let mut objects = Vec::new();
     for shard in 0..slabs {
         let mut out = vec![null_mut(); class.slab_objects()];
-        let refilled = heap.parts.caches.refill(&heap.parts.zone, heap.caller(None), class, shard, shard, &mut out);
+        let refilled = heap.parts.caches.refill(&heap.parts.zone, heap.caller(None), class, shard, &mut out);
         assert_eq!(refilled.unwrap().taken, out.len());
         objects.append(&mut out);
     }
