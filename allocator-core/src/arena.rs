@@ -16,7 +16,9 @@
 
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::{Chunk, Content, PageSet};
-use crate::config::{CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SHIFT};
+use crate::config::{
+    CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT,
+};
 use crate::error::Misuse;
 use crate::huge::{HugePages, Policy};
 use crate::page::{AddressTable, Backing, ChunkMap, Kind, Rooms};
@@ -33,6 +35,7 @@ use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
 use core::ops::Range;
 use core::ptr::NonNull;
+use static_assertions::const_assert;
 
 /// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
 /// system, which bounds their number for a process.
@@ -105,6 +108,11 @@ impl Parts {
         Self { regions, words, maps, rooms, len: os.whole_pages(rooms + n * size_of::<Rooms>()) }
     }
 }
+
+/// Bytes of descriptors for each chunk.
+const DESCRIPTORS: usize = size_of::<Chunk>() + size_of::<ChunkMap>() + size_of::<Rooms>();
+// Those of the first arena are not to be backed by a huge page, whatever the system does by itself.
+const_assert!(cfg!(loom) || CHECKED || FIRST_ARENA_CHUNKS as usize * DESCRIPTORS < CHUNK_SIZE);
 
 /// Somebody gives pages back and has not done with the arena while it lives.
 #[must_use = "it counts as long as it lives"]

@@ -355,14 +355,14 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     fn warm_chunks(&self, first: ChunkIndex, n: u32, warm: &impl Warm, before: u32) -> Content {
         let (end, mut cold, mut fresh, mut content) = (first.get() + n, 0, 0, Content::NONE);
         for c in first.get()..=end {
-            let pages = if c < end { self.chunk(ChunkIndex::new(c)).soil(Chunk::<PAGES>::ALL) } else { PageSet::EMPTY };
-            fresh += pages.len();
             if c < end {
+                let pages = self.chunk(ChunkIndex::new(c)).soil(Chunk::<PAGES>::ALL);
                 content = content.with(before + (c - first.get()) * PAGES, Chunk::<PAGES>::ALL, pages);
-            }
-            if pages == Chunk::<PAGES>::ALL {
-                cold += 1;
-                continue;
+                fresh += pages.len();
+                if pages == Chunk::<PAGES>::ALL {
+                    cold += 1;
+                    continue;
+                }
             }
             if cold > 0 {
                 let pages = PageCount::new(cold * PAGES);
@@ -388,15 +388,22 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             self.counter.charge_pages(state.soil(Chunk::<PAGES>::ALL).len());
         }
         let (fresh, change) = state.open(Chunk::<PAGES>::ALL.minus(PageSet::first(n)));
-        if !fresh.is_empty() {
-            self.counter.charge_pages(fresh.len());
-        }
+        self.charge(fresh);
         self.publish(chunk, change);
         if warm {
             PageSet::first(n)
         } else {
             fresh
         }
+    }
+
+    /// Counts pages that were known to be zero, and may be resident from now on. Returns them.
+    #[inline(always)]
+    fn charge(&self, fresh: PageSet) -> PageSet {
+        if !fresh.is_empty() {
+            self.counter.charge_pages(fresh.len());
+        }
+        fresh
     }
 
     /// As `take`, but asks every word and trusts no hint: for whoever is about to be refused. Between the change of a
@@ -431,9 +438,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
         let Taken { start, fresh, change } = self.chunk(chunk).take(n.get(), align)?;
-        if !fresh.is_empty() {
-            self.counter.charge_pages(fresh.len());
-        }
+        self.charge(fresh);
         self.publish(chunk, change);
         let content = Content::NONE.with(0, PageSet::run(start, n.get()), fresh);
         Some(Run { start: Self::first_page(chunk) + PageCount::new(start), content })
@@ -511,13 +516,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             to_open = claimed;
             had += pages.len();
         }
-        let soil = |chunk, pages| {
-            let fresh = self.chunk(chunk).soil(pages);
-            if !fresh.is_empty() {
-                self.counter.charge_pages(fresh.len());
-            }
-            fresh
-        };
+        let soil = |chunk, pages| self.charge(self.chunk(chunk).soil(pages));
         // A part of the first chunk, whole ones, and a part of the last, which is the one that has to be opened. That of the first
         // comes last: `warm` may look at what is dirty below, and nobody has written this yet.
         let head = if part == Chunk::<PAGES>::ALL { 0 } else { part.len() };
@@ -528,11 +527,11 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             content = self.warm_chunks(ChunkIndex::new(body.get() / PAGES), whole, warm, head);
         }
         let last = ChunkIndex::new(((start + n).get() - 1) / PAGES);
-        let (before, pages) = if tail > 0 { (n.get() - tail, tail) } else { (0, head) };
         if let Some(_transit) = &to_open {
-            content = content.with(before, PageSet::first(pages), self.open(last, pages, warm));
+            let pages = if tail > 0 { tail } else { head };
+            content = content.with(n.get() - pages, PageSet::first(pages), self.open(last, pages, warm));
         } else if tail > 0 {
-            content = content.with(before, PageSet::first(tail), soil(last, PageSet::first(tail)));
+            content = content.with(n.get() - tail, PageSet::first(tail), soil(last, PageSet::first(tail)));
         }
         if head > 0 && (first != last || to_open.is_none()) {
             content = content.with(0, part, soil(first, part));

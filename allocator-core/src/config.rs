@@ -31,8 +31,8 @@ pub const REGIONS_PER_ARENA: u32 = 64;
 /// Chunks in the largest arena.
 pub const MAX_ARENA_CHUNKS: u32 = CHUNKS_PER_REGION * REGIONS_PER_ARENA;
 
-/// Chunks in the first arena, and in each later one at least that the system lets us have. Without `checked`, descriptors of so
-/// many are just too short for a huge page.
+/// Chunks in the first arena, and in each later one at least, where the system does not refuse so many. The descriptors of more
+/// would be long enough for a huge page.
 pub const FIRST_ARENA_CHUNKS: u32 = if cfg!(feature = "small-arenas") { 1 } else { or_in_a_model(48, 1) };
 /// Chunks in the largest arena that is asked for.
 pub const ARENA_CHUNKS_LIMIT: u32 = if cfg!(feature = "small-arenas") { 1 } else { or_in_a_model(MAX_ARENA_CHUNKS, 2) };

@@ -180,8 +180,8 @@ impl Zone {
         let stale = content.stale();
         let start = arena.page_at(ptr.as_ptr() as usize);
         if stale < n {
-            // Known to be zero before, and so still: no system call that might be refused. But for one to a huge page, of which
-            // others have a part.
+            // Known to be zero before, and so still, without a call that the system might refuse. But others may have the rest of
+            // a chunk, which is not to be filled by a huge page.
             arena.break_up_ends(start + stale, n - stale);
             arena.buddy().cleanse(start + stale, n - stale);
         }

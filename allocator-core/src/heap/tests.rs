@@ -64,6 +64,12 @@ impl Block {
         Some(Self { ptr, layout, mark })
     }
 
+    /// A block of zeros, as it was allocated.
+    fn zeroed(heap: &'static Heap, thread: Option<&Thread>, layout: Layout) -> Self {
+        // SAFETY: the block is the calling thread's.
+        Self { ptr: unsafe { heap.alloc_zeroed(thread, layout) }.unwrap(), layout, mark: 0 }
+    }
+
     fn check(&self, len: usize) {
         // SAFETY: live, and at least `len` bytes long.
         let bytes = unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), len) };
@@ -433,12 +439,7 @@ fn a_long_run_of_zeros_is_so_wherever_it_lies() {
     let (gone, kept): (Vec<_>, Vec<_>) = half.into_iter().enumerate().partition(|(i, _)| (1..4).contains(i));
     gone.into_iter().for_each(|(_, block)| block.free(heap, None));
     let zeros = layout(CHUNK_SIZE / 2 * 3, 8);
-    // SAFETY: no block of a thread is meant.
-    let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
-    // SAFETY: just allocated.
-    assert!(unsafe { core::slice::from_raw_parts(run.as_ptr(), zeros.size()) }.iter().all(|byte| *byte == 0));
-    // SAFETY: live, of this layout.
-    unsafe { heap.free(None, run, zeros) };
+    Block::zeroed(heap, None, zeros).free(heap, None);
     os.plan(Plan::Never);
     kept.into_iter().for_each(|(_, block)| block.free(heap, None));
     // Forty pages that went back to the system, ten that did not, and what was never used.
@@ -450,14 +451,9 @@ fn a_long_run_of_zeros_is_so_wherever_it_lies() {
     unsafe { heap.reclaim(None) };
     second.free(heap, None);
     for zeros in [zeros, layout(45 * PAGE_SIZE, 8)] {
-        // SAFETY: as above.
-        let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
-        // SAFETY: just allocated.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(run.as_ptr(), zeros.size()) };
-        assert!(bytes.iter().all(|byte| *byte == 0));
-        bytes.fill(1);
-        // SAFETY: live, of this layout.
-        unsafe { heap.free(None, run, zeros) };
+        Block::zeroed(heap, None, zeros).free(heap, None);
+        // What the next ones find.
+        Block::new(heap, None, zeros, 1).unwrap().free(heap, None);
     }
 }
 
@@ -468,15 +464,10 @@ fn what_is_known_to_be_zero_is_so_after_a_purge_that_was_refused() {
     let liar = heap_on(forever(Odd { lies: true, ..Odd::plain() }), None);
     os.plan(Plan::Kind(Call::Discard));
     for heap in [heap, liar] {
-        let zeros = layout(2 * PAGE_SIZE, 8);
-        // SAFETY: no block of a thread is meant.
-        let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
+        let run = Block::zeroed(heap, None, layout(2 * PAGE_SIZE, 8));
         // SAFETY: ours, and nobody needs what is in it.
-        let discarded = unsafe { heap.parts.zone.kept.discard(heap.os(), run, zeros.size()) };
-        // SAFETY: just allocated.
-        assert_eq!((discarded, unsafe { *run.as_ptr().cast::<u64>() }), (false, 0));
-        // SAFETY: live, of this layout.
-        unsafe { heap.free(None, run, zeros) };
+        assert!(!unsafe { heap.parts.zone.kept.discard(heap.os(), run.ptr, run.layout.size()) });
+        run.free(heap, None);
     }
 }
 
@@ -491,16 +482,15 @@ fn a_long_run_of_zeros_is_cleared_where_it_is_dirty_and_nowhere_else() {
     Block::new(heap, None, layout(40 * PAGE_SIZE, 8), 1).unwrap().free(heap, None);
     let kept = Block::new(heap, None, layout(10 * PAGE_SIZE, 8), 1).unwrap();
     let zeros = layout(2 * CHUNK_SIZE, 8);
-    // SAFETY: no block of a thread is meant.
-    let run = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
-    assert_eq!(run.as_ptr() as usize, kept.ptr.as_ptr() as usize + 10 * PAGE_SIZE, "behind it");
+    let run = Block::zeroed(heap, None, zeros);
+    assert_eq!(run.ptr.as_ptr() as usize, kept.ptr.as_ptr() as usize + 10 * PAGE_SIZE, "behind it");
     // SAFETY: inside the run.
-    let halves = [0, CHUNK_SIZE].map(|at| Unix.resident(unsafe { run.add(at) }, CHUNK_SIZE));
+    let halves = [0, CHUNK_SIZE].map(|at| Unix.resident(unsafe { run.ptr.add(at) }, CHUNK_SIZE));
     assert_eq!(halves, [Some(30 * PAGE_SIZE), Some(0)], "what was so before");
-    // SAFETY: just allocated.
-    assert!(unsafe { core::slice::from_raw_parts(run.as_ptr(), zeros.size()) }.iter().all(|byte| *byte == 0));
-    // SAFETY: live, of this layout.
-    unsafe { heap.free(None, run, zeros) };
+    run.free(heap, None);
+    let written = Block::new(heap, None, zeros, 1).unwrap();
+    assert_eq!(written.ptr.as_ptr() as usize % CHUNK_SIZE, 10 * PAGE_SIZE, "what will be written begins where it can");
+    written.free(heap, None);
     kept.free(heap, None);
 }
 
@@ -977,12 +967,7 @@ fn lives_on(os: Odd) {
         let thread = heap.attach();
         let zeros = || {
             for size in [100, 5000, 3 * PAGE_SIZE, CHUNK_SIZE, VMALLOC_THRESHOLD + 1] {
-                // SAFETY: the block is this thread's.
-                let zeroed = unsafe { heap.alloc_zeroed(thread, layout(size, 8)) }.unwrap();
-                // SAFETY: as long as was asked for.
-                assert!(unsafe { core::slice::from_raw_parts(zeroed.as_ptr(), size) }.iter().all(|byte| *byte == 0));
-                // SAFETY: the block is this thread's; just allocated.
-                unsafe { heap.free(thread, zeroed, layout(size, 8)) };
+                Block::zeroed(heap, thread, layout(size, 8)).free(heap, thread);
             }
         };
         for _ in 0..2 {

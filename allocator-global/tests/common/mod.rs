@@ -6,6 +6,7 @@
 //! own threads come and go under the same global allocator.
 #![allow(dead_code)] // each test file uses its own part of this
 
+use allocator_core::config::FIRST_ARENA_CHUNKS;
 use allocator_global::Kmalloc;
 use libtest_mimic::{Arguments, Trial};
 use std::alloc::{GlobalAlloc, Layout};
@@ -31,7 +32,7 @@ pub(crate) const AREA: usize = 40 << 20;
 pub(crate) const KIB: usize = 1 << 10;
 pub(crate) const MIB: usize = 1 << 20;
 /// So many blocks of 1 MiB lie in more than one arena.
-pub(crate) const BEYOND_AN_ARENA: usize = 120;
+pub(crate) const BEYOND_AN_ARENA: usize = FIRST_ARENA_CHUNKS as usize * CHUNK / MIB + 100;
 pub(crate) const GIB: usize = 1 << 30;
 
 /// The object sizes of the caches: 8, then 16 to 256 by 16, 4 per doubling to 32 KiB.

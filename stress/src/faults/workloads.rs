@@ -289,8 +289,8 @@ fn reclaim_in_the_middle(s: &mut Script, scale: usize) {
 fn to_the_edge(s: &mut Script, scale: usize) {
     for round in 0..2 * scale {
         for lane in 0..3 {
+            // All of them are more than the first arena has.
             s.fill(lane, CHUNK_SIZE, FIRST_ARENA_CHUNKS.max(30) as u16 / 3 + 1);
-            // more than the first arena has
         }
         for lane in 0..3 {
             s.fill(lane, CHUNK_SIZE / 2 + round * PAGE_SIZE, 3);

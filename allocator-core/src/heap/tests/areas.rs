@@ -59,13 +59,9 @@ fn an_area_of_the_same_length_is_the_same_pages_again() {
 fn zeros_are_new_ones() {
     let heap = with_kswapd(forever(FaultyOs::new(Unix)));
     area(heap, 40 * MIB).free(heap, None);
-    // SAFETY: no block is used.
-    let zeros = unsafe { heap.alloc_zeroed(None, layout(40 * MIB, 8)) }.unwrap();
-    // SAFETY: just allocated.
-    assert!(unsafe { core::slice::from_raw_parts(zeros.as_ptr(), 40 * MIB) }.iter().all(|byte| *byte == 0));
+    let zeros = Block::zeroed(heap, None, layout(40 * MIB, 8));
     assert_eq!(aside(heap), 0, "the program has moved on");
-    // SAFETY: our own.
-    unsafe { heap.free(None, zeros, layout(40 * MIB, 8)) };
+    zeros.free(heap, None);
 }
 
 #[test]

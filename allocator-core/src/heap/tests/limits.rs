@@ -227,13 +227,7 @@ fn an_extension_beyond_the_limit_leaves_nothing_that_counts() {
     assert_eq!(heap.counter().usage(), used);
     heap.validate(None).unwrap();
     limit(heap, Limits::default()).unwrap();
-    let zeros = layout(3 * MIB, 8);
-    // SAFETY: no block of a thread is meant.
-    let behind = unsafe { heap.alloc_zeroed(None, zeros) }.unwrap();
-    // SAFETY: just allocated.
-    assert!(unsafe { core::slice::from_raw_parts(behind.as_ptr(), zeros.size()) }.iter().all(|byte| *byte == 0));
-    // SAFETY: live, of this layout.
-    unsafe { heap.free(None, behind, zeros) };
+    Block::zeroed(heap, None, layout(3 * MIB, 8)).free(heap, None);
     run.free(heap, None);
 }
 

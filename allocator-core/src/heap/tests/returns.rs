@@ -74,9 +74,8 @@ fn an_arena_without_pages_in_use_is_unmapped() {
     let Setup { os, heap } = setup(true);
     let thread = heap.attach();
     let before = os.mapped();
-    // Else a sixty-fourth of what is in use and 512 KiB stay, which is a chunk.
-    heap.set_watermarks(Some(CHUNK_SIZE / 2), None).unwrap();
-    let (first, later) = (chunks(heap, FIRST_ARENA_CHUNKS as usize), chunks(heap, 70));
+    // All but one of the first arena: what stays by the low watermark is less than a chunk then.
+    let (first, later) = (chunks(heap, FIRST_ARENA_CHUNKS as usize - 1), chunks(heap, 71));
     assert!(heap.stats(thread).arenas > 1);
     later.into_iter().for_each(|block| block.free(heap, None));
     for _ in 0..4 {
