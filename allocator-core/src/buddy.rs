@@ -5,7 +5,7 @@
 //! region's `whole` word, where runs of chunks are taken by one CAS just as runs of pages are taken inside a chunk. A
 //! chunk that is partly free has a bit in one of the region's `bins`, by the largest aligned run that it can give.
 //! One summary word per bin says which regions have a bit set. Bins and summaries are *hints*: they may name a chunk
-//! that has nothing, or longer runs by now (it is then retired from the bin), but when all is quiet they miss none.
+//! that has nothing, or longer runs by now (it is then retired from the bin), but when all is quiet they miss none (`hints`).
 //!
 //! One or two pages, and what must be aligned, come from a block: of the lowest bin that fits, and there of the lowest
 //! address. A whole chunk is opened only when no partly free one has any, which leaves whole chunks for the system and for
@@ -15,7 +15,7 @@
 //! and, unless they are so few that a slab may be wanted, of chunks. Most requests are no power of two, and two fifths of the
 //! memory under large blocks were the rests of others when these came from blocks as well (`docs/speed.md`). Address-ordered
 //! first fit is what Wilson et al. (*Dynamic Storage Allocation*, 1995) recommend. Only chunks whose bin says that a
-//! row may begin or end there are looked at, and no more than [`ROW_TRIES`] of them; then a block will do.
+//! row may begin or end there are looked at, and no more than [`ROW_TRIES`] of them; then a block will do (`rows`).
 //!
 //! A purge takes the pages that it purges, so nobody else needs to know of it. Pages on their way between two words are
 //! *in transit*; a word counts how many threads have some, and how many had some before, so that whoever is about to be
@@ -32,25 +32,21 @@
 //! |---------------------------------|-------------------|------------------------------------------------------------|
 //! | take chunks: CAS on `whole`     | Acquire / Relaxed | we see the writes of all who had these chunks              |
 //! | give chunks back: fetch_or      | Release           | the next owner sees ours                                   |
-//! | `publish`: fetch_or on a hint   | Release           | who clears the bit after us sees our change of the word    |
-//! | `retire`: fetch_and on a hint   | Acquire           | we see the change of whoever set the bit that we clear     |
-//! | looks at hints                  | Relaxed           | a stale hint costs a failed attempt                        |
 //! | `transit` begins, then a fence  | Release           | who sees the pages gone (and a fence Acquire) sees it      |
 //! | `transit` ends, looks at it     | Release / Acquire | who sees that it has ended sees the pages given back       |
 //!
-//! Why Bu2 holds: T1 {clear hint, look at word} races with T2 {change word, set hint}. Both are RMWs of the hint word:
-//! if T1's is first, the bit ends set; if T2's is first, T1 acquires it (RMWs of others in between continue the release
-//! sequence) and its second look sees T2's word, and sets the bit again. Neither needs more than its half: T1 has
-//! nothing to tell, and T2 looks at nothing afterwards. The argument dies if T2 skips its RMW because a plain load says
-//! that the bit is set already, so `publish` never skips; it is called only when the largest free run changes. The same
-//! argument, one level up, holds Bu3.
+//! `hints` has those of the hints, and why Bu2 and Bu3 hold.
 //!
 //! Why a sure look is right: say that pages went from word A to word B during it, and it found them in neither. It saw
 //! them gone from A, so it sees at its end that their transit had begun. At its beginning, either that had not begun,
 //! and the word of transits differs; or it had not ended, and somebody was in transit; or it had ended, and then B was
 //! seen.
 
-use crate::chunk::{Change, Chunk, Content, PageSet, Taken};
+mod hints;
+mod rows;
+
+use self::hints::Kind;
+use crate::chunk::{Chunk, Content, PageSet, Taken};
 use crate::config::{BINS, CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
 use crate::error::Misuse;
 use crate::page_counter::PageCounter;
@@ -160,62 +156,6 @@ pub struct Buddy<'m, const PAGES: u32 = PAGES_PER_CHUNK> {
     counter: &'m PageCounter,
 }
 
-/// The word of one kind, a bin or the whole chunks, in a region or in the summary.
-#[derive(Clone, Copy)]
-enum Kind {
-    Bin(usize),
-    Whole,
-}
-
-/// A search for pages in a row, from chunk to chunk.
-struct Row {
-    /// Pages that are wanted.
-    n: u32,
-    /// The chunk behind the last one that was looked at, and the free pages in a row right before it.
-    next: ChunkIndex,
-    before: u32,
-}
-
-impl Row {
-    fn new(n: PageCount) -> Self {
-        Self { n: n.get(), next: ChunkIndex::new(0), before: 0 }
-    }
-
-    /// Where a row begins that ends in `chunk`, if one does; its free pages are `free`.
-    fn look<const PAGES: u32>(
-        &mut self,
-        buddy: &Buddy<'_, PAGES>,
-        chunk: ChunkIndex,
-        free: PageSet,
-    ) -> Option<PageIndex> {
-        let first = Buddy::<PAGES>::first_page(chunk).get();
-        let alone = self.n <= Buddy::<PAGES>::IN_A_CHUNK;
-        if alone {
-            self.before = 0;
-        } else if chunk != self.next {
-            self.before = chunk.get().checked_sub(1).map_or(0, |c| buddy.free_in(ChunkIndex::new(c)).tail(PAGES));
-        }
-        let start = if self.before + free.head() >= self.n {
-            Some(first - self.before)
-        } else {
-            (self.n <= PAGES).then(|| free.first_run_of(self.n)).flatten().map(|start| first + start)
-        };
-        let all = free == Chunk::<PAGES>::ALL;
-        self.before = if all { self.before + PAGES } else { free.tail(PAGES) };
-        self.next = ChunkIndex::new(chunk.get() + 1);
-        start.map(PageIndex::new)
-    }
-
-    /// The same for the chunk behind the last one.
-    fn ends_behind<const PAGES: u32>(&self, buddy: &Buddy<'_, PAGES>) -> Option<PageIndex> {
-        let ends = self.n > Buddy::<PAGES>::IN_A_CHUNK
-            && self.before > 0
-            && (self.next.get() as usize) < buddy.chunks.len()
-            && self.before + buddy.free_in(self.next).head() >= self.n;
-        ends.then(|| PageIndex::new(Buddy::<PAGES>::first_page(self.next).get() - self.before))
-    }
-}
-
 impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// So few pages lie in one chunk: a slab, which has one memmap, and what is not much longer.
     const IN_A_CHUNK: u32 = if PAGES / 8 > MAX_BLOCK { PAGES / 8 } else { MAX_BLOCK };
@@ -292,43 +232,6 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                 return Some(Run { start, content });
             }
         }
-    }
-
-    /// The first row of `n` pages, as far as the hints lead to it.
-    fn first_row(&self, n: PageCount) -> Option<PageIndex> {
-        // Of a row in one chunk or two, one part at least is a half of it, and has a block of this order.
-        let order = n.get().div_ceil(2).ilog2().min(Self::TOP);
-        let (mut search, mut tries) = (Row::new(n), ROW_TRIES);
-        for chunk in self.with_blocks(order) {
-            let free = self.free_in(chunk);
-            if free.max_order(Self::TOP).map_or(true, |is| is < order) {
-                self.retire_all(chunk, order);
-                continue;
-            }
-            let found = search.look(self, chunk, free).or_else(|| search.ends_behind(self));
-            tries -= 1;
-            if found.is_some() || tries == 0 {
-                return found;
-            }
-        }
-        None
-    }
-
-    /// The chunks with blocks of `2^order` pages or more, whole ones as well, as the hints have it; lowest first.
-    fn with_blocks(&self, order: u32) -> impl Iterator<Item = ChunkIndex> + '_ {
-        let kinds = move || (order as usize..Self::BINS as usize).map(Kind::Bin).chain([Kind::Whole]);
-        let regions = kinds().fold(0, |regions, kind| regions | self.sum(kind).load(Relaxed));
-        PageSet::from_bits(regions).iter().flat_map(move |r| {
-            let region = &self.regions[r as usize];
-            let chunks = kinds().fold(0, |chunks, kind| chunks | Self::word(region, kind).load(Relaxed));
-            PageSet::from_bits(chunks).iter().map(move |c| ChunkIndex::new(r * CHUNKS_PER_REGION + c))
-        })
-    }
-
-    /// The first row of `n` pages, by all words.
-    fn first_row_by_words(&self, n: PageCount) -> Option<PageIndex> {
-        let mut search = Row::new(n);
-        (0..self.chunks.len() as u32).map(ChunkIndex::new).find_map(|c| search.look(self, c, self.free_in(c)))
     }
 
     /// Takes `n` pages of whole chunks in a row, in one of these regions; the last chunk is opened if not all of it is asked
@@ -717,67 +620,6 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         Ok(())
     }
 
-    /// Clears the hint of `chunk` in `bin`, and sets it again if the chunk belongs there after all.
-    fn retire(&self, chunk: ChunkIndex, bin: usize) {
-        let word = &self.region(chunk).bins[bin];
-        let after = word.fetch_and(!Self::bit(chunk), Acquire) & !Self::bit(chunk);
-        if recheck("the chunk is in the bin after all", Self::bin_of(self.chunk(chunk).free_pages()) == Some(bin)) {
-            self.set_hint(chunk, Kind::Bin(bin));
-        } else if after == 0 {
-            self.retire_summary(Self::region_of(chunk), Kind::Bin(bin));
-        }
-    }
-
-    /// As `retire`, in every bin from this order on that names the chunk.
-    #[cold]
-    fn retire_all(&self, chunk: ChunkIndex, order: u32) {
-        for bin in order as usize..Self::BINS as usize {
-            if self.region(chunk).bins[bin].load(Relaxed) & Self::bit(chunk) != 0 {
-                self.retire(chunk, bin);
-            }
-        }
-    }
-
-    /// Enters `chunk` in the bin of its largest free run, if `change` changed that.
-    fn publish(&self, chunk: ChunkIndex, change: Change) {
-        if let Some(order) = change.new_max_order(Self::TOP) {
-            self.set_hint(chunk, Kind::Bin((order as usize).min(Self::BINS as usize - 1)));
-        }
-    }
-
-    fn set_hint(&self, chunk: ChunkIndex, kind: Kind) {
-        if Self::word(self.region(chunk), kind).fetch_or(Self::bit(chunk), Release) == 0 {
-            self.set_summary(Self::region_of(chunk), kind);
-        }
-    }
-
-    fn set_summary(&self, region: usize, kind: Kind) {
-        self.sum(kind).fetch_or(1 << region, Release);
-    }
-
-    fn retire_summary(&self, region: usize, kind: Kind) {
-        self.sum(kind).fetch_and(!(1 << region), Acquire);
-        if recheck("the region has some after all", Self::word(&self.regions[region], kind).load(Relaxed) != 0) {
-            self.set_summary(region, kind);
-        }
-    }
-
-    /// The chunk of lowest address that a bin names.
-    fn find(&self, kind: Kind) -> Option<ChunkIndex> {
-        loop {
-            let regions = self.sum(kind).load(Relaxed);
-            if regions == 0 {
-                return None;
-            }
-            let region = regions.trailing_zeros() as usize;
-            let chunks = Self::word(&self.regions[region], kind).load(Relaxed);
-            if chunks != 0 {
-                return Some(ChunkIndex::new(region as u32 * CHUNKS_PER_REGION + chunks.trailing_zeros()));
-            }
-            self.retire_summary(region, kind);
-        }
-    }
-
     /// Takes `n` whole chunks in a row in one of these regions, lowest address first.
     fn take_chunks(&self, n: u32, regions: u64) -> Option<ChunkIndex> {
         for r in PageSet::from_bits(regions).iter() {
@@ -851,24 +693,6 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         // The pages leave their word by a CAS that comes after; its readers are to see the count.
         fence(Release);
         Transit(&self.summary.transit)
-    }
-
-    fn sum(&self, kind: Kind) -> &'m AtomicU64 {
-        match kind {
-            Kind::Bin(bin) => &self.summary.bins[bin],
-            Kind::Whole => &self.summary.whole,
-        }
-    }
-
-    fn word(region: &Region, kind: Kind) -> &AtomicU64 {
-        match kind {
-            Kind::Bin(bin) => &region.bins[bin],
-            Kind::Whole => &region.whole,
-        }
-    }
-
-    fn bin_of(free: PageSet) -> Option<usize> {
-        free.max_order(Self::TOP).map(|order| (order as usize).min(Self::BINS as usize - 1))
     }
 
     fn chunk(&self, chunk: ChunkIndex) -> &'m Chunk<PAGES> {

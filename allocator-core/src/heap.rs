@@ -11,21 +11,26 @@
 //! and what it was said to be.
 
 mod figures;
+mod large;
+mod lifecycle;
+mod misused;
 mod settings;
 mod tick;
 mod untyped;
 
 pub use figures::Stats;
 
+use self::large::Claimed;
+use self::misused::barred_out;
 use crate::buddy::Purge;
 use crate::cache::{self, Caches, Found};
-use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE, VMALLOC_THRESHOLD};
+use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE};
 use crate::error::{AllocError, Misuse};
-use crate::gate::{Barred, Gate, Inside};
+use crate::gate::{Gate, Inside};
 use crate::kmalloc::Route;
 use crate::live;
 use crate::mempool::Mempool;
-use crate::page::{ChunkMap, Kind, Owner, Tag};
+use crate::page::Owner;
 use crate::page_counter::Urgency;
 use crate::poison;
 use crate::reclaim::Reclaim;
@@ -34,11 +39,10 @@ use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::const_unless_loom;
 use crate::sys::{die, Os};
 use crate::thread::{Registry, Thread};
-use crate::units::{Order, PageCount};
+use crate::units::PageCount;
 use crate::vmalloc::{Site, Vmalloc};
 use crate::zone::{Caller, Zone};
 use core::alloc::Layout;
-use core::fmt;
 use core::ptr::{null_mut, NonNull};
 use static_assertions::assert_impl_all;
 
@@ -128,89 +132,6 @@ impl Heap {
                 cpus
             }
             cpus => cpus as usize,
-        }
-    }
-
-    /// A block for the calling thread, which must give it back before it ends. `None` if the system refuses.
-    pub fn attach(&self) -> Option<&Thread> {
-        self.attach_as(false)
-    }
-
-    /// As [`Heap::attach`], for a thread of the heap itself.
-    pub fn attach_service(&self) -> Option<&Thread> {
-        self.attach_as(true)
-    }
-
-    fn attach_as(&self, service: bool) -> Option<&Thread> {
-        let _inside = self.enter(None);
-        if let Err(found) = self.adopt_orphans() {
-            self.found(found);
-        }
-        let shards = self.shards();
-        // SAFETY: blocks stay mapped as long as the heap.
-        self.parts
-            .registry
-            .attach(self.os(), &self.parts.zone.kept, shards, service)
-            .map(|block| unsafe { block.as_ref() })
-    }
-
-    /// Takes the block of a thread that ends back: its objects go home, its handle is dropped.
-    ///
-    /// # Safety
-    /// The calling thread has the block and will not use it again.
-    pub unsafe fn detach(&self, thread: &Thread) {
-        // Not by the word of the block: that will be another thread's.
-        let _inside = self.enter(None);
-        // SAFETY: by contract.
-        if let Err(found) = unsafe { self.empty_and_free(thread) } {
-            self.found(found);
-        }
-    }
-
-    /// # Safety
-    /// The block is the caller's alone, and not used again.
-    unsafe fn empty_and_free(&self, thread: &Thread) -> Result<(), Found> {
-        // SAFETY: by contract.
-        unsafe { thread.flush(&self.parts.caches, &self.parts.zone, self.caller(Some(thread))) }?;
-        if let Some(reclaim) = self.reclaim {
-            // SAFETY: by contract; nothing here leaves a thread protected.
-            unsafe { reclaim.leave(thread.slot()) };
-        }
-        // SAFETY: by contract; it holds nothing any more.
-        unsafe { self.parts.registry.detach(self.os(), NonNull::from(thread)) };
-        Ok(())
-    }
-
-    /// Frees the blocks of threads that a fork left behind.
-    fn adopt_orphans(&self) -> Result<(), Found> {
-        for orphan in self.parts.registry.adopt(self.os()) {
-            // SAFETY: its thread is no more, and it was outside when it went: what it had is whole.
-            unsafe { orphan.settle(&self.parts.zone) };
-            // SAFETY: as above.
-            unsafe { self.empty_and_free(orphan) }?;
-        }
-        Ok(())
-    }
-
-    /// To be called before `fork`: waits until no other thread is in the heap, and keeps all but the calling one out.
-    /// If somebody stays inside for seconds, or the calling thread is inside (in a signal handler), nobody is kept
-    /// out, and the child will not be able to use the heap.
-    pub fn before_fork(&self, thread: Option<&Thread>) {
-        let thread = self.own(thread);
-        self.parts.gate.close(self.os(), thread.map(Thread::presence), || self.parts.registry.presences());
-    }
-
-    /// To be called after `fork` in the parent.
-    pub fn after_fork_in_parent(&self) {
-        self.parts.gate.open(self.os());
-    }
-
-    /// To be called after `fork` in the child. What other threads had in their sheaves is kept until somebody needs it;
-    /// what they had from the heap stays allocated.
-    pub fn after_fork_in_child(&self, thread: Option<&Thread>) {
-        if self.parts.gate.open_in_child(self.os(), self.parts.registry.presences()) {
-            self.parts.registry.fork(self.os(), self.own(thread));
-            self.parts.zone.kswapd.fork();
         }
     }
 
@@ -467,49 +388,6 @@ impl Heap {
         }
     }
 
-    /// A run, and how many bytes of it are not known to be zero. Where no arena can hold it, an area.
-    fn alloc_run(
-        &self,
-        thread: Option<&Thread>,
-        layout: Layout,
-        pages: PageCount,
-        align: Order,
-        dense: bool,
-    ) -> Result<(NonNull<u8>, usize), AllocError> {
-        match self.parts.zone.alloc_pages(self.caller(thread), pages, align) {
-            Ok(run) => {
-                let map = self.parts.zone.map_of(run.ptr.as_ptr());
-                map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
-                poison::unpoison(run.ptr, layout.size());
-                Ok((run.ptr, run.content.stale().bytes()))
-            }
-            // An area is at least a chunk long, so what is shorter has no better chance there.
-            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense),
-            Err(refused) => Err(refused),
-        }
-    }
-
-    /// Looks whether areas have made it more than a soft limit says.
-    fn watch(&self) {
-        if self.counter().is_marked() {
-            self.parts.zone.watch(self.os());
-        }
-    }
-
-    /// An area, and how many bytes of it are not known to be zero.
-    fn alloc_area(
-        &self,
-        thread: Option<&Thread>,
-        layout: Layout,
-        dense: bool,
-    ) -> Result<(NonNull<u8>, usize), AllocError> {
-        let caller = self.caller(thread);
-        self.kswapd().grown(layout.size(), self.counter().limits());
-        let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
-        self.watch();
-        area.map(|(ptr, zeros)| (ptr, if zeros { 0 } else { layout.size() }))
-    }
-
     /// Frees. A misuse that is found ends the process.
     ///
     /// # Safety
@@ -550,45 +428,6 @@ impl Heap {
         // SAFETY: by contract.
         unsafe {
             thread.overflow(&self.parts.caches, &self.parts.zone, caller, class, ptr, self.parts.registry.peers(thread))
-        }
-    }
-
-    /// Takes a run or an area from whoever else might free or resize it: of several threads exactly one succeeds.
-    #[inline]
-    fn claim(&self, ptr: NonNull<u8>, layout: Layout) -> Result<Claimed<'_>, Misuse> {
-        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
-            Owner::Chunk(map) => {
-                let (page, pages) = run_of(map, ptr, Route::of(layout))?;
-                if !map.replace_tag(page, Tag::run(pages), Tag::NONE) {
-                    return Err(Misuse::DoubleFree);
-                }
-                Ok(Claimed::Run(map, ptr, pages))
-            }
-            Owner::Area(record) => {
-                self.parts.vmalloc.claim(self.site(Urgency::Usual), record, ptr, layout).map(|()| Claimed::Area(record))
-            }
-            Owner::Nobody => Err(Misuse::Foreign),
-        }
-    }
-
-    /// Frees what was claimed.
-    ///
-    /// # Safety
-    /// Nobody uses it any more.
-    #[inline]
-    unsafe fn release(&self, claimed: Claimed<'_>) -> Result<(), Misuse> {
-        match claimed {
-            Claimed::Run(map, ptr, pages) => {
-                poison::poison(ptr, pages.bytes());
-                self.parts.zone.free_pages(map, ptr.as_ptr() as usize, pages)
-            }
-            Claimed::Area(record) => {
-                // Only with somebody who will give it back.
-                let aside = self.kswapd().is_awake() && !self.counter().is_high();
-                // SAFETY: claimed, and by contract.
-                unsafe { self.parts.vmalloc.release(self.site(Urgency::Usual), record, aside) };
-                Ok(())
-            }
         }
     }
 
@@ -674,73 +513,6 @@ impl Heap {
         }
     }
 
-    /// That a run or an area begins at `ptr` and has this layout, which goes that way.
-    fn check_large(&self, ptr: NonNull<u8>, layout: Layout, route: Route) -> Result<(), Misuse> {
-        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
-            Owner::Chunk(map) => run_of(map, ptr, route).map(|_| ()),
-            Owner::Area(record) => self.parts.vmalloc.check(record, ptr, layout),
-            Owner::Nobody => Err(Misuse::Foreign),
-        }
-    }
-
-    /// Changes the length of a run or an area without copying, if it can be done and the route stays the same. Both
-    /// layouts come with their routes.
-    ///
-    /// # Safety
-    /// As for [`Heap::realloc`].
-    unsafe fn resize(
-        &self,
-        thread: Option<&Thread>,
-        ptr: NonNull<u8>,
-        (layout, is): (Layout, Route),
-        (new, wanted): (Layout, Route),
-    ) -> Result<Option<NonNull<u8>>, Misuse> {
-        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
-            Owner::Chunk(map) => {
-                let (page, has) = run_of(map, ptr, is)?;
-                let Route::Run(wants, _) = wanted else { return Ok(None) };
-                if wants > has
-                    && !self.parts.zone.extend_pages(self.caller(thread), map, ptr.as_ptr() as usize, has, wants - has)
-                {
-                    return Ok(None);
-                }
-                // Before a tail goes: the pages behind the new end are not ours to speak of any more. Who frees or
-                // resizes the run meanwhile has the tag instead of us.
-                if wants != has && !map.replace_tag(page, Tag::run(has), Tag::run(wants)) {
-                    return Err(Misuse::DoubleFree);
-                }
-                poison::fit(ptr, new.size(), wants.max(has).bytes());
-                if wants < has {
-                    let tail = ptr.as_ptr() as usize + wants.bytes();
-                    self.parts.zone.free_pages(map, tail, has - wants)?;
-                }
-                Ok(Some(ptr))
-            }
-            // A run that no arena could hold is an area too; it stays one as long as it is too long for a chunk.
-            Owner::Area(record) => match wanted {
-                Route::Run(pages, _) if pages.get() <= PAGES_PER_CHUNK => {
-                    self.parts.vmalloc.check(record, ptr, layout).map(|()| None)
-                }
-                _ => {
-                    let site = self.site(self.caller(thread).urgency);
-                    // SAFETY: by contract.
-                    let mut resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
-                    let more = new.size().saturating_sub(layout.size());
-                    if resized == Ok(None) && self.counter().excess(more, site.urgency) > 0 {
-                        // To copy it would need more.
-                        let _still = self.kswapd().hold_still(self.os());
-                        self.make_room(thread, more, site.urgency);
-                        // SAFETY: by contract; it is as it was.
-                        resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
-                    }
-                    self.watch();
-                    resized
-                }
-            },
-            Owner::Nobody => Err(Misuse::Foreign),
-        }
-    }
-
     /// Sets memory aside for one call into a library that allocates through this heap and cannot be told that there is
     /// none; until [`Heap::leave_library`] the thread's requests must go to [`Heap::library_alloc`]. False: do without.
     pub fn enter_library(&self) -> bool {
@@ -792,105 +564,6 @@ impl Heap {
             Owner::Area(record) => self.parts.vmalloc.begins_at(record, address),
         }
     }
-
-    /// Ends the process: an object was misused.
-    #[cold]
-    fn found(&self, Found { at, said, misuse }: Found) -> ! {
-        self.misused(at, misuse, Some(Route::Object(said)))
-    }
-
-    /// Ends the process: memory has not the layout that it was given back with.
-    #[cold]
-    fn not_so(&self, ptr: NonNull<u8>, misuse: Misuse, layout: Layout) -> ! {
-        self.misused(ptr.as_ptr(), misuse, Some(Route::of(layout)))
-    }
-
-    /// Ends the process: memory was misused that was `said` to be something, or was not.
-    #[cold]
-    fn misused(&self, ptr: *mut u8, misuse: Misuse, said: Option<Route>) -> ! {
-        let place = self.place(ptr as usize);
-        let misuse = match (misuse, &place) {
-            (Misuse::NotAStart, Place::Free) => Misuse::DoubleFree, // nothing but a run starts there, and it is gone
-            _ => misuse,
-        };
-        match said {
-            Some(said) => die(format_args!("{misuse}: {ptr:p} in {place}, given back as {said}")),
-            None => die(format_args!("{misuse}: {ptr:p} in {place}")),
-        }
-    }
-
-    fn place(&self, address: usize) -> Place {
-        let map = match self.parts.zone.table.owner(address) {
-            Owner::Nobody => return Place::Nowhere,
-            Owner::Area(_) => return Place::In(Route::Area),
-            Owner::Chunk(map) => map,
-        };
-        let in_run = |pages| Place::In(Route::Run(pages, Order::ZERO));
-        match map.tag(map.page_of(address)).kind() {
-            Kind::Slab { class, .. } => SizeClass::new(class).map_or(Place::Nowhere, |c| Place::In(Route::Object(c))),
-            Kind::Run(pages) => in_run(pages),
-            Kind::None => self.run_around(address).map_or(Place::Free, in_run),
-        }
-    }
-
-    /// The length of the run that has the page of `address` without beginning there: the nearest tag below it tells.
-    fn run_around(&self, address: usize) -> Option<PageCount> {
-        for back in 1..VMALLOC_THRESHOLD / PAGE_SIZE {
-            let below = address.checked_sub(back * PAGE_SIZE)?;
-            let Owner::Chunk(map) = self.parts.zone.table.owner(below) else { return None };
-            match map.tag(map.page_of(below)).kind() {
-                Kind::None => {}
-                Kind::Slab { .. } => return None,
-                Kind::Run(pages) => return (pages.get() as usize > back).then_some(pages),
-            }
-        }
-        None
-    }
-}
-
-/// A run or an area that nobody else can free or resize any more.
-enum Claimed<'a> {
-    /// The map of its chunk, its first byte, its length.
-    Run(&'a ChunkMap, NonNull<u8>, PageCount),
-    /// Its record.
-    Area(NonNull<u8>),
-}
-
-/// The page and length of the run that begins at `ptr`, if it is what it is said to be.
-fn run_of(map: &ChunkMap, ptr: NonNull<u8>, said: Route) -> Result<(usize, PageCount), Misuse> {
-    let page = map.page_of(ptr.as_ptr() as usize);
-    match map.tag(page).kind() {
-        Kind::Run(_) if ptr.as_ptr() as usize % PAGE_SIZE != 0 => Err(Misuse::NotAStart),
-        Kind::Run(pages) => match said {
-            Route::Run(says, _) if says == pages => Ok((page, pages)),
-            _ => Err(Misuse::WrongLayout),
-        },
-        Kind::Slab { .. } => Err(Misuse::WrongLayout),
-        Kind::None => Err(Misuse::NotAStart),
-    }
-}
-
-/// What is at an address, for the last line of a process.
-enum Place {
-    Nowhere,
-    Free,
-    In(Route),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Nowhere => f.write_str("no memory of this heap"),
-            Place::Free => f.write_str("free pages"),
-            Place::In(route) => route.fmt(f),
-        }
-    }
-}
-
-/// Ends the process: nobody may use the heap any more, or not from here.
-#[cold]
-fn barred_out(barred: Barred) -> ! {
-    die(format_args!("{}", barred.what()))
 }
 
 #[cfg(all(test, not(loom)))]

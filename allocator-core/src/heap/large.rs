@@ -1,0 +1,189 @@
+//! large: runs of pages, and areas.
+//!
+//! Both are *claimed* before they are freed or moved: the tag of the page or the state of the record changes, once, so of
+//! several threads that free or resize one block exactly one goes on, and the others are told of a misuse.
+
+use super::Heap;
+use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE};
+use crate::error::{AllocError, Misuse};
+use crate::kmalloc::Route;
+use crate::page::{ChunkMap, Kind, Owner, Tag};
+use crate::page_counter::Urgency;
+use crate::poison;
+use crate::thread::Thread;
+use crate::units::{Order, PageCount};
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+impl Heap {
+    /// A run, and how many bytes of it are not known to be zero. Where no arena can hold it, an area.
+    pub(super) fn alloc_run(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        pages: PageCount,
+        align: Order,
+        dense: bool,
+    ) -> Result<(NonNull<u8>, usize), AllocError> {
+        match self.parts.zone.alloc_pages(self.caller(thread), pages, align) {
+            Ok(run) => {
+                let map = self.parts.zone.map_of(run.ptr.as_ptr());
+                map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
+                poison::unpoison(run.ptr, layout.size());
+                Ok((run.ptr, run.content.stale().bytes()))
+            }
+            // An area is at least a chunk long, so what is shorter has no better chance there.
+            Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// An area, and how many bytes of it are not known to be zero.
+    pub(super) fn alloc_area(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        dense: bool,
+    ) -> Result<(NonNull<u8>, usize), AllocError> {
+        let caller = self.caller(thread);
+        self.kswapd().grown(layout.size(), self.counter().limits());
+        let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
+        self.watch();
+        area.map(|(ptr, zeros)| (ptr, if zeros { 0 } else { layout.size() }))
+    }
+
+    /// Looks whether areas have made it more than a soft limit says.
+    fn watch(&self) {
+        if self.counter().is_marked() {
+            self.parts.zone.watch(self.os());
+        }
+    }
+
+    /// Takes a run or an area from whoever else might free or resize it: of several threads exactly one succeeds.
+    #[inline]
+    pub(super) fn claim(&self, ptr: NonNull<u8>, layout: Layout) -> Result<Claimed<'_>, Misuse> {
+        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
+            Owner::Chunk(map) => {
+                let (page, pages) = run_of(map, ptr, Route::of(layout))?;
+                if !map.replace_tag(page, Tag::run(pages), Tag::NONE) {
+                    return Err(Misuse::DoubleFree);
+                }
+                Ok(Claimed::Run(map, ptr, pages))
+            }
+            Owner::Area(record) => {
+                self.parts.vmalloc.claim(self.site(Urgency::Usual), record, ptr, layout).map(|()| Claimed::Area(record))
+            }
+            Owner::Nobody => Err(Misuse::Foreign),
+        }
+    }
+
+    /// Frees what was claimed.
+    ///
+    /// # Safety
+    /// Nobody uses it any more.
+    #[inline]
+    pub(super) unsafe fn release(&self, claimed: Claimed<'_>) -> Result<(), Misuse> {
+        match claimed {
+            Claimed::Run(map, ptr, pages) => {
+                poison::poison(ptr, pages.bytes());
+                self.parts.zone.free_pages(map, ptr.as_ptr() as usize, pages)
+            }
+            Claimed::Area(record) => {
+                // Only with somebody who will give it back.
+                let aside = self.kswapd().is_awake() && !self.counter().is_high();
+                // SAFETY: claimed, and by contract.
+                unsafe { self.parts.vmalloc.release(self.site(Urgency::Usual), record, aside) };
+                Ok(())
+            }
+        }
+    }
+
+    /// That a run or an area begins at `ptr` and has this layout, which goes that way.
+    pub(super) fn check_large(&self, ptr: NonNull<u8>, layout: Layout, route: Route) -> Result<(), Misuse> {
+        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
+            Owner::Chunk(map) => run_of(map, ptr, route).map(|_| ()),
+            Owner::Area(record) => self.parts.vmalloc.check(record, ptr, layout),
+            Owner::Nobody => Err(Misuse::Foreign),
+        }
+    }
+
+    /// Changes the length of a run or an area without copying, if it can be done and the route stays the same. Both
+    /// layouts come with their routes.
+    ///
+    /// # Safety
+    /// As for [`Heap::realloc`].
+    pub(super) unsafe fn resize(
+        &self,
+        thread: Option<&Thread>,
+        ptr: NonNull<u8>,
+        (layout, is): (Layout, Route),
+        (new, wanted): (Layout, Route),
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
+        match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
+            Owner::Chunk(map) => {
+                let (page, has) = run_of(map, ptr, is)?;
+                let Route::Run(wants, _) = wanted else { return Ok(None) };
+                if wants > has
+                    && !self.parts.zone.extend_pages(self.caller(thread), map, ptr.as_ptr() as usize, has, wants - has)
+                {
+                    return Ok(None);
+                }
+                // Before a tail goes: the pages behind the new end are not ours to speak of any more. Who frees or
+                // resizes the run meanwhile has the tag instead of us.
+                if wants != has && !map.replace_tag(page, Tag::run(has), Tag::run(wants)) {
+                    return Err(Misuse::DoubleFree);
+                }
+                poison::fit(ptr, new.size(), wants.max(has).bytes());
+                if wants < has {
+                    let tail = ptr.as_ptr() as usize + wants.bytes();
+                    self.parts.zone.free_pages(map, tail, has - wants)?;
+                }
+                Ok(Some(ptr))
+            }
+            // A run that no arena could hold is an area too; it stays one as long as it is too long for a chunk.
+            Owner::Area(record) => match wanted {
+                Route::Run(pages, _) if pages.get() <= PAGES_PER_CHUNK => {
+                    self.parts.vmalloc.check(record, ptr, layout).map(|()| None)
+                }
+                _ => {
+                    let site = self.site(self.caller(thread).urgency);
+                    // SAFETY: by contract.
+                    let mut resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
+                    let more = new.size().saturating_sub(layout.size());
+                    if resized == Ok(None) && self.counter().excess(more, site.urgency) > 0 {
+                        // To copy it would need more.
+                        let _still = self.kswapd().hold_still(self.os());
+                        self.make_room(thread, more, site.urgency);
+                        // SAFETY: by contract; it is as it was.
+                        resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
+                    }
+                    self.watch();
+                    resized
+                }
+            },
+            Owner::Nobody => Err(Misuse::Foreign),
+        }
+    }
+}
+
+/// A run or an area that nobody else can free or resize any more.
+pub(super) enum Claimed<'a> {
+    /// The map of its chunk, its first byte, its length.
+    Run(&'a ChunkMap, NonNull<u8>, PageCount),
+    /// Its record.
+    Area(NonNull<u8>),
+}
+
+/// The page and length of the run that begins at `ptr`, if it is what it is said to be.
+fn run_of(map: &ChunkMap, ptr: NonNull<u8>, said: Route) -> Result<(usize, PageCount), Misuse> {
+    let page = map.page_of(ptr.as_ptr() as usize);
+    match map.tag(page).kind() {
+        Kind::Run(_) if ptr.as_ptr() as usize % PAGE_SIZE != 0 => Err(Misuse::NotAStart),
+        Kind::Run(pages) => match said {
+            Route::Run(says, _) if says == pages => Ok((page, pages)),
+            _ => Err(Misuse::WrongLayout),
+        },
+        Kind::Slab { .. } => Err(Misuse::WrongLayout),
+        Kind::None => Err(Misuse::NotAStart),
+    }
+}

@@ -1,0 +1,94 @@
+//! lifecycle: threads that come and go, and forks.
+//!
+//! A thread gets a block at its first slow call and gives it back when it ends; the block of one that a fork left behind is
+//! adopted where memory is wanted.
+
+use super::Heap;
+use crate::cache::Found;
+use crate::thread::Thread;
+use core::ptr::NonNull;
+
+impl Heap {
+    /// A block for the calling thread, which must give it back before it ends. `None` if the system refuses.
+    pub fn attach(&self) -> Option<&Thread> {
+        self.attach_as(false)
+    }
+
+    /// As [`Heap::attach`], for a thread of the heap itself.
+    pub fn attach_service(&self) -> Option<&Thread> {
+        self.attach_as(true)
+    }
+
+    fn attach_as(&self, service: bool) -> Option<&Thread> {
+        let _inside = self.enter(None);
+        if let Err(found) = self.adopt_orphans() {
+            self.found(found);
+        }
+        let shards = self.shards();
+        // SAFETY: blocks stay mapped as long as the heap.
+        self.parts
+            .registry
+            .attach(self.os(), &self.parts.zone.kept, shards, service)
+            .map(|block| unsafe { block.as_ref() })
+    }
+
+    /// Takes the block of a thread that ends back: its objects go home, its handle is dropped.
+    ///
+    /// # Safety
+    /// The calling thread has the block and will not use it again.
+    pub unsafe fn detach(&self, thread: &Thread) {
+        // Not by the word of the block: that will be another thread's.
+        let _inside = self.enter(None);
+        // SAFETY: by contract.
+        if let Err(found) = unsafe { self.empty_and_free(thread) } {
+            self.found(found);
+        }
+    }
+
+    /// # Safety
+    /// The block is the caller's alone, and not used again.
+    unsafe fn empty_and_free(&self, thread: &Thread) -> Result<(), Found> {
+        // SAFETY: by contract.
+        unsafe { thread.flush(&self.parts.caches, &self.parts.zone, self.caller(Some(thread))) }?;
+        if let Some(reclaim) = self.reclaim {
+            // SAFETY: by contract; nothing here leaves a thread protected.
+            unsafe { reclaim.leave(thread.slot()) };
+        }
+        // SAFETY: by contract; it holds nothing any more.
+        unsafe { self.parts.registry.detach(self.os(), NonNull::from(thread)) };
+        Ok(())
+    }
+
+    /// Frees the blocks of threads that a fork left behind.
+    pub(super) fn adopt_orphans(&self) -> Result<(), Found> {
+        for orphan in self.parts.registry.adopt(self.os()) {
+            // SAFETY: its thread is no more, and it was outside when it went: what it had is whole.
+            unsafe { orphan.settle(&self.parts.zone) };
+            // SAFETY: as above.
+            unsafe { self.empty_and_free(orphan) }?;
+        }
+        Ok(())
+    }
+
+    /// To be called before `fork`: waits until no other thread is in the heap, and keeps all but the calling one out.
+    /// If somebody stays inside for seconds, or the calling thread is inside (in a signal handler), nobody is kept
+    /// out, and the child will not be able to use the heap.
+    pub fn before_fork(&self, thread: Option<&Thread>) {
+        let thread = self.own(thread);
+        self.parts.gate.close(self.os(), thread.map(Thread::presence), || self.parts.registry.presences());
+    }
+
+    /// To be called after `fork` in the parent.
+    pub fn after_fork_in_parent(&self) {
+        self.parts.gate.open(self.os());
+    }
+
+    /// To be called after `fork` in the child. What other threads had in their sheaves is kept until somebody needs it;
+    /// what they had from the heap stays allocated.
+    pub fn after_fork_in_child(&self, thread: Option<&Thread>) {
+        if self.parts.gate.open_in_child(self.os(), self.parts.registry.presences()) {
+            self.parts.registry.fork(self.os(), self.own(thread));
+            self.parts.zone.kswapd.fork();
+        }
+    }
+}
