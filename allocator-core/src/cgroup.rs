@@ -423,6 +423,9 @@ mod tests {
         kswapd.set_cgroup(false);
         assert_eq!(marks("880000000"), (usual.low, usual.high, false), "nobody looks any more");
         kswapd.set_cgroup(true);
+        assert_eq!(marks("880000000"), (0, 0, true));
+        kswapd.fork();
+        assert!(!kswapd.is_group_short(), "a child has no thread that would look again");
         kswapd.set_watermarks(Some(200_000_000), Some(400_000_000)).unwrap();
         assert_eq!(marks("800000000"), (100_000_000, 100_000_000, false));
     }

@@ -224,7 +224,8 @@ impl Kswapd {
 
     /// Without a thread: whether the last tick is long ago.
     fn is_time(&self, os: &dyn Os) -> bool {
-        os.now().wrapping_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
+        // Somebody may have ticked since the clock was read.
+        os.now().saturating_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
     }
 
     /// There is no thread, or none that ticks now: whoever gives pages back has to.
@@ -286,9 +287,14 @@ impl Kswapd {
     pub fn set_cgroup(&self, looks: bool) {
         self.blind.store((!looks).into(), Relaxed);
         if !looks {
-            self.short.store(0, Relaxed);
-            self.room.store(0, Relaxed);
+            self.forget_group();
         }
+    }
+
+    /// Nobody looks at the control group any more: nothing is known of it.
+    pub fn forget_group(&self) {
+        self.short.store(0, Relaxed);
+        self.room.store(0, Relaxed);
     }
 
     /// True if the control group was short of memory at the last tick.
@@ -382,31 +388,31 @@ impl Kswapd {
         if let Some(millis) = millis {
             self.purge_after.store(millis.max(1), Relaxed);
         }
-        self.restart(if millis.is_some() { SMALL } else { OFF });
+        self.restart(|_| Some(if millis.is_some() { SMALL } else { OFF }));
         os.wake_all(&self.state); // the thread, if there is one, sees that it is not wanted any more
     }
 
     /// In a child, which has none of the threads of its parent.
     pub fn fork(&self) {
-        if ![SMALL, OFF].contains(&(self.state.load(Relaxed) & STATE)) {
-            self.restart(DORMANT);
-        }
+        self.restart(|state| (![SMALL, OFF].contains(&state)).then_some(DORMANT));
+        self.forget_group();
     }
 
     /// The thread that there may be is not wanted any more; whether there is another one, [`Kswapd::grown`] says.
     pub fn dismiss(&self, os: &dyn Os) {
-        if self.state.load(Relaxed) & STATE != OFF {
-            self.restart(SMALL);
-        }
+        self.restart(|state| (state != OFF).then_some(SMALL));
         os.wake_all(&self.state);
     }
 
-    /// Another state, and another number: the thread that there may be is not wanted any more.
-    fn restart(&self, state: u32) {
+    /// Another state, if the one that it is in says so, and another number: the thread that there may be is not wanted any more.
+    fn restart(&self, to: impl Fn(u32) -> Option<u32>) {
         let mut was = self.state.load(Relaxed);
-        let next = |was: u32| (was & !STATE).wrapping_add(NUMBER) | state;
-        while let Err(now) = self.state.compare_exchange_weak(was, next(was), Relaxed, Relaxed) {
-            was = now;
+        while let Some(state) = to(was & STATE) {
+            let next = (was & !STATE).wrapping_add(NUMBER) | state;
+            match self.state.compare_exchange_weak(was, next, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(now) => was = now,
+            }
         }
     }
 

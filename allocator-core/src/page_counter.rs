@@ -147,7 +147,8 @@ impl PageCounter {
     }
 
     /// Bytes that somebody of this urgency may have beside what there is.
-    fn room(&self, urgency: Urgency) -> usize {
+    #[inline]
+    pub fn room(&self, urgency: Urgency) -> usize {
         self.bound(urgency).saturating_sub(self.usage())
     }
 

@@ -115,7 +115,7 @@ pub const KEYS: [Key; 10] = [
         name: "cgroup",
         values: "yes, or no",
         default: "yes",
-        what: "free memory goes back at once when the control group is short of memory",
+        what: "free memory goes back at once when the control group is short of memory, at which the background thread looks",
         set: |to, text| set(&mut to.cgroup, yes_or_no(text)),
     },
     Key {

@@ -126,6 +126,10 @@ impl Zone {
         if chunks > ARENA_CHUNKS_LIMIT {
             return Err(AllocError::TooLarge);
         }
+        if self.is_hopeless(caller, n) {
+            self.watch(caller.os);
+            return Err(AllocError::OutOfMemory);
+        }
         loop {
             let generation = self.generation.load(Acquire);
             if let Some(run) = self.search(caller, n, align) {
@@ -142,15 +146,27 @@ impl Zone {
         }
     }
 
-    /// The run, unless it is beyond the caller's limit. What is resident already may go round up to the limit itself.
+    /// Whether so many pages, more than is held in reserve, would be beyond the caller's limit even if all that is free and resident
+    /// were among them: then they are not taken, so that others, who want less, do not find the limit reached for a moment.
+    /// Costs a walk over all arenas where the limit is near.
+    #[inline]
+    fn is_hopeless(&self, caller: Caller<'_>, n: PageCount) -> bool {
+        self.counter.is_marked() && n.bytes() > self.counter.room(caller.urgency) && self.is_beyond_all(caller, n)
+    }
+
+    #[cold]
+    fn is_beyond_all(&self, caller: Caller<'_>, n: PageCount) -> bool {
+        let missing = self.counter.excess(n.bytes(), caller.urgency).min(n.bytes());
+        let beyond = || missing > PageCount::new(self.resident_pages(caller).0 as u32).bytes();
+        n.bytes() > self.counter.limits().min && beyond()
+    }
+
+    /// The run, unless it is beyond the caller's limit. What is resident already is not: it makes nothing more.
     #[inline]
     fn within_limit(&self, caller: Caller<'_>, run: PageRun, n: PageCount) -> Result<PageRun, AllocError> {
-        if self.counter.is_marked() {
-            let urgency = if run.content.is_anything() { Urgency::Reserve } else { caller.urgency };
-            if self.is_too_much(caller.os, urgency) {
-                self.give_back_untouched(caller.os, run.ptr, n, run.content);
-                return Err(AllocError::OutOfMemory);
-            }
+        if self.counter.is_marked() && !run.content.is_anything() && self.is_too_much(caller.os, caller.urgency) {
+            self.give_back_untouched(caller.os, run.ptr, n, run.content);
+            return Err(AllocError::OutOfMemory);
         }
         Ok(run)
     }
@@ -185,7 +201,7 @@ impl Zone {
             arena.break_up_ends(start + stale, n - stale);
             arena.buddy().cleanse(start + stale, n - stale);
         }
-        if stale.get() > 0 && !content.is_anything() {
+        if stale.get() > 0 {
             self.discard_pages(os, map, ptr, stale);
         }
         // Our own pages, so this is no misuse.
@@ -302,6 +318,9 @@ impl Zone {
     ) -> bool {
         // SAFETY: as in `free_pages`.
         let arena = unsafe { &*map.arena().cast::<Arena>() };
+        if self.is_hopeless(caller, more) {
+            return false;
+        }
         let Some(content) = arena.extend(address, n, more) else { return false };
         if self.counter.is_marked() && !content.is_anything() && self.is_too_much(caller.os, caller.urgency) {
             if let Some(behind) = NonNull::new((address + n.bytes()) as *mut u8) {

@@ -48,6 +48,7 @@ impl Heap {
             unsafe { self.send_home(thread) };
             quiet = if worked { 0 } else { quiet + 1 };
         }
+        self.kswapd().forget_group();
     }
 
     /// One tick of kswapd: gives empty slabs back to the arenas, and to the system what was free at the last tick already,

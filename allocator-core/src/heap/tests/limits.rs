@@ -5,6 +5,7 @@ use crate::error::ConfigError;
 use crate::huge::HugePages;
 use crate::page_counter::Limits;
 use crate::tunables::Tunables;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 const MIB: usize = 1 << 20;
 
@@ -229,6 +230,33 @@ fn an_extension_beyond_the_limit_leaves_nothing_that_counts() {
     limit(heap, Limits::default()).unwrap();
     Block::zeroed(heap, None, layout(3 * MIB, 8)).free(heap, None);
     run.free(heap, None);
+}
+
+/// Class of bug: a request that is refused anyway makes others fail that would fit, as long as it is looked at.
+#[test]
+fn what_is_far_beyond_the_limit_is_in_nobodys_way() {
+    let Setup { heap, .. } = setup(true);
+    limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: 0 }).unwrap();
+    let kept = Block::new(heap, None, layout(8 * MIB, 8), 1).unwrap();
+    let used = heap.counter().usage();
+    limit(heap, Limits { max: used + 4 * MIB, high: used + 4 * MIB, min: MIB }).unwrap();
+    let most = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            while !done.load(Relaxed) {
+                most.fetch_max(heap.counter().usage(), Relaxed);
+            }
+        });
+        for _ in 0..2000 {
+            assert!(Block::new(heap, None, layout(16 * MIB, 8), 1).is_none());
+        }
+        done.store(true, Relaxed);
+        watch.join().unwrap();
+    });
+    assert_eq!(most.into_inner(), used);
+    kept.free(heap, None);
+    heap.validate(None).unwrap();
 }
 
 /// Class of bug: a limit that is none where memory is locked, or `madvise` refused.
