@@ -2,14 +2,16 @@
 //! without access, part of a mapping, `mremap`, futexes).
 
 #[cfg(feature = "raw")]
-use super::raw::{close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
+use super::raw::{
+    clock_gettime, close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield,
+};
 use super::Os;
 use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
 use core::ffi::CStr;
 use core::ptr::{null_mut, NonNull};
 #[cfg(not(feature = "raw"))]
-use libc::{close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
+use libc::{clock_gettime, close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
 
 /// The system that the process runs on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,9 +76,14 @@ fn wake(word: &Word, threads: libc::c_int) {
 // SAFETY: the kernel gives every mapping once.
 unsafe impl Os for Unix {
     fn page_size(&self) -> usize {
+        // Not by `sysconf`, which a program may have put a function before (`raw`).
         // SAFETY: has no precondition.
-        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(size).unwrap_or(4096)
+        let size = unsafe { libc::getauxval(libc::AT_PAGESZ) };
+        if size == 0 {
+            4096
+        } else {
+            size as usize
+        }
     }
 
     fn cpus(&self) -> usize {
@@ -220,7 +227,7 @@ unsafe impl Os for Unix {
     fn now(&self) -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the answer goes where there is room for it.
-        quietly(|| unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
+        quietly(|| unsafe { clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
         time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
 }
