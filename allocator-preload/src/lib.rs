@@ -26,7 +26,7 @@ extern crate std;
 mod panic;
 
 use alloc::boxed::Box;
-use allocator_core::sys::{Line, Os, Unix};
+use allocator_core::sys::{warn, Line, Os, Unix};
 use allocator_global::Kmalloc;
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
@@ -83,6 +83,8 @@ fn keep_path() {
     if let Some(place) = place.get_mut(..path.len()) {
         place.copy_from_slice(path);
         PATH.1.store(path.len(), Relaxed);
+    } else {
+        warn(format_args!("KMALLOC_STATS: a path of {} bytes is too long", path.len() - 1));
     }
 }
 

@@ -54,7 +54,7 @@ impl Next {
 }
 
 /// True if the function is of the library or program that this one is of.
-fn is_ours(function: *mut c_void) -> bool {
+pub(super) fn is_ours(function: *mut c_void) -> bool {
     let base = |function: *const c_void| {
         let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
         // SAFETY: there is room for the answer.
