@@ -3,7 +3,7 @@
 //! # Algorithm
 //! Free pages that stay resident make the next burst fast; nobody else can use them. A *tick* frees the memory behind
 //! those that were free at the tick before and have not been taken since, and marks the others ([`crate::buddy`]); so
-//! age is counted in ticks, and no clock is read. It begins when more than the *high* watermark is resident, and stops
+//! age is counted in ticks. It begins when more than the *high* watermark is resident, and stops
 //! at the *low* one ([`Watermarks`]). What a tick does is the heap's business; here is when.
 //!
 //! One thread ticks. It is started by a slow `dealloc` of a heap that has grown beyond [`GROWN`]: small processes never have

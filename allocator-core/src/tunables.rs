@@ -59,7 +59,7 @@ pub const KEYS: [Key; 10] = [
         name: "limit",
         values: "bytes, or none",
         default: "none",
-        what: "no more than that is resident: large requests are refused beyond it",
+        what: "no more than that is resident: requests beyond it are refused, those above 32 KiB a reserve earlier",
         set: |to, text| set(&mut to.limit, bytes_or(text, "none", 0)),
     },
     Key {
@@ -101,7 +101,7 @@ pub const KEYS: [Key; 10] = [
         name: "huge_pages",
         values: "never, auto, or always",
         default: "auto",
-        what: "which chunks of 2 MiB are backed by huge pages; auto: none of a small process",
+        what: "which chunks of 2 MiB are backed by huge pages; auto: in the first 16 MiB only what stays full",
         set: |to, text| set(&mut to.huge_pages, HugePages::named(text)),
     },
     Key {

@@ -164,7 +164,7 @@ impl Zone {
     /// The run, unless it is beyond the caller's limit. What is resident already is not: it makes nothing more.
     #[inline]
     fn within_limit(&self, caller: Caller<'_>, run: PageRun, n: PageCount) -> Result<PageRun, AllocError> {
-        if self.counter.is_marked() && !run.content.is_anything() && self.is_too_much(caller.os, caller.urgency) {
+        if self.counter.is_marked() && self.is_too_much(caller.os, caller.urgency) && !run.content.is_anything() {
             self.give_back_untouched(caller.os, run.ptr, n, run.content);
             return Err(AllocError::OutOfMemory);
         }

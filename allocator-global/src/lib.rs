@@ -156,10 +156,10 @@ impl Kmalloc {
         HEAP.counter().limits()
     }
 
-    /// Calls this function when memory is short, or none any more. It may run on any thread that allocates, in the middle of
-    /// that, on several at once, and on kswapd's, which has 256 KiB of stack and handles no signals; where the system refuses
-    /// kswapd, on a thread that frees. It must not wait for a lock that somebody may hold while allocating (`try_lock` is for
-    /// that), and a panic ends the process. It may allocate and free; no thread is sent into it from within it. Costs a store.
+    /// Calls this function when memory is short; `None`: calls nothing any more. It may run on any thread that allocates, in the
+    /// middle of that, on several at once, and on kswapd's, which has 256 KiB of stack and handles no signals; where there is no such
+    /// thread, refused or not wanted, on one that frees or ends as well. It must not wait for a lock that somebody may hold while
+    /// allocating or freeing (`try_lock` is for that), and a panic ends the process. It may allocate and free; no thread is sent into it from within it. Costs a store.
     pub fn on_pressure(callback: Option<OnPressure>) {
         pressure::on_pressure(callback);
     }
@@ -225,7 +225,8 @@ impl Kmalloc {
 
     /// How long free memory stays resident before it goes back to the system by itself; half of that at least. `None`: for
     /// ever, and there is no thread for it. One second unless somebody says something else. A process that never had 32
-    /// MiB has no thread either, and keeps them, unless it never has one ([`Kmalloc::set_background_thread`]). Costs a lock.
+    /// MiB made writable (by 16 at a time) has no thread either, and keeps them, unless it never has one
+    /// ([`Kmalloc::set_background_thread`]). Costs a lock.
     pub fn set_purge_after(time: Option<Duration>) {
         conf::set(Setting::PurgeAfter);
         let millis = Some(millis(time)).filter(|millis| *millis != NEVER);
@@ -234,7 +235,7 @@ impl Kmalloc {
         kswapd::attend();
     }
 
-    /// True for a pointer that came from this heap: the way to see that a binary really uses it. Two or three loads.
+    /// True for a pointer into this heap's memory, free or not: the way to see that a binary really uses it. Two or three loads.
     /// A pointer into the middle is known up to 32 MiB; of a larger block only the start is.
     pub fn owns<T: ?Sized>(ptr: *const T) -> bool {
         HEAP.owns(ptr.cast::<u8>() as usize)

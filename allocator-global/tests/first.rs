@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
 static GLOBAL: Kmalloc = Kmalloc::new();
 
 /// An object, a run and an area.
-const SIZES: [usize; 3] = [100, 100 << 10, 9 << 20];
+const SIZES: [usize; 3] = [100, 100 << 10, 33 << 20];
 
 fn say(text: &str) {
     // SAFETY: the text is as long as it says.

@@ -68,6 +68,7 @@ fn allocating_handler(what: &str) {
             _ => unreachable!("{what}"),
         }
     }
+    assert!(HANDLED.load(Relaxed) > 0, "no signal came");
 }
 
 fn a_handler_that_allocates_is_served_or_ends_with_a_line() {

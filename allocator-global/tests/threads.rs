@@ -849,6 +849,9 @@ fn idle_and_real_time(_: &str) {
             thread.join().expect("a thread panicked");
         }
     });
+    if !real_time.load(SeqCst) {
+        println!("as an ordinary thread, without the right to be a real-time one");
+    }
     common::assert_valid();
 }
 

@@ -193,7 +193,7 @@ fn a_thread_sends_its_objects_home_when_it_is_asked_to() {
     let before = heap.stats(None).cached_objects;
     assert!(before >= 16, "{before} objects are in sheaves");
     heap.parts.registry.ask_back();
-    // Its next slow call, whatever that is for.
+    // The next refill or overflow, of whichever sheaf.
     let run = Block::new(heap, Some(thread), layout(2000, 8), 1).unwrap();
     let cached = heap.stats(None).cached_objects;
     assert!(cached < 8, "{cached} objects are in sheaves");
