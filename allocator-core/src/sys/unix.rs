@@ -79,11 +79,7 @@ unsafe impl Os for Unix {
         // Not by `sysconf`, which a program may have put a function before (`raw`).
         // SAFETY: has no precondition.
         let size = unsafe { libc::getauxval(libc::AT_PAGESZ) };
-        if size == 0 {
-            4096
-        } else {
-            size as usize
-        }
+        (size as usize).max(4096)
     }
 
     fn cpus(&self) -> usize {

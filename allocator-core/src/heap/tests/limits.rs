@@ -232,6 +232,29 @@ fn an_extension_beyond_the_limit_leaves_nothing_that_counts() {
     run.free(heap, None);
 }
 
+/// As above, where as much is free and resident elsewhere: that goes back, and the block is copied.
+#[test]
+fn an_extension_beyond_the_limit_is_no_more_for_what_is_free_elsewhere() {
+    if FIRST_ARENA_CHUNKS < 12 {
+        return; // nothing lies behind a block
+    }
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    let mut run = Block::new(heap, None, layout(2 * MIB, 8), 1).unwrap();
+    let [behind, elsewhere] = [8, 9].map(|mib| Block::new(heap, None, layout(mib * MIB, 8), 2).unwrap());
+    behind.free(heap, None);
+    // SAFETY: no block is used.
+    unsafe { heap.reclaim(None) };
+    elsewhere.free(heap, None);
+    let used = heap.counter().usage();
+    assert_eq!(used, 11 * MIB);
+    limit(heap, Limits { max: used + MIB, high: used + MIB, min: 0 }).unwrap();
+    assert!(run.resize(heap, None, 10 * MIB));
+    assert!(heap.counter().usage() <= used + MIB);
+    heap.validate(None).unwrap();
+    run.free(heap, None);
+}
+
 /// Class of bug: a request that is refused anyway makes others fail that would fit, as long as it is looked at.
 #[test]
 fn what_is_far_beyond_the_limit_is_in_nobodys_way() {
