@@ -36,6 +36,7 @@ excepted=(
     # So do these, of limits: free memory makes room by going back.
     heap::tests::limits::a_block_grows_up_to_the_limit_and_stays_as_it_is_beyond
     heap::tests::limits::a_system_that_takes_nothing_back_keeps_the_limit
+    heap::tests::limits::an_extension_beyond_the_limit_is_no_more_for_what_is_free_elsewhere
     heap::tests::limits::an_extension_beyond_the_limit_leaves_nothing_that_counts
     heap::tests::limits::beyond_the_soft_limit_free_memory_goes_first_and_a_tick_says_what_is_left
     heap::tests::limits::free_memory_in_pieces_makes_room_for_something_large_even_where_the_reserve_is_used
