@@ -13,7 +13,7 @@ use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT,
 use crate::huge::HugePages;
 use crate::page::{ChunkMap, Tag};
 use crate::reclaim::Epoch;
-use crate::sys::{Call, FaultyOs, Plan, Unix};
+use crate::sys::{Call, Discard, FaultyOs, Plan, Unix};
 use crate::units::Order;
 use std::boxed::Box;
 use std::vec::Vec;
@@ -463,7 +463,7 @@ fn a_long_run_of_zeros_is_so_wherever_it_lies() {
 #[test]
 fn what_is_known_to_be_zero_is_so_after_a_purge_that_was_refused() {
     let Setup { os, heap } = setup(false);
-    let liar = heap_on(forever(Odd { lies: true, ..Odd::plain() }), None);
+    let liar = heap_on(forever(Odd { lies_below: usize::MAX, ..Odd::plain() }), None);
     os.plan(Plan::Kind(Call::Discard));
     for heap in [heap, liar] {
         let run = Block::zeroed(heap, None, layout(2 * PAGE_SIZE, 8));
@@ -823,8 +823,8 @@ fn a_refusal_costs_few_system_calls() {
 struct Odd {
     /// Bytes in its page.
     page: usize,
-    /// Its `discard` says that it has done it, and does nothing.
-    lies: bool,
+    /// Its `discard` says that it has done it, and does nothing, with ranges that are no multiples of this.
+    lies_below: usize,
     /// Every other mapping lies at a low address.
     low: bool,
     /// A wait with a limit ends at once.
@@ -834,7 +834,13 @@ struct Odd {
 
 impl Odd {
     fn plain() -> Self {
-        Self { page: 4096, lies: false, low: false, sleepless: false, mapped: core::sync::atomic::AtomicUsize::new(0) }
+        Self {
+            page: 4096,
+            lies_below: 1,
+            low: false,
+            sleepless: false,
+            mapped: core::sync::atomic::AtomicUsize::new(0),
+        }
     }
 
     fn place(&self, len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
@@ -925,7 +931,7 @@ unsafe impl Os for Odd {
     unsafe fn discard(&self, ptr: NonNull<u8>, len: usize) -> bool {
         self.whole(ptr, len);
         // SAFETY: by contract.
-        self.lies || unsafe { Unix.discard(ptr, len) }
+        (ptr.as_ptr() as usize | len) % self.lies_below != 0 || unsafe { Unix.discard(ptr, len) }
     }
     unsafe fn resize(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> bool {
         self.whole(ptr, len);
@@ -1003,7 +1009,33 @@ fn pages_of_the_system_may_be_longer_than_ours() {
 
 #[test]
 fn a_system_that_does_not_discard_what_it_says_is_found_out() {
-    lives_on(Odd { lies: true, ..Odd::plain() });
+    for lies_below in [usize::MAX, CHUNK_SIZE, 64 << 10] {
+        lives_on(Odd { lies_below, ..Odd::plain() });
+    }
+}
+
+/// Class of bug: what is true of some ranges is taken to be true of all.
+#[test]
+fn a_system_that_discards_some_ranges_only_is_found_out() {
+    let (discard, os) = (Discard::new(), Odd { lies_below: 64 << 10, ..Odd::plain() });
+    let memory = Unix.map(CHUNK_SIZE).unwrap();
+    let ptr = memory.as_ptr().wrapping_add(memory.as_ptr().align_offset(128 << 10));
+    let at = |offset: usize, len: usize| {
+        let ptr = NonNull::new(ptr.wrapping_add(offset)).unwrap();
+        // SAFETY: part of the mapping.
+        unsafe { ptr.as_ptr().write_bytes(7, len) };
+        // SAFETY: as above; nobody needs what is in it.
+        let zero = unsafe { discard.discard(&os, ptr, len) };
+        // SAFETY: as above.
+        let first = unsafe { ptr.as_ptr().read() };
+        assert!(!zero || first == 0);
+        zero
+    };
+    assert!(at(0, 128 << 10) && at(0, 64 << 10) && at(64 << 10, 256 << 10));
+    assert!(!at(32 << 10, 32 << 10), "it says so, and has done nothing");
+    assert!(!at(0, 128 << 10), "it is not believed again");
+    // SAFETY: the whole mapping; nobody uses it.
+    assert!(unsafe { Unix.unmap(memory, CHUNK_SIZE) });
 }
 
 #[test]

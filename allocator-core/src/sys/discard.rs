@@ -1,8 +1,9 @@
 //! Discard: freeing the memory behind a range, and whether it can be taken for zeros then.
 //!
 //! `madvise(MADV_DONTNEED)` leaves zeros in private anonymous memory. But an emulator of Linux may answer that it has
-//! done so, and do nothing: old versions of qemu-user did. So after the first call that succeeds the range is looked
-//! at, and a system that has lied once is not believed again. Until then what may have been zero is left as zero.
+//! done so, and do nothing: old versions of qemu-user did, with all ranges, or with those that are no whole pages of the machine
+//! below. So after the first call that succeeds the range is looked at, and after the first with a range of finer alignment
+//! again; a system that has lied once is not believed any more. Until then what may have been zero is left as zero.
 
 use super::Os;
 use crate::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -10,8 +11,8 @@ use crate::sync::const_unless_loom;
 use core::ptr::NonNull;
 
 const UNKNOWN: u8 = 0;
-const HONEST: u8 = 1;
-const LYING: u8 = 2;
+/// Above the base-2 logarithm of any alignment: for ranges of that, or a coarser one, it was honest.
+const LYING: u8 = u8::MAX;
 
 /// What is known of the system. All zeros before anything is.
 pub struct Discard(AtomicU8);
@@ -30,10 +31,11 @@ impl Discard {
     /// As for [`Os::discard`]; the range is not empty.
     pub unsafe fn discard(&self, os: &dyn Os, ptr: NonNull<u8>, len: usize) -> bool {
         let word = ptr.cast::<u64>();
+        let alignment = (ptr.as_ptr() as usize | len).trailing_zeros() as u8;
         match self.0.load(Relaxed) {
-            // SAFETY: by contract.
-            HONEST => return unsafe { os.discard(ptr, len) },
             LYING => return false,
+            // SAFETY: by contract.
+            finest if finest != UNKNOWN && alignment >= finest => return unsafe { os.discard(ptr, len) },
             // SAFETY: whole pages that are ours, and nobody needs what is in them.
             _ => unsafe { word.write_volatile(!0) },
         }
@@ -41,8 +43,10 @@ impl Discard {
         let done = unsafe { os.discard(ptr, len) };
         // SAFETY: as above.
         let zero = done && unsafe { word.read_volatile() } == 0;
-        if done {
-            self.0.store(if zero { HONEST } else { LYING }, Relaxed);
+        if zero {
+            self.believe(alignment);
+        } else if done {
+            self.0.store(LYING, Relaxed);
         }
         if !zero {
             // A purge discards a whole chunk, some pages of which may be known to be zero; they are so still.
@@ -50,5 +54,16 @@ impl Discard {
             unsafe { word.write_volatile(0) };
         }
         zero
+    }
+
+    /// It was honest with a range of this alignment.
+    fn believe(&self, alignment: u8) {
+        let mut finest = self.0.load(Relaxed);
+        while finest == UNKNOWN || finest != LYING && alignment < finest {
+            match self.0.compare_exchange_weak(finest, alignment, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(now) => finest = now,
+            }
+        }
     }
 }

@@ -194,7 +194,7 @@ unsafe impl Os for Unix {
         // No page of Linux is shorter.
         let mut bytes = [0u8; CHUNK_SIZE / 4096];
         let page = self.page_size();
-        let bytes = bytes.get_mut(..len.checked_div(page)?)?;
+        let bytes = bytes.get_mut(..len.div_ceil(page))?;
         // SAFETY: the answer, a byte for each page, goes where there is room for it; memory is not looked at.
         let told = quietly(|| unsafe { mincore(ptr.as_ptr().cast(), len, bytes.as_mut_ptr()) }) == 0;
         told.then(|| bytes.iter().filter(|byte| **byte & 1 != 0).count() * page)
