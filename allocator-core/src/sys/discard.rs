@@ -11,10 +11,14 @@ use crate::sync::const_unless_loom;
 use core::ptr::NonNull;
 
 const UNKNOWN: u8 = 0;
-/// Above the base-2 logarithm of any alignment: for ranges of that, or a coarser one, it was honest.
 const LYING: u8 = u8::MAX;
 
-/// What is known of the system. All zeros before anything is.
+/// How fine the alignment of a range is: above `UNKNOWN`, and below `LYING`.
+fn fineness(ptr: NonNull<u8>, len: usize) -> u8 {
+    (u64::BITS - (ptr.as_ptr() as usize | len).trailing_zeros()) as u8
+}
+
+/// What is known of the system: up to which fineness it was honest, or that it lies. All zeros before anything is.
 pub struct Discard(AtomicU8);
 
 impl Discard {
@@ -31,11 +35,11 @@ impl Discard {
     /// As for [`Os::discard`]; the range is not empty.
     pub unsafe fn discard(&self, os: &dyn Os, ptr: NonNull<u8>, len: usize) -> bool {
         let word = ptr.cast::<u64>();
-        let alignment = (ptr.as_ptr() as usize | len).trailing_zeros() as u8;
+        let fineness = fineness(ptr, len);
         match self.0.load(Relaxed) {
             LYING => return false,
             // SAFETY: by contract.
-            finest if finest != UNKNOWN && alignment >= finest => return unsafe { os.discard(ptr, len) },
+            honest if fineness <= honest => return unsafe { os.discard(ptr, len) },
             // SAFETY: whole pages that are ours, and nobody needs what is in them.
             _ => unsafe { word.write_volatile(!0) },
         }
@@ -43,10 +47,8 @@ impl Discard {
         let done = unsafe { os.discard(ptr, len) };
         // SAFETY: as above.
         let zero = done && unsafe { word.read_volatile() } == 0;
-        if zero {
-            self.believe(alignment);
-        } else if done {
-            self.0.store(LYING, Relaxed);
+        if done {
+            self.0.fetch_max(if zero { fineness } else { LYING }, Relaxed);
         }
         if !zero {
             // A purge discards a whole chunk, some pages of which may be known to be zero; they are so still.
@@ -54,16 +56,5 @@ impl Discard {
             unsafe { word.write_volatile(0) };
         }
         zero
-    }
-
-    /// It was honest with a range of this alignment.
-    fn believe(&self, alignment: u8) {
-        let mut finest = self.0.load(Relaxed);
-        while finest == UNKNOWN || finest != LYING && alignment < finest {
-            match self.0.compare_exchange_weak(finest, alignment, Relaxed, Relaxed) {
-                Ok(_) => return,
-                Err(now) => finest = now,
-            }
-        }
     }
 }
