@@ -3,8 +3,8 @@
 //! # Algorithm
 //! Free pages that stay resident make the next burst fast; nobody else can use them. A *tick* frees the memory behind
 //! those that were free at the tick before and have not been taken since, and marks the others ([`crate::buddy`]); so
-//! age is counted in ticks. It begins when more than the *high* watermark is resident, and stops
-//! at the *low* one ([`Watermarks`]). What a tick does is the heap's business; here is when.
+//! age is counted in ticks. It begins when more than the *high* watermark is resident, and stops at the *low* one
+//! ([`Watermarks`]). What a tick does is the heap's business; here is when.
 //!
 //! One thread ticks. It is started by a slow `dealloc` of a heap that has grown beyond [`GROWN`]: small processes never have
 //! it. When two ticks in a row had nothing to do it sleeps, and the next slow `dealloc` wakes it. That may miss it, since no

@@ -159,7 +159,8 @@ impl Kmalloc {
     /// Calls this function when memory is short; `None`: calls nothing any more. It may run on any thread that allocates, in the
     /// middle of that, on several at once, and on kswapd's, which has 256 KiB of stack and handles no signals; where there is no such
     /// thread, refused or not wanted, on one that frees or ends as well. It must not wait for a lock that somebody may hold while
-    /// allocating or freeing (`try_lock` is for that), and a panic ends the process. It may allocate and free; no thread is sent into it from within it. Costs a store.
+    /// allocating or freeing (`try_lock` is for that), and a panic ends the process. It may allocate and free; no thread is sent
+    /// into it from within it. Costs a store.
     pub fn on_pressure(callback: Option<OnPressure>) {
         pressure::on_pressure(callback);
     }

@@ -8,8 +8,8 @@
 //!
 //! A program may replace any of them, and most replace the plain pair: then the forms that C++ makes of those must call the
 //! program's. Whether it has, the addresses tell that the dynamic linker gives these names here. Where one is not ours, the forms
-//! that are made of others pass each call on to those of the C++ library, which go by the dynamic linker, too, and know how to
-//! catch what must not be thrown.
+//! that are made of others leave each call to the program: those of `operator delete` by the address, those of `operator new` by
+//! the C++ library's function of the same name, which goes by the dynamic linker, too, and knows how to catch what must not be thrown.
 
 use super::next::{is_ours, Next};
 use super::{alloc, alloc_aligned, release};
@@ -143,24 +143,10 @@ macro_rules! delete {
         #[allow(non_snake_case)]
         unsafe extern "C" fn $name(ptr: *mut c_void $(, $arg: $type)*) {
             const BASE: Option<fn(*mut c_void $(, $type)*)> = $base;
-            #[cold]
-            #[inline(never)]
-            unsafe extern "C" fn pass_on(ptr: *mut c_void $(, $arg: $type)*) {
-                static NEXT: Next = Next::new(name_of!($name));
-                match (NEXT.find_in_cxx(), BASE) {
-                    (Some(next), _) => {
-                        // SAFETY: a function of this name has this type.
-                        let next: unsafe extern "C" fn(*mut c_void $(, $type)*) = unsafe { transmute(next) };
-                        // SAFETY: by contract.
-                        unsafe { next(ptr $(, $arg)*) }
-                    }
-                    (None, Some(base)) => base(ptr $(, $arg)*),
-                    (None, None) => {}
-                }
-            }
-            if BASE.is_some() && is_replaced() {
-                // SAFETY: by contract.
-                return unsafe { pass_on(ptr $(, $arg)*) };
+            match BASE {
+                // As the C++ library's own does, without a look for that.
+                Some(base) if is_replaced() => return base(ptr $(, $arg)*),
+                _ => {}
             }
             // SAFETY: by contract.
             unsafe { release(ptr) }
@@ -193,18 +179,22 @@ fn new_aligned_array(size: usize, align: usize) -> *mut c_void {
     bound!(_ZnamSt11align_val_t: unsafe extern "C-unwind" fn(usize, usize) -> *mut c_void, size, align)
 }
 
+#[cold]
 fn delete(ptr: *mut c_void) {
     bound!(_ZdlPv: unsafe extern "C" fn(*mut c_void), ptr)
 }
 
+#[cold]
 fn delete_array(ptr: *mut c_void) {
     bound!(_ZdaPv: unsafe extern "C" fn(*mut c_void), ptr)
 }
 
+#[cold]
 fn delete_aligned(ptr: *mut c_void, align: usize) {
     bound!(_ZdlPvSt11align_val_t: unsafe extern "C" fn(*mut c_void, usize), ptr, align)
 }
 
+#[cold]
 fn delete_aligned_array(ptr: *mut c_void, align: usize) {
     bound!(_ZdaPvSt11align_val_t: unsafe extern "C" fn(*mut c_void, usize), ptr, align)
 }
