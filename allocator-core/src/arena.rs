@@ -272,14 +272,14 @@ impl Arena {
     /// Takes a run of pages.
     ///
     /// Chunks of which nothing is resident are backed by huge pages if the most of them belongs to a run that is longer
-    /// than a chunk, or if they lie so high that the part of them that is never touched is small beside all that lies
+    /// than a chunk and will be written as a whole (it is `dense`), or if they lie so high that the part of them that is never touched is small beside all that lies
     /// below, unless the heap is sparse.
-    pub fn take(&self, n: PageCount, align: Order) -> Option<PageRun> {
-        self.buddy().take_warming(n, align, self.warm(n)).map(|run| self.at(run))
+    pub fn take(&self, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
+        self.buddy().take_warming(n, align, self.warm(n, dense)).map(|run| self.at(run))
     }
 
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
-    fn warm(&self, n: PageCount) -> impl Warm + '_ {
+    fn warm(&self, n: PageCount, dense: bool) -> impl Warm + '_ {
         move |page, pages, wanted| {
             let first = page.get() / PAGES_PER_CHUNK;
             let chunks = || (first..first + pages.get() / PAGES_PER_CHUNK).map(|c| self.map(c));
@@ -293,10 +293,12 @@ impl Arena {
             if chunks().all(|map| map.backing() == Backing::Huge) {
                 return true;
             }
-            let used = n.get() > PAGES_PER_CHUNK && wanted.get() >= pages.get() / 4 * 3;
+            let quarters = wanted.get() / (pages.get() / 4);
+            let by_run = dense && quarters >= 3 && n.get() > PAGES_PER_CHUNK;
+            let by_place = || (dense || quarters == 0) && first >= self.huge_from && self.is_dense_below(first);
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
-                HugePages::Auto => used || first >= self.huge_from && self.is_dense_below(first),
+                HugePages::Auto => by_run || by_place(),
                 HugePages::Always => true,
             };
             if !asks {
@@ -357,7 +359,7 @@ impl Arena {
     fn rests(&self, map: &ChunkMap, pages: Range<u32>) -> usize {
         let page_size = self.ground.os.page_size();
         let of_first = |page| match map.tag(page as usize).kind() {
-            Kind::Slab { class, back: 0, .. } => SizeClass::new(class),
+            Kind::Slab { class, first, .. } if first == page as usize => SizeClass::new(class),
             _ => None,
         };
         pages.filter_map(of_first).map(|class| class.cut().rest(page_size)).sum()
@@ -438,12 +440,12 @@ impl Arena {
         if (start + n + more).get() > self.committed() * PAGES_PER_CHUNK {
             return None;
         }
-        self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get())))
+        self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get()), true))
     }
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.
-    pub fn take_by_words(&self, n: PageCount, align: Order) -> Result<PageRun, NotFound> {
-        self.buddy().take_by_words(n, align, self.warm(n)).map(|run| self.at(run))
+    pub fn take_by_words(&self, n: PageCount, align: Order, dense: bool) -> Result<PageRun, NotFound> {
+        self.buddy().take_by_words(n, align, self.warm(n, dense)).map(|run| self.at(run))
     }
 
     fn at(&self, Run { start, content }: Run) -> PageRun {

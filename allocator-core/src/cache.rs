@@ -35,7 +35,7 @@ use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
-use core::mem::MaybeUninit;
+use core::mem::{size_of, MaybeUninit};
 use core::ptr::NonNull;
 use static_assertions::const_assert;
 
@@ -213,31 +213,33 @@ impl Partial {
     /// The rows are those that were found for the batch and the class.
     #[inline(never)] // has registers enough, which makes up for the call
     unsafe fn put(&mut self, class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row]) -> Result<u32, Found> {
-        let mut others = 0;
+        let (mut others, mut taken) = (0, 0);
         for row in rows {
-            if row.shard != shard {
-                others |= 1 << row.shard;
+            let (what, alone) = (row.what, row.what.alone(shard));
+            if alone.is_none() && what.shard() != shard {
+                others |= 1 << what.shard();
                 continue;
             }
             // SAFETY: of this shard, whose lock we have (Sl3), as `is_of` tells; the reference ends before `relist`.
             let slab = unsafe { &mut *row.slab.as_ptr() };
-            let number = usize::from(row.number);
             let put = slab.is_of(class, shard)
-                && match row.len {
+                && match alone {
                     // SAFETY: it is of this class still, so these are objects of it.
-                    1 => unsafe { slab.put(number) },
+                    Some(number) => unsafe { slab.put(number) },
                     // SAFETY: as above.
-                    len => unsafe { slab.put_row(number, len.into()) },
+                    None => unsafe { slab.put_row(what.number(), what.len()) },
                 };
             if !put {
+                self.free += taken;
                 return Err(freed_twice(class, shard, batch, rows, row));
             }
-            self.free += usize::from(row.len);
+            taken += if alone.is_some() { 1 } else { what.len() };
             if slab.rises() {
                 // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
                 unsafe { self.relist(row.slab) };
             }
         }
+        self.free += taken;
         Ok(others)
     }
 }
@@ -273,10 +275,40 @@ fn prefetch(slab: *const Slab) {
 /// Objects of one slab that follow each other in a batch and in memory, upwards or downwards.
 struct Row {
     slab: NonNull<Slab>,
-    /// The number of the lowest one.
-    number: u16,
-    len: u8,
-    shard: u8,
+    what: What,
+}
+
+/// The number of the lowest object of a row, how many there are, and their shard; in one word, which is written at once.
+#[derive(Clone, Copy)]
+struct What(u32);
+
+impl What {
+    #[inline(always)]
+    fn new(number: usize, len: usize, shard: usize) -> Self {
+        Self(((len as u32) << 16 | (shard as u32) << 24) + number as u32)
+    }
+
+    /// The number of a row of one object of this shard, if it is one.
+    #[inline(always)]
+    fn alone(self, shard: u8) -> Option<usize> {
+        let number = self.0.wrapping_sub(Self::new(0, 1, shard.into()).0);
+        (number <= u16::MAX.into()).then_some(number as usize)
+    }
+
+    #[inline(always)]
+    fn number(self) -> usize {
+        self.0 as u16 as usize
+    }
+
+    #[inline(always)]
+    fn len(self) -> usize {
+        (self.0 >> 16) as u8 as usize
+    }
+
+    #[inline(always)]
+    fn shard(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
 }
 
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
@@ -298,36 +330,51 @@ impl Rows {
     #[inline(never)] // has registers enough, which makes up for the call
     unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&[Row], *mut u8> {
         debug_assert!(batch.len() <= BATCH);
-        // A pointer, not an index, for three instructions less an object.
+        // Pointers, not indices, for some instructions less an object.
         let first = self.0.as_mut_ptr().cast::<Row>();
         let mut place = first;
-        let Some(object) = batch.first() else { return Ok(&[]) };
-        let mut map = map_at(zone, *object as usize).ok_or(*object)?;
-        let (mut last, mut left) = (*object as usize, batch);
-        while let [object, behind @ ..] = left {
-            let address = *object as usize;
-            if address ^ last >= CHUNK_SIZE {
-                map = map_at(zone, address).ok_or(*object)?;
-            }
-            last = address;
-            let (slab, shard, back) = Slab::find(map, address, class).ok_or(*object)?;
+        let core::ops::Range { start: mut at, end } = batch.as_ptr_range();
+        let Some(mut object) = batch.first().copied() else { return Ok(&[]) };
+        let mut map = map_at(zone, object as usize).ok_or(object)?;
+        let (size, apart) = (class.size(), !(2 * class.size()));
+        loop {
+            let (slab, shard, page) = Slab::find(map, object as usize, class).ok_or(object)?;
             prefetch(slab.as_ptr());
-            let number = number_in(*object, back, class).ok_or(*object)?;
-            let step = behind.first().map_or(0, |next| (*next as usize).wrapping_sub(address));
-            let (lowest, len) = if step == class.size() || step == class.size().wrapping_neg() {
-                row_of(class, number, left)
-            } else {
-                (number, 1)
-            };
+            let number = number_in(object, page, class).ok_or(object)?;
             // SAFETY: no more rows than objects, which are `BATCH` at most by contract.
-            unsafe { place.write(Row { slab, number: lowest as u16, len: len as u8, shard: shard as u8 }) };
+            unsafe { place.write(Row { slab, what: What::new(number, 1, shard) }) };
+            // SAFETY: no further than behind the batch.
+            at = unsafe { at.add(1) };
+            if at == end {
+                break;
+            }
+            // SAFETY: not behind the batch.
+            let mut next = unsafe { *at };
+            // Zero, or twice the size: other objects are further apart, so of theirs no number has these bits alone.
+            if (next as usize).wrapping_sub(object as usize).wrapping_add(size) & apart == 0 {
+                let before = (at as usize - batch.as_ptr() as usize) / size_of::<*mut u8>() - 1;
+                // SAFETY: of the batch.
+                let left = unsafe { batch.get_unchecked(before..) };
+                let (lowest, len) = row_of(class, number, left);
+                // SAFETY: written above.
+                unsafe { (*place).what = What::new(lowest, len, shard) };
+                // SAFETY: no row is longer than what is left.
+                at = unsafe { at.add(len - 1) };
+                if at == end {
+                    break;
+                }
+                // SAFETY: as above.
+                next = unsafe { *at };
+            }
+            if next as usize ^ object as usize >= CHUNK_SIZE {
+                map = map_at(zone, next as usize).ok_or(next)?;
+            }
+            object = next;
             // SAFETY: as above.
             place = unsafe { place.add(1) };
-            // SAFETY: no row is longer than what is left.
-            left = unsafe { left.get_unchecked(len..) };
         }
         // SAFETY: both are in the array.
-        let rows = unsafe { place.offset_from(first) } as usize;
+        let rows = unsafe { place.offset_from(first) } as usize + 1;
         // SAFETY: so many were written above.
         Ok(unsafe { core::slice::from_raw_parts(first, rows) })
     }
@@ -335,11 +382,15 @@ impl Rows {
 
 /// The row that the first of `objects`, which has this number, and the second begin, upwards or downwards: the number of its
 /// lowest one, and how many they are.
-#[inline(never)] // leaves registers to its caller
+#[cold] // leaves registers to its caller: a call for a row costs less than a register in memory for each object
+#[inline(never)]
 fn row_of(class: SizeClass, number: usize, objects: &[*mut u8]) -> (usize, usize) {
     let [first, second, ..] = objects else { return (number, 1) };
     let step = (*second as usize).wrapping_sub(*first as usize);
     let rises = step == class.size();
+    if !rises && step != class.size().wrapping_neg() {
+        return (number, 1);
+    }
     // What follows may lie in the next slab.
     let most = objects.len().min(if rises { class.slab_objects() - number } else { number + 1 });
     let (mut left, mut expected) = (&objects[..most], *first);
@@ -412,7 +463,7 @@ impl Caches {
         shard: usize,
         populate: bool,
     ) -> Result<NonNull<Slab>, AllocError> {
-        let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO)?;
+        let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO, true)?;
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
         let bytes = PageCount::new(class.slab_pages()).bytes();
@@ -444,7 +495,7 @@ impl Caches {
         let mut rows = Rows::new();
         // SAFETY: by contract.
         let rows = unsafe { rows.find(zone, class, batch) }.map_err(|object| none_of(zone, class, object))?;
-        let (mut next, mut done) = (rows.first().map(|row| row.shard), 0);
+        let (mut next, mut done) = (rows.first().map(|row| row.what.shard()), 0);
         while let Some(shard) = next {
             let own = self.shard(class, shard.into());
             let (others, chain) = {
@@ -561,10 +612,10 @@ pub(crate) struct Located<'a> {
 pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<Located<'_>, Found> {
     let map = chunk_of(zone, object, class)?;
     let no_slab = || Found { at: object, said: class, misuse: why_not(map, object, class) };
-    let (slab, shard, back) = Slab::find(map, object as usize, class).ok_or_else(no_slab)?;
+    let (slab, shard, page) = Slab::find(map, object as usize, class).ok_or_else(no_slab)?;
     let no_start = Found { at: object, said: class, misuse: Misuse::NotAStart };
-    let number = number_in(object, back, class).ok_or(no_start)?;
-    Ok(Located { map, page: map.page_of(object as usize) - back, slab, shard, number })
+    let number = number_in(object, page, class).ok_or(no_start)?;
+    Ok(Located { map, page, slab, shard, number })
 }
 
 /// Whether an object of this class begins at an address.
@@ -572,7 +623,7 @@ pub(crate) fn locate(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<L
 pub(crate) fn is_start(zone: &Zone, object: *mut u8, class: SizeClass) -> bool {
     let Some(map) = map_at(zone, object as usize) else { return false };
     let tag = map.tag(map.page_of(object as usize));
-    tag.of_slab(class.index()).is_some_and(|(_, back)| number_in(object, back, class).is_some())
+    tag.of_slab(class.index()).is_some_and(|(_, first)| number_in(object, first, class).is_some())
 }
 
 /// The memmap of the chunk in which an address is, if it is in one.
@@ -584,10 +635,10 @@ fn map_at(zone: &Zone, address: usize) -> Option<&ChunkMap> {
     }
 }
 
-/// The number of an object whose page is number `back` of its slab, if one begins there.
+/// The number of an object of the slab that begins at page number `first` of the object's chunk, if one begins there.
 #[inline(always)]
-fn number_in(object: *mut u8, back: usize, class: SizeClass) -> Option<usize> {
-    class.object_at(object as usize % PAGE_SIZE + back * PAGE_SIZE)
+fn number_in(object: *mut u8, first: usize, class: SizeClass) -> Option<usize> {
+    class.object_at((object as usize % CHUNK_SIZE).wrapping_sub(first * PAGE_SIZE))
 }
 
 /// The memmap of the chunk in which an object of this class is said to be.
@@ -612,8 +663,8 @@ fn none_of(zone: &Zone, class: SizeClass, object: *mut u8) -> Found {
 #[cold]
 fn freed_twice(class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row], row: &Row) -> Found {
     let before = rows.iter().take_while(|other| !core::ptr::eq(*other, row));
-    let begin: usize = before.map(|row| usize::from(row.len)).sum();
-    let objects = &batch[begin..begin + usize::from(row.len)];
+    let begin: usize = before.map(|row| row.what.len()).sum();
+    let objects = &batch[begin..begin + row.what.len()];
     // SAFETY: a header that was of this shard, whose lock is held.
     let slab = unsafe { row.slab.as_ref() };
     let is_free = |object: &&*mut u8| {

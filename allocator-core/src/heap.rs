@@ -41,6 +41,7 @@ use crate::sys::{die, Os};
 use crate::thread::{Registry, Thread};
 use crate::units::PageCount;
 use crate::vmalloc::{Site, Vmalloc};
+use crate::zeroing::Zeroing;
 use crate::zone::{Caller, Zone};
 use core::alloc::Layout;
 use core::ptr::{null_mut, NonNull};
@@ -64,6 +65,7 @@ pub struct Parts {
     cpus: AtomicU32,
     /// Memory for the reclamation scheme's own needs.
     mempool: Mempool,
+    zeroing: Zeroing,
 }
 
 assert_impl_all!(Parts: Sync);
@@ -80,6 +82,7 @@ impl Parts {
                 gate: Gate::new(),
                 cpus: AtomicU32::new(0),
                 mempool: Mempool::new(),
+                zeroing: Zeroing::new(),
             }
         }
     }
@@ -277,9 +280,16 @@ impl Heap {
     /// As for [`Heap::alloc`].
     pub unsafe fn alloc_zeroed(&self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
-        let (ptr, stale) = unsafe { self.obtain(thread, layout, false) }?;
-        // SAFETY: just allocated, `layout.size()` bytes.
-        unsafe { ptr.as_ptr().write_bytes(0, stale.min(layout.size())) };
+        let (ptr, stale) = unsafe { self.obtain(thread, layout, self.parts.zeroing.is_dense()) }?;
+        let len = stale.min(layout.size());
+        if self.parts.zeroing.asks(len) {
+            let _inside = self.enter(thread);
+            // SAFETY: just allocated, `layout.size()` bytes.
+            unsafe { self.parts.zeroing.clear(self.os(), ptr, len) };
+        } else {
+            // SAFETY: as above.
+            unsafe { ptr.as_ptr().write_bytes(0, len) };
+        }
         Ok(ptr)
     }
 

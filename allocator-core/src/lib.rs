@@ -41,6 +41,7 @@
 //! | 1 | [`kswapd`] | when free memory goes back to the system |
 //! | 1 | [`zone`] | the arenas of one policy; growth; retirement |
 //! | 1 | [`vmalloc`] | requests too long for an arena |
+//! | 1 | [`zeroing`] | making memory read as zeros that may hold anything |
 //! | 1 | [`mempool`] | memory set aside for a library that cannot be told that there is none |
 //! | 2 | [`slab`] | a run of pages cut into equal objects |
 //! | 2 | [`cache`] | every slab of one size class; per shard a lock and its partial lists |
@@ -95,6 +96,7 @@ pub mod thread;
 pub mod tunables;
 pub mod units;
 mod vmalloc;
+mod zeroing;
 mod zone;
 
 /// These items, where this crate is built without its feature `std`: what a library that is to do without must define itself,

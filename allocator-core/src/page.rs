@@ -49,14 +49,14 @@ pub struct Tag(u32);
 pub enum Kind {
     /// Free, or the inside of a page run.
     None,
-    /// Page number `back` of a slab.
+    /// Of a slab.
     Slab {
         /// Number of its size class.
         class: usize,
         /// Number of its shard.
         shard: usize,
-        /// Pages back to the slab's first one.
-        back: usize,
+        /// Number in the chunk of the slab's first page.
+        first: usize,
     },
     /// The first page of a run of this length.
     Run(PageCount),
@@ -69,9 +69,9 @@ impl Tag {
     /// Nothing begins here.
     pub const NONE: Self = Self(0);
 
-    /// Page number `back` of a slab.
-    pub const fn slab(class: usize, shard: usize, back: usize) -> Self {
-        Self(SLAB | (class as u32) << 2 | (back as u32) << 16 | (shard as u32) << 24)
+    /// Of a slab that begins at page number `first` of the chunk.
+    pub const fn slab(class: usize, shard: usize, first: usize) -> Self {
+        Self(SLAB | (class as u32) << 2 | (first as u32) << 16 | (shard as u32) << 24)
     }
 
     /// The first page of a run.
@@ -79,11 +79,11 @@ impl Tag {
         Self(RUN | pages.get() << 2)
     }
 
-    /// If it is of a slab of this class: the shard, and the pages back to the slab's first one.
-    #[inline]
+    /// If it is of a slab of this class: the shard, and the number of the slab's first page.
+    #[inline(always)]
     pub const fn of_slab(self, class: usize) -> Option<(usize, usize)> {
         if self.0 & 0xffff == Self::slab(class, 0, 0).0 {
-            Some(((self.0 >> 24) as usize, (self.0 >> 16 & 0xff) as usize))
+            Some(((self.0 >> 24) as usize, (self.0 >> 16) as usize % PAGES_PER_CHUNK as usize))
         } else {
             None
         }
@@ -105,7 +105,7 @@ impl Tag {
         match self.0 & 3 {
             SLAB => Kind::Slab {
                 class: (self.0 >> 2 & 0xff) as usize,
-                back: (self.0 >> 16 & 0xff) as usize,
+                first: (self.0 >> 16) as usize % PAGES_PER_CHUNK as usize,
                 shard: (self.0 >> 24) as usize,
             },
             RUN => Kind::Run(PageCount::new(self.0 >> 2)),
@@ -340,8 +340,8 @@ impl ChunkMap {
                 _ if is_free => return Err("page: free, but with a tag (Pg2)"),
                 _ if inside > 0 => return Err("page: a tag inside a run (Pg1)"),
                 Kind::Run(pages) => inside = pages.get() as usize - 1,
-                Kind::Slab { class, shard, back } => {
-                    if back > page || self.tag(page - back) != Tag::slab(class, shard, 0) {
+                Kind::Slab { class, shard, first } => {
+                    if first > page || self.tag(first) != Tag::slab(class, shard, first) {
                         return Err("page: of a slab that does not begin where it says (Pg1)");
                     }
                 }
@@ -552,10 +552,10 @@ mod tests {
 
     #[test]
     fn tags_say_what_was_put_into_them() {
-        for (class, shard, back) in [(0, 0, 0), (52, 15, 7), (255, 255, 255)] {
-            let tag = Tag::slab(class, shard, back);
-            assert_eq!(tag.kind(), Kind::Slab { class, shard, back });
-            assert_eq!((tag.of_slab(class), tag.of_slab(class ^ 1)), (Some((shard, back)), None));
+        for (class, shard, first) in [(0, 0, 0), (52, 15, 7), (255, 255, 63)] {
+            let tag = Tag::slab(class, shard, first);
+            assert_eq!(tag.kind(), Kind::Slab { class, shard, first });
+            assert_eq!((tag.of_slab(class), tag.of_slab(class ^ 1)), (Some((shard, first)), None));
         }
         for pages in [1, 64, 256, (1 << 30) - 1] {
             let tag = Tag::run(PageCount::new(pages));

@@ -150,7 +150,7 @@ impl Slab {
             unsafe { bits.wrapping_add(w).write(word) };
         }
         for back in 0..class.slab_pages() as usize {
-            map.set_tag(page + back, Tag::slab(class.index(), shard, back));
+            map.set_tag(page + back, Tag::slab(class.index(), shard, page));
         }
         room
     }
@@ -183,12 +183,11 @@ impl Slab {
         }
     }
 
-    /// The slab of `class` that has the page in which `address` is: its header, its shard, and the pages back to its first.
+    /// The slab of `class` that has the page in which `address` is: its header, its shard, and the number of its first page.
     #[inline(always)]
     pub fn find(map: &ChunkMap, address: usize, class: SizeClass) -> Option<(NonNull<Slab>, usize, usize)> {
-        let page = map.page_of(address);
-        let (shard, back) = map.tag(page).of_slab(class.index())?;
-        Some((map.room(page.checked_sub(back)?).get().cast(), shard, back))
+        let (shard, first) = map.tag(map.page_of(address)).of_slab(class.index())?;
+        Some((map.room(first).get().cast(), shard, first))
     }
 
     /// Takes up to `out.len()` objects, lowest address first, into `out` from its end. Returns how many.
@@ -256,7 +255,9 @@ impl Slab {
             return false;
         }
         *word |= bit;
-        self.first = self.first.min(w as u8);
+        if w < usize::from(self.first) {
+            self.first = w as u8;
+        }
         self.free += 1;
         true
     }

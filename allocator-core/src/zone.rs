@@ -119,9 +119,16 @@ impl Zone {
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align` pages. Pages beyond a limit are given back untouched.
+    /// Takes `n` pages whose start is a multiple of `2^align` pages. Whether they will be written as a whole, `dense`, bears on what backs
+    /// them. Pages beyond a limit are given back untouched.
     /// Call it with no lock of this heap held.
-    pub fn alloc_pages(&'static self, caller: Caller<'_>, n: PageCount, align: Order) -> Result<PageRun, AllocError> {
+    pub fn alloc_pages(
+        &'static self,
+        caller: Caller<'_>,
+        n: PageCount,
+        align: Order,
+        dense: bool,
+    ) -> Result<PageRun, AllocError> {
         let chunks = n.get().div_ceil(PAGES_PER_CHUNK);
         if chunks > ARENA_CHUNKS_LIMIT {
             return Err(AllocError::TooLarge);
@@ -132,11 +139,11 @@ impl Zone {
         }
         loop {
             let generation = self.generation.load(Acquire);
-            if let Some(run) = self.search(caller, n, align) {
+            if let Some(run) = self.search(caller, n, align, dense) {
                 return self.within_limit(caller, run, n);
             }
             if !self.grow(caller.os, generation, chunks) {
-                if let Some(run) = self.search_thoroughly(caller, n, align) {
+                if let Some(run) = self.search_thoroughly(caller, n, align, dense) {
                     return self.within_limit(caller, run, n);
                 }
                 if !recheck("room was made during the last look", self.generation.load(Acquire) != generation) {
@@ -210,11 +217,11 @@ impl Zone {
 
     /// The search before a refusal. A thread may be between two words with the very pages that are missing, and a hint
     /// may miss for a moment what its word has.
-    fn search_thoroughly(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Option<PageRun> {
+    fn search_thoroughly(&self, caller: Caller<'_>, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
         for tries in 0..LAST_TRIES {
             let (mut found, mut sure) = (None, true);
             self.each_arena(caller, &mut |arena| {
-                match arena.take_by_words(n, align) {
+                match arena.take_by_words(n, align, dense) {
                     Ok(run) => found = Some(run),
                     Err(why) => sure &= why == NotFound::Sure,
                 }
@@ -331,11 +338,11 @@ impl Zone {
         true
     }
 
-    fn search(&self, caller: Caller<'_>, n: PageCount, align: Order) -> Option<PageRun> {
-        let mut found = self.first()?.take(n, align);
+    fn search(&self, caller: Caller<'_>, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
+        let mut found = self.first()?.take(n, align, dense);
         if found.is_none() {
             self.each_later_arena(caller, &mut |arena| {
-                found = arena.take(n, align);
+                found = arena.take(n, align, dense);
                 found.is_none()
             });
         }

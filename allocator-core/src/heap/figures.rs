@@ -191,7 +191,7 @@ impl Heap {
         self.parts.zone.each_arena(caller, &mut |arena| {
             for map in (0..arena.committed()).map(|c| arena.map(c)) {
                 for page in 0..PAGES_PER_CHUNK as usize {
-                    if let Kind::Slab { back: 0, .. } = map.tag(page).kind() {
+                    if matches!(map.tag(page).kind(), Kind::Slab { first, .. } if first == page) {
                         objects = objects.and_then(|n| Ok(n + live::validate(map, page)?));
                     }
                 }

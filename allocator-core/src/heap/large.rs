@@ -25,7 +25,7 @@ impl Heap {
         align: Order,
         dense: bool,
     ) -> Result<(NonNull<u8>, usize), AllocError> {
-        match self.parts.zone.alloc_pages(self.caller(thread), pages, align) {
+        match self.parts.zone.alloc_pages(self.caller(thread), pages, align, dense) {
             Ok(run) => {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));

@@ -362,7 +362,7 @@ fn pages_that_were_purged_need_no_zeroing() {
     let thread = heap.attach();
     let big = layout(CHUNK_SIZE, 8);
     let zero_known = || {
-        let run = heap.parts.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO).unwrap();
+        let run = heap.parts.zone.alloc_pages(heap.caller(thread), PageCount::new(64), Order::ZERO, true).unwrap();
         let Owner::Chunk(map) = heap.parts.zone.table.owner(run.ptr.as_ptr() as usize) else { panic!() };
         poison::unpoison(run.ptr, CHUNK_SIZE);
         // SAFETY: ours.
@@ -413,6 +413,40 @@ fn huge_pages_are_asked_for_where_little_of_them_stays_unused_and_once() {
     assert_eq!(asked(), before + 1, "one of zeros, most of which may never be touched");
     // SAFETY: just allocated.
     unsafe { heap.free(thread, sparse, zeros) };
+}
+
+#[test]
+fn zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory() {
+    for refused in [false, true] {
+        let Setup { os, heap } = setup(false);
+        let thread = heap.attach();
+        let zeros = layout(CHUNK_SIZE / 2 - 100, 8);
+        let pages = zeros.size().div_ceil(4096);
+        let resident = |ptr| Unix.resident(ptr, pages * 4096).unwrap() / 4096;
+        // SAFETY: the block is this thread's, if it has one.
+        let first = unsafe { heap.alloc_zeroed(thread, zeros) }.unwrap();
+        for page in (0..pages).step_by(8) {
+            // SAFETY: in the block.
+            unsafe { first.as_ptr().wrapping_add(page * 4096 + 77).write(1) };
+        }
+        let written = resident(first);
+        let tells = Unix.written(first, pages * 4096, &mut |_, _| ()) > 0;
+        // SAFETY: allocated above, with this layout.
+        unsafe { heap.free(thread, first, zeros) };
+        os.plan(if refused { Plan::Kind(Call::Written) } else { Plan::Never });
+        // SAFETY: as above.
+        let again = unsafe { heap.alloc_zeroed(thread, zeros) }.unwrap();
+        assert_eq!((again, os.calls_of(Call::Written)), (first, 1));
+        if tells && zeros.align() == 8 && os.page_size() == 4096 {
+            assert_eq!(resident(again), if refused { pages } else { written });
+        }
+        // SAFETY: so many bytes were allocated.
+        let bytes = unsafe { core::slice::from_raw_parts(again.as_ptr(), zeros.size()) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        // SAFETY: allocated above, with this layout.
+        unsafe { heap.free(thread, again, zeros) };
+        heap.audit(thread).unwrap();
+    }
 }
 
 #[test]
@@ -953,6 +987,10 @@ unsafe impl Os for Odd {
     }
     fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
         Unix.resident(ptr, len)
+    }
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+        assert_eq!((ptr.as_ptr() as usize % self.page, len % self.page), (0, 0), "whole pages");
+        Unix.written(ptr, len, show)
     }
     fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
         None

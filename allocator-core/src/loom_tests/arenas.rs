@@ -7,7 +7,7 @@ use crate::page::Backing;
 use crate::units::{Order, PageCount};
 
 fn alloc(world: &'static World, caller: Caller<'_>, pages: u32) -> usize {
-    match world.zone.alloc_pages(caller, PageCount::new(pages), Order::ZERO) {
+    match world.zone.alloc_pages(caller, PageCount::new(pages), Order::ZERO, true) {
         Ok(run) => {
             world.memory.look(run.ptr);
             world.touch(run.ptr.as_ptr() as usize);
@@ -239,7 +239,7 @@ fn nobody_is_refused_because_an_arena_is_on_its_way_to_the_system_and_back() {
 #[test]
 fn two_who_purge_and_take_see_zeros_where_it_is_said() {
     fn zeroed(world: &'static World) -> usize {
-        let run = world.zone.alloc_pages(world.alone(), PageCount::new(1), Order::ZERO).unwrap();
+        let run = world.zone.alloc_pages(world.alone(), PageCount::new(1), Order::ZERO, true).unwrap();
         world.touch(run.ptr.as_ptr() as usize);
         // SAFETY: a page that this thread has.
         let first = unsafe { run.ptr.as_ptr().read() };

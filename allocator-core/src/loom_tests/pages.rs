@@ -116,7 +116,7 @@ fn free_run(world: &'static World, address: usize, pages: PageCount) -> usize {
 fn of_two_frees_of_a_run_one_finds_its_tag() {
     model(
         |w| {
-            let run = w.zone.alloc_pages(w.alone(), PageCount::new(2), Order::ZERO).unwrap();
+            let run = w.zone.alloc_pages(w.alone(), PageCount::new(2), Order::ZERO, true).unwrap();
             let map = w.zone.map_of(run.ptr.as_ptr());
             map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(PageCount::new(2)));
             vec![run.ptr.as_ptr() as usize]

@@ -37,13 +37,15 @@ pub enum Call {
     Name,
     /// [`Os::resident`]
     Resident,
+    /// [`Os::written`]
+    Written,
     /// [`Os::read`]
     Read,
 }
 
 impl Call {
     /// Every call.
-    pub const ALL: [Call; 13] = [
+    pub const ALL: [Call; 14] = [
         Call::Map,
         Call::Reserve,
         Call::Commit,
@@ -56,6 +58,7 @@ impl Call {
         Call::Guard,
         Call::Name,
         Call::Resident,
+        Call::Written,
         Call::Read,
     ];
 }
@@ -330,6 +333,13 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
             return None;
         }
         self.inner.resident(ptr, len)
+    }
+
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+        if self.fails(Call::Written) {
+            return 0;
+        }
+        self.inner.written(ptr, len, show)
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {

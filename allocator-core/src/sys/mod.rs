@@ -7,6 +7,7 @@ mod die;
 mod discard;
 mod faulty;
 mod kept;
+mod pagemap;
 #[cfg(feature = "raw")]
 mod raw;
 mod unix;
@@ -104,6 +105,15 @@ pub unsafe trait Os: Park + Sync {
 
     /// How many bytes of whole pages are resident, in a range that is no longer than a chunk. `None`: the system does not say.
     fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize>;
+
+    /// Shows, from the lowest on, the ranges of whole pages that may hold something else than zeros, in private memory of ours. Returns
+    /// how many bytes from `ptr` on it has told of, which may be none: what lies behind them may hold anything.
+    ///
+    /// A page is shown unless nothing was written into it since it was mapped or discarded; that one was brought in by a
+    /// read alone, or went to the swap, makes no difference.
+    fn written(&self, _ptr: NonNull<u8>, _len: usize, _show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+        0
+    }
 
     /// Reads the begin of a file of the system (in `/proc` or `/sys`): how many bytes that is.
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize>;

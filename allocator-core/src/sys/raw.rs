@@ -82,6 +82,13 @@ pub(super) unsafe fn close(file: c_int) -> c_int {
 
 /// # Safety
 /// As for the function of this name in the C library.
+pub(super) unsafe fn ioctl<T>(file: c_int, request: c_ulong, with: *mut T) -> c_int {
+    // SAFETY: by contract.
+    unsafe { syscall(libc::SYS_ioctl, file, request, with) as c_int }
+}
+
+/// # Safety
+/// As for the function of this name in the C library.
 pub(super) unsafe fn clock_gettime(clock: libc::clockid_t, into: *mut libc::timespec) -> c_int {
     // SAFETY: by contract.
     unsafe { syscall(libc::SYS_clock_gettime, c_long::from(clock), into) as c_int }

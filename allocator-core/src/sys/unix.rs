@@ -5,7 +5,7 @@
 use super::raw::{
     clock_gettime, close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield,
 };
-use super::Os;
+use super::{pagemap, Os};
 use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
 use core::ffi::CStr;
@@ -200,19 +200,14 @@ unsafe impl Os for Unix {
         told.then(|| bytes.iter().filter(|byte| **byte & 1 != 0).count() * page)
     }
 
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+        quietly(|| opened(c"/proc/self/pagemap", |file| pagemap::written(file, ptr, len, show))).unwrap_or(0)
+    }
+
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {
-        quietly(|| {
-            // SAFETY: a path that ends.
-            let file = unsafe { open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-            if file < 0 {
-                return None;
-            }
-            // SAFETY: there is room for so many bytes.
-            let len = unsafe { read(file, into.as_mut_ptr().cast(), into.len()) };
-            // SAFETY: opened above.
-            unsafe { close(file) };
-            usize::try_from(len).ok()
-        })
+        // SAFETY: there is room for so many bytes.
+        let read = |file| unsafe { read(file, into.as_mut_ptr().cast(), into.len()) };
+        quietly(|| opened(path, read)).and_then(|len| usize::try_from(len).ok())
     }
 
     fn yield_now(&self) {
@@ -226,6 +221,19 @@ unsafe impl Os for Unix {
         quietly(|| unsafe { clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
         time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
+}
+
+/// What `look` says of a file that is open meanwhile.
+fn opened<R>(path: &CStr, look: impl FnOnce(libc::c_int) -> R) -> Option<R> {
+    // SAFETY: a path that ends.
+    let file = unsafe { open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return None;
+    }
+    let result = look(file);
+    // SAFETY: opened above.
+    unsafe { close(file) };
+    Some(result)
 }
 
 fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {

@@ -205,6 +205,11 @@ unsafe impl Os for Tracked {
         self.inner.resident(ptr, len)
     }
 
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+        self.mappings().expect("written", ptr, len);
+        self.inner.written(ptr, len, show)
+    }
+
     fn read(&self, path: &core::ffi::CStr, into: &mut [u8]) -> Option<usize> {
         self.inner.read(path, into)
     }

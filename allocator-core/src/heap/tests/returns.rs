@@ -160,7 +160,8 @@ fn every_sparse_slab_rests_at_the_next_look() {
 fn an_object_in_a_hole_that_is_freed_once_more_is_told() {
     let Setup { heap, .. } = setup(false);
     let class = SizeClass::of(layout(1000, 8)).unwrap();
-    let run = heap.parts.zone.alloc_pages(heap.caller(None), PageCount::new(class.slab_pages()), Order::ZERO).unwrap();
+    let run =
+        heap.parts.zone.alloc_pages(heap.caller(None), PageCount::new(class.slab_pages()), Order::ZERO, true).unwrap();
     let map = heap.parts.zone.map_of(run.ptr.as_ptr());
     let page = map.page_of(run.ptr.as_ptr() as usize);
     // SAFETY: the pages were just taken.

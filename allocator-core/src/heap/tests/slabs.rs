@@ -13,7 +13,7 @@ fn with_new_slab(class: SizeClass, test: impl FnOnce(&'static Heap, NonNull<Slab
     let heap = HEAP.get_or_init(|| setup(false).heap);
     let zone = &heap.parts.zone;
     let pages = PageCount::new(class.slab_pages());
-    let run = zone.alloc_pages(heap.caller(None), pages, Order::ZERO).unwrap();
+    let run = zone.alloc_pages(heap.caller(None), pages, Order::ZERO, true).unwrap();
     let map = zone.map_of(run.ptr.as_ptr());
     // SAFETY: the pages were just taken.
     let slab = unsafe { Slab::create(map, map.page_of(run.ptr.as_ptr() as usize), class, 0) };
