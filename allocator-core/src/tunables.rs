@@ -30,6 +30,8 @@ pub struct Tunables {
     pub huge_pages: Option<HugePages>,
     /// Whether a page without access lies behind every mapping of its own.
     pub guard_pages: Option<bool>,
+    /// Whether the system is asked which pages of what is to read as zeros were written.
+    pub sparse_zeros: Option<bool>,
     /// Whether the limits of control groups are looked at.
     pub cgroup: Option<bool>,
     /// Whether a thread gives free memory back.
@@ -54,7 +56,7 @@ pub struct Key {
 }
 
 /// What can be set.
-pub const KEYS: [Key; 10] = [
+pub const KEYS: [Key; 11] = [
     Key {
         name: "limit",
         values: "bytes, or none",
@@ -112,6 +114,13 @@ pub const KEYS: [Key; 10] = [
         set: |to, text| set(&mut to.guard_pages, yes_or_no(text)),
     },
     Key {
+        name: "sparse_zeros",
+        values: "yes, or no",
+        default: "yes",
+        what: "long blocks of zeros are cleared only where they were written, as /proc/self/pagemap says; no: as a whole",
+        set: |to, text| set(&mut to.sparse_zeros, yes_or_no(text)),
+    },
+    Key {
         name: "cgroup",
         values: "yes, or no",
         default: "yes",
@@ -160,6 +169,7 @@ impl Tunables {
             purge_after: None,
             huge_pages: None,
             guard_pages: None,
+            sparse_zeros: None,
             cgroup: None,
             background_thread: None,
         }
@@ -194,7 +204,19 @@ impl Tunables {
         macro_rules! either {
             ($($field:ident),*) => { Self { $($field: if self.$field.is_some() { self.$field } else { other.$field }),* } };
         }
-        either!(limit, soft_limit, reserve, low, high, purge_after, huge_pages, guard_pages, cgroup, background_thread)
+        either!(
+            limit,
+            soft_limit,
+            reserve,
+            low,
+            high,
+            purge_after,
+            huge_pages,
+            guard_pages,
+            sparse_zeros,
+            cgroup,
+            background_thread
+        )
     }
 
     /// The limits that these choices make. `None`: nothing is said of them.
@@ -283,7 +305,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "limit:1g, soft_limit:900MiB,reserve:64k,low:1,high:2B,purge_after:250ms,huge_pages:never,\
-                    guard_pages:yes,cgroup:no,background_thread:no";
+                    guard_pages:yes,sparse_zeros:no,cgroup:no,background_thread:no";
         let expected = Tunables {
             limit: Some(1 << 30),
             soft_limit: Some(900 << 20),
@@ -293,6 +315,7 @@ mod tests {
             purge_after: Some(250),
             huge_pages: Some(HugePages::Never),
             guard_pages: Some(true),
+            sparse_zeros: Some(false),
             cgroup: Some(false),
             background_thread: Some(false),
         };

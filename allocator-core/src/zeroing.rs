@@ -31,21 +31,28 @@ const DOUBLED_MOST: u32 = 5;
 pub struct Zeroing {
     /// Bytes that were to be cleared, and that no question was paid with yet.
     credit: UnwatchedU32,
-    /// Twofold or manifold, after blocks that were dense: how often the price has doubled.
+    /// How often the price has doubled, after blocks that were dense.
     doubled: UnwatchedU32,
+    /// One if no question is to be asked.
+    off: UnwatchedU32,
 }
 
 impl Zeroing {
     const_unless_loom! {
         /// Nothing is known.
         pub fn new() -> Self {
-            Self { credit: UnwatchedU32::new(0), doubled: UnwatchedU32::new(0) }
+            Self { credit: UnwatchedU32::new(0), doubled: UnwatchedU32::new(0), off: UnwatchedU32::new(0) }
         }
+    }
+
+    /// Questions may be asked, or not.
+    pub fn set(&self, asks: bool) {
+        self.off.store((!asks).into(), Relaxed);
     }
 
     /// True if the system is to be asked about the next block, of so many bytes.
     pub fn asks(&self, len: usize) -> bool {
-        if len < SHORTEST {
+        if len < SHORTEST || self.off.load(Relaxed) != 0 {
             return false;
         }
         let price = PRICE << self.doubled.load(Relaxed);
@@ -78,13 +85,12 @@ impl Zeroing {
             unsafe { place.write_bytes(0, to.min(end).saturating_sub(from)) };
         };
         let mut written = 0;
-        let told = match NonNull::new(ptr.as_ptr().wrapping_sub(start - first)) {
-            Some(page) => os.written(page, pages, &mut |page, len| {
+        let told = NonNull::new(ptr.as_ptr().wrapping_sub(start - first)).map_or(0, |page| {
+            os.written(page, pages, &mut |page, len| {
                 written += len;
                 clear(page.as_ptr() as usize, page.as_ptr() as usize + len);
-            }),
-            None => 0,
-        };
+            })
+        });
         clear(first + told, end);
         self.note(written + (pages - told) > pages / 4 * 3);
     }
@@ -152,5 +158,9 @@ mod tests {
         zeroing.note(true);
         assert!(zeroing.is_dense());
         assert!(zeroing.asks(usize::MAX), "more than can be counted");
+        zeroing.set(false);
+        assert!(!zeroing.asks(usize::MAX));
+        zeroing.set(true);
+        assert!(zeroing.asks(usize::MAX));
     }
 }

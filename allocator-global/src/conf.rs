@@ -28,6 +28,7 @@ pub(crate) enum Setting {
     GuardPages = 16,
     Cgroup = 32,
     BackgroundThread = 64,
+    SparseZeros = 128,
 }
 
 /// To be called where a setting is made by a call.
@@ -86,6 +87,9 @@ fn without(mut chosen: Tunables, set: u32) -> Tunables {
     }
     if is_set(Setting::GuardPages) {
         chosen.guard_pages = None;
+    }
+    if is_set(Setting::SparseZeros) {
+        chosen.sparse_zeros = None;
     }
     if is_set(Setting::Cgroup) {
         chosen.cgroup = None;

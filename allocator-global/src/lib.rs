@@ -122,6 +122,12 @@ impl Kmalloc {
         self
     }
 
+    /// Whether long blocks of zeros are cleared only where they were written: see [`Kmalloc::set_sparse_zeros`].
+    pub const fn sparse_zeros(mut self, asks: bool) -> Self {
+        self.0.sparse_zeros = Some(asks);
+        self
+    }
+
     /// Whether the control group is looked at: see [`Kmalloc::set_cgroup`].
     pub const fn cgroup(mut self, looks: bool) -> Self {
         self.0.cgroup = Some(looks);
@@ -194,6 +200,14 @@ impl Kmalloc {
     pub fn set_guard_pages(guards: bool) {
         conf::set(Setting::GuardPages);
         HEAP.set_guard_pages(guards);
+    }
+
+    /// From now on, a block of 64 KiB and more that is to read as zeros, in memory that was used before, is cleared only where
+    /// the system says that something was written (by `ioctl` of `/proc/self/pagemap`, which is opened for the call), or as a whole.
+    /// For a process whose sandbox ends it for opening a file. Costs a store.
+    pub fn set_sparse_zeros(asks: bool) {
+        conf::set(Setting::SparseZeros);
+        HEAP.set_sparse_zeros(asks);
     }
 
     /// From now on, kswapd looks whether the control group is short of memory, or does not: then free memory goes back at once,

@@ -92,6 +92,11 @@ impl Heap {
         self.parts.vmalloc.set_guards(guards);
     }
 
+    /// From now on, the system is asked which pages of what is to read as zeros were written, or all of it is cleared.
+    pub fn set_sparse_zeros(&self, asks: bool) {
+        self.parts.zeroing.set(asks);
+    }
+
     /// From now on, a tick looks whether the control group is short of memory, or does not.
     pub fn set_cgroup(&self, looks: bool) {
         self.kswapd().set_cgroup(looks);
@@ -107,7 +112,7 @@ impl Heap {
         tunables: &Tunables,
         refused: &mut dyn FnMut(&'static str, ConfigError),
     ) {
-        let Tunables { low, high, purge_after, huge_pages, guard_pages, cgroup, .. } = *tunables;
+        let Tunables { low, high, purge_after, huge_pages, guard_pages, sparse_zeros, cgroup, .. } = *tunables;
         // SAFETY: by contract.
         let limits = tunables.limits().map(|limits| unsafe { self.set_limits(thread, limits) });
         let marks = (low.is_some() || high.is_some()).then(|| self.set_watermarks(low, high));
@@ -124,6 +129,9 @@ impl Heap {
         }
         if let Some(guards) = guard_pages {
             self.set_guard_pages(guards);
+        }
+        if let Some(asks) = sparse_zeros {
+            self.set_sparse_zeros(asks);
         }
         if let Some(looks) = cgroup {
             self.set_cgroup(looks);

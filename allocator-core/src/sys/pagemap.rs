@@ -62,7 +62,7 @@ pub(super) fn written(
         start,
         end: start + len as u64,
         walk_end: 0,
-        vec: regions.as_mut_ptr() as u64,
+        vec: 0,
         vec_len: REGIONS as u64,
         max_pages: 0,
         category_inverted: IS_PFNZERO,
@@ -72,17 +72,15 @@ pub(super) fn written(
     };
     let mut told_to = start;
     while told_to < scan.end {
-        scan.start = told_to;
+        (scan.start, scan.vec) = (told_to, regions.as_mut_ptr() as u64);
         // SAFETY: the request, and room for the answer.
-        let told = unsafe { ioctl(file, PAGEMAP_SCAN.into(), &mut scan) };
-        let Some(told) = usize::try_from(told).ok().and_then(|told| regions.get(..told)) else { break };
+        let told = unsafe { ioctl(file, PAGEMAP_SCAN as _, &mut scan) };
+        let told = usize::try_from(told).ok().and_then(|told| regions.get(..told));
+        let Some(told) = told.filter(|_| scan.walk_end > told_to) else { break };
         for region in told {
             let within = ptr.as_ptr().wrapping_add((region.start - start) as usize);
             // SAFETY: in the range, so not null.
             show(unsafe { NonNull::new_unchecked(within) }, (region.end - region.start) as usize);
-        }
-        if scan.walk_end <= told_to {
-            break;
         }
         told_to = scan.walk_end.min(scan.end);
     }

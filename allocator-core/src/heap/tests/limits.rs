@@ -141,6 +141,7 @@ fn choices_are_taken_one_by_one() {
         purge_after: Some(5000),
         huge_pages: Some(HugePages::Never),
         guard_pages: Some(true),
+        sparse_zeros: Some(false),
         cgroup: Some(false),
         ..Tunables::new()
     };
