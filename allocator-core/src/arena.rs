@@ -293,9 +293,9 @@ impl Arena {
             if chunks().all(|map| map.backing() == Backing::Huge) {
                 return true;
             }
-            let quarters = wanted.get() / (pages.get() / 4);
-            let by_run = dense && quarters >= 3 && n.get() > PAGES_PER_CHUNK;
-            let by_place = || (dense || quarters == 0) && first >= self.huge_from && self.is_dense_below(first);
+            let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
+            let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
+            let by_place = || (dense || !wants(1)) && first >= self.huge_from && self.is_dense_below(first);
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
                 HugePages::Auto => by_run || by_place(),

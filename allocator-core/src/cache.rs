@@ -26,7 +26,7 @@
 
 mod hollow;
 
-use crate::config::{CHUNK_SIZE, MAX_SHARDS, MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, MIN_PARTIAL, PAGE_SIZE, SHEAF_SLOTS};
+use crate::config::{CHUNK_SIZE, MAX_SHARDS, MAX_SLAB_OBJECTS, MIN_PARTIAL, PAGE_SIZE, SHEAF_SLOTS};
 use crate::error::{AllocError, Misuse};
 use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
@@ -350,7 +350,8 @@ impl Rows {
             }
             // SAFETY: not behind the batch.
             let mut next = unsafe { *at };
-            // Zero, or twice the size: other objects are further apart, so of theirs no number has these bits alone.
+            // Zero, or twice the size: other objects are further apart, so of theirs no number has these bits alone. (Of what
+            // is no object one may; `row_of` looks again.)
             if (next as usize).wrapping_sub(object as usize).wrapping_add(size) & apart == 0 {
                 let before = (at as usize - batch.as_ptr() as usize) / size_of::<*mut u8>() - 1;
                 // SAFETY: of the batch.
@@ -684,5 +685,3 @@ fn why_not(map: &ChunkMap, object: *mut u8, class: SizeClass) -> Misuse {
         Kind::Slab { .. } | Kind::None => Misuse::NotAStart,
     }
 }
-
-const_assert!(MAX_SLAB_PAGES <= 255);

@@ -280,10 +280,10 @@ impl Heap {
     /// As for [`Heap::alloc`].
     pub unsafe fn alloc_zeroed(&self, thread: Option<&Thread>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
-        let (ptr, stale) = unsafe { self.obtain(thread, layout, self.parts.zeroing.is_dense()) }?;
+        let (ptr, stale) = unsafe { self.obtain(thread, layout, false) }?;
         let len = stale.min(layout.size());
+        // Not inside the gate: to clear may take long, where memory is short.
         if self.parts.zeroing.asks(len) {
-            let _inside = self.enter(thread);
             // SAFETY: just allocated, `layout.size()` bytes.
             unsafe { self.parts.zeroing.clear(self.os(), ptr, len) };
         } else {

@@ -26,8 +26,8 @@
 
 use crate::chunk::PageSet;
 use crate::config::{
-    ADDRESS_BITS, CHECKED, CHUNK_SHIFT, CHUNK_SIZE, LEAF_SHIFT, MAX_SLAB_OBJECTS, PAGES_PER_CHUNK, PAGE_SHIFT,
-    ROOT_SHIFT,
+    ADDRESS_BITS, CHECKED, CHUNK_SHIFT, CHUNK_SIZE, LEAF_SHIFT, MAX_SHARDS, MAX_SLAB_OBJECTS, PAGES_PER_CHUNK,
+    PAGE_SHIFT, ROOT_SHIFT,
 };
 use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64,
@@ -64,6 +64,9 @@ pub enum Kind {
 
 const SLAB: u32 = 1;
 const RUN: u32 = 2;
+
+// A byte each.
+const_assert!(PAGES_PER_CHUNK <= 256 && MAX_SHARDS <= 256);
 
 impl Tag {
     /// Nothing begins here.

@@ -7,11 +7,11 @@
 //! those are cleared: the others read as zeros, and stay without memory.
 //!
 //! The question takes as long as it takes to clear half a megabyte that is in the processor's caches, and is a loss where
-//! blocks are written as a whole. So it has a price in bytes that are to be cleared, asked for or not: those of shorter blocks
-//! add up to it, and it doubles with each block that was dense.
+//! blocks are written as a whole (they are *dense*), or where the system does not say. So it has a price in bytes that are to be
+//! cleared: those of short blocks add up to it, and it doubles with each question that saved little.
 //!
-//! With that, programs that have only dense blocks lose a hundredth of the time that clearing takes, and none loses more than it
-//! takes to clear all of them.
+//! With that, programs that have only dense blocks spend a thirtieth of the time that clearing takes on questions, and none spends more
+//! than it takes to clear all of them.
 
 use crate::config::PAGE_SIZE;
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 /// A shorter block is cleared without a question: less than two pages could be saved.
 const SHORTEST: usize = 2 * PAGE_SIZE;
 
-/// Bytes to be cleared for each question, to begin with; and at most, after blocks that were dense.
+/// Bytes to be cleared for each question, to begin with; and at most, after questions that saved little.
 const PRICE: u32 = 512 << 10;
 const HIGHEST_PRICE: u32 = PRICE << DOUBLED_MOST;
 const DOUBLED_MOST: u32 = 5;
@@ -31,8 +31,10 @@ const DOUBLED_MOST: u32 = 5;
 pub struct Zeroing {
     /// Bytes that were to be cleared, and that no question was paid with yet.
     credit: UnwatchedU32,
-    /// How often the price has doubled, after blocks that were dense.
+    /// How often the price has doubled.
     doubled: UnwatchedU32,
+    /// One if the last block of which the system has told was dense.
+    dense: UnwatchedU32,
     /// One if no question is to be asked.
     off: UnwatchedU32,
 }
@@ -41,7 +43,8 @@ impl Zeroing {
     const_unless_loom! {
         /// Nothing is known.
         pub fn new() -> Self {
-            Self { credit: UnwatchedU32::new(0), doubled: UnwatchedU32::new(0), off: UnwatchedU32::new(0) }
+            let [credit, doubled, dense, off] = [const { UnwatchedU32::new(0) }; 4];
+            Self { credit, doubled, dense, off }
         }
     }
 
@@ -63,9 +66,10 @@ impl Zeroing {
         asks
     }
 
-    /// True if most of the last block that a question was about had been written.
+    /// Whether a run that is asked for as zeros is to be thought dense: if the last one was of which the system has told, or if it
+    /// is not asked.
     pub fn is_dense(&self) -> bool {
-        self.doubled.load(Relaxed) > 0
+        self.dense.load(Relaxed) != 0 || self.off.load(Relaxed) != 0
     }
 
     /// Clears private memory of ours, but for pages that the system tells to hold zeros.
@@ -92,12 +96,16 @@ impl Zeroing {
             })
         });
         clear(first + told, end);
-        self.note(written + (pages - told) > pages / 4 * 3);
+        self.note(if told == pages { Some(written > pages / 4 * 3) } else { None });
     }
 
-    /// Notes whether most of a block was written.
-    fn note(&self, dense: bool) {
-        let doubled = if dense { (self.doubled.load(Relaxed) + 1).min(DOUBLED_MOST) } else { 0 };
+    /// Notes whether most of a block had been written, if the system has told.
+    fn note(&self, dense: Option<bool>) {
+        if let Some(dense) = dense {
+            self.dense.store(dense.into(), Relaxed);
+        }
+        let saved_little = dense != Some(false);
+        let doubled = if saved_little { (self.doubled.load(Relaxed) + 1).min(DOUBLED_MOST) } else { 0 };
         self.doubled.store(doubled, Relaxed);
     }
 }
@@ -146,7 +154,7 @@ mod tests {
         assert_eq!(asked(SHORTEST - 1), 0);
         assert_eq!(asked(SHORTEST), (64 << 20) / PRICE as usize, "one for each half of a megabyte");
         assert_eq!(asked(4 << 20), 16, "a long block each time");
-        let price: Vec<_> = [true, true, true, true, true, true, true, false]
+        let price: Vec<_> = [None, Some(true), Some(true), Some(true), None, Some(true), None, Some(false)]
             .map(|dense| {
                 zeroing.credit.store(0, Relaxed);
                 zeroing.note(dense);
@@ -155,11 +163,16 @@ mod tests {
             .into();
         assert_eq!(price, [2, 4, 8, 16, 32, 32, 32, 1]);
         assert!(!zeroing.is_dense());
-        zeroing.note(true);
+        zeroing.note(None);
+        assert!(!zeroing.is_dense(), "nothing was told");
+        zeroing.note(Some(true));
         assert!(zeroing.is_dense());
+        zeroing.note(None);
+        assert!(zeroing.is_dense(), "as before");
+        zeroing.note(Some(false));
         assert!(zeroing.asks(usize::MAX), "more than can be counted");
         zeroing.set(false);
-        assert!(!zeroing.asks(usize::MAX));
+        assert!(!zeroing.asks(usize::MAX) && zeroing.is_dense());
         zeroing.set(true);
         assert!(zeroing.asks(usize::MAX));
     }

@@ -25,7 +25,8 @@ impl Heap {
         align: Order,
         dense: bool,
     ) -> Result<(NonNull<u8>, usize), AllocError> {
-        match self.parts.zone.alloc_pages(self.caller(thread), pages, align, dense) {
+        let written = dense || self.parts.zeroing.is_dense();
+        match self.parts.zone.alloc_pages(self.caller(thread), pages, align, written) {
             Ok(run) => {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());
                 map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));

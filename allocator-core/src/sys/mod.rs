@@ -8,7 +8,6 @@ mod discard;
 mod faulty;
 mod kept;
 mod pagemap;
-#[cfg(feature = "raw")]
 mod raw;
 mod unix;
 
@@ -109,8 +108,8 @@ pub unsafe trait Os: Park + Sync {
     /// Shows, from the lowest on, the ranges of whole pages that may hold something else than zeros, in private memory of ours. Returns
     /// how many bytes from `ptr` on it has told of, which may be none: what lies behind them may hold anything.
     ///
-    /// A page is shown unless nothing was written into it since it was mapped or discarded; that one was brought in by a
-    /// read alone, or went to the swap, makes no difference.
+    /// A page is shown unless it reads as zeros for sure: because nothing was written into it since it was mapped or discarded. That
+    /// one was brought in by a read alone, or went to the swap, makes no difference.
     fn written(&self, _ptr: NonNull<u8>, _len: usize, _show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
         0
     }

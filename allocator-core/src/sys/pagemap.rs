@@ -1,11 +1,8 @@
 //! pagemap: what the system knows of the pages of this process (`/proc/self/pagemap`, Linux since 6.7).
 
-#[cfg(feature = "raw")]
 use super::raw::ioctl;
 use core::mem::size_of;
 use core::ptr::NonNull;
-#[cfg(not(feature = "raw"))]
-use libc::ioctl;
 use static_assertions::const_assert;
 
 /// The kernel's `struct page_region`: pages in a row of which the same is true.
@@ -41,7 +38,7 @@ const PAGEMAP_SCAN: u32 = 3 << 30 | (size_of::<PmScanArg>() as u32) << 16 | (b'f
 
 const IS_PRESENT: u64 = 1 << 3;
 const IS_SWAPPED: u64 = 1 << 4;
-/// Read, and never written.
+/// Zeros that the system has one page of: read and never written, or found to be zeros since.
 const IS_PFNZERO: u64 = 1 << 5;
 
 /// Ranges that the kernel tells of at a time.
@@ -74,7 +71,7 @@ pub(super) fn written(
     while told_to < scan.end {
         (scan.start, scan.vec) = (told_to, regions.as_mut_ptr() as u64);
         // SAFETY: the request, and room for the answer.
-        let told = unsafe { ioctl(file, PAGEMAP_SCAN as _, &mut scan) };
+        let told = unsafe { ioctl(file, PAGEMAP_SCAN.into(), &mut scan) };
         let told = usize::try_from(told).ok().and_then(|told| regions.get(..told));
         let Some(told) = told.filter(|_| scan.walk_end > told_to) else { break };
         for region in told {
@@ -114,6 +111,8 @@ mod tests {
             return;
         }
         let ptr = Unix.map(PAGES * PAGE).unwrap();
+        // SAFETY: the whole mapping. One page that is written is to bring in no other.
+        assert!(unsafe { Unix.advise_huge(ptr, PAGES * PAGE, false) });
         // SAFETY: in the mapping.
         let at = |page: usize| unsafe { ptr.add(page * PAGE) };
         let (written, all) = told(ptr, PAGES);

@@ -1,5 +1,8 @@
-//! The calls of the C library that [`Unix`](super::Unix) makes, by their numbers: where the C library's own heap is ours, a
-//! program may have put functions before them that allocate (profilers do), and would come back into a heap that is busy.
+//! The calls of the C library that [`Unix`](super::Unix) makes, by their numbers: where the C library's own heap is ours (the
+//! feature `raw`), a program may have put functions before them that allocate (profilers do), and would come back into a heap that
+//! is busy. Those that concern files are made so everywhere: of the C library's, a thread may be cancelled in them.
+
+#![cfg_attr(not(feature = "raw"), allow(dead_code))]
 
 use libc::{c_char, c_int, c_long, c_uchar, c_ulong, c_void, off_t, size_t, ssize_t, syscall};
 

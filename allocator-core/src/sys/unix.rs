@@ -2,16 +2,15 @@
 //! without access, part of a mapping, `mremap`, futexes).
 
 #[cfg(feature = "raw")]
-use super::raw::{
-    clock_gettime, close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield,
-};
+use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
+use super::raw::{close, open, read};
 use super::{pagemap, Os};
 use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
 use core::ffi::CStr;
 use core::ptr::{null_mut, NonNull};
 #[cfg(not(feature = "raw"))]
-use libc::{clock_gettime, close, madvise, mincore, mmap, mprotect, mremap, munmap, open, prctl, read, sched_yield};
+use libc::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
 
 /// The system that the process runs on.
 #[derive(Debug, Clone, Copy, Default)]
