@@ -6,8 +6,10 @@
 mod die;
 mod discard;
 mod faulty;
+mod file;
 mod kept;
 mod pagemap;
+#[cfg(feature = "raw")]
 mod raw;
 mod unix;
 

@@ -1,6 +1,6 @@
 //! pagemap: what the system knows of the pages of this process (`/proc/self/pagemap`, Linux since 6.7).
 
-use super::raw::ioctl;
+use super::file::File;
 use core::mem::size_of;
 use core::ptr::NonNull;
 use static_assertions::const_assert;
@@ -45,12 +45,7 @@ const IS_PFNZERO: u64 = 1 << 5;
 const REGIONS: usize = 64;
 
 /// As [`Os::written`](super::Os::written), by this file.
-pub(super) fn written(
-    file: libc::c_int,
-    ptr: NonNull<u8>,
-    len: usize,
-    show: &mut dyn FnMut(NonNull<u8>, usize),
-) -> usize {
+pub(super) fn written(file: &File, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
     let start = ptr.as_ptr() as u64;
     let mut regions = [PageRegion::default(); REGIONS];
     let mut scan = PmScanArg {
@@ -70,9 +65,9 @@ pub(super) fn written(
     let mut told_to = start;
     while told_to < scan.end {
         (scan.start, scan.vec) = (told_to, regions.as_mut_ptr() as u64);
-        // SAFETY: the request, and room for the answer.
-        let told = unsafe { ioctl(file, PAGEMAP_SCAN.into(), &mut scan) };
-        let told = usize::try_from(told).ok().and_then(|told| regions.get(..told));
+        // SAFETY: the request, which leads to room for the answer.
+        let told = unsafe { file.ask(PAGEMAP_SCAN, &mut scan) };
+        let told = told.and_then(|told| regions.get(..told));
         let Some(told) = told.filter(|_| scan.walk_end > told_to) else { break };
         for region in told {
             let within = ptr.as_ptr().wrapping_add((region.start - start) as usize);

@@ -1,10 +1,7 @@
-//! The calls of the C library that [`Unix`](super::Unix) makes, by their numbers: where the C library's own heap is ours (the
-//! feature `raw`), a program may have put functions before them that allocate (profilers do), and would come back into a heap that
-//! is busy. Those that concern files are made so everywhere: of the C library's, a thread may be cancelled in them.
+//! The calls of the C library that [`Unix`](super::Unix) makes, by their numbers: where the C library's own heap is ours, a
+//! program may have put functions before them that allocate (profilers do), and would come back into a heap that is busy.
 
-#![cfg_attr(not(feature = "raw"), allow(dead_code))]
-
-use libc::{c_char, c_int, c_long, c_uchar, c_ulong, c_void, off_t, size_t, ssize_t, syscall};
+use libc::{c_char, c_int, c_long, c_uchar, c_ulong, c_void, off_t, size_t, syscall};
 
 /// # Safety
 /// As for the function of this name in the C library.
@@ -60,34 +57,6 @@ pub(super) unsafe fn mremap(at: *mut c_void, len: size_t, new_len: size_t, flags
 pub(super) unsafe fn prctl(what: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: *const c_char) -> c_int {
     // SAFETY: by contract.
     unsafe { syscall(libc::SYS_prctl, c_long::from(what), a, b, c, d) as c_int }
-}
-
-/// # Safety
-/// As for the function of this name in the C library.
-pub(super) unsafe fn open(path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: by contract.
-    unsafe { syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags) as c_int }
-}
-
-/// # Safety
-/// As for the function of this name in the C library.
-pub(super) unsafe fn read(file: c_int, into: *mut c_void, len: size_t) -> ssize_t {
-    // SAFETY: by contract.
-    unsafe { syscall(libc::SYS_read, file, into, len) as ssize_t }
-}
-
-/// # Safety
-/// As for the function of this name in the C library.
-pub(super) unsafe fn close(file: c_int) -> c_int {
-    // SAFETY: by contract.
-    unsafe { syscall(libc::SYS_close, file) as c_int }
-}
-
-/// # Safety
-/// As for the function of this name in the C library.
-pub(super) unsafe fn ioctl<T>(file: c_int, request: c_ulong, with: *mut T) -> c_int {
-    // SAFETY: by contract.
-    unsafe { syscall(libc::SYS_ioctl, file, request, with) as c_int }
 }
 
 /// # Safety

@@ -1,9 +1,9 @@
 //! The system calls of Linux: memmap2 for mappings that are used at once, libc for what it cannot say (a mapping
 //! without access, part of a mapping, `mremap`, futexes).
 
+use super::file::File;
 #[cfg(feature = "raw")]
 use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
-use super::raw::{close, open, read};
 use super::{pagemap, Os};
 use crate::config::CHUNK_SIZE;
 use crate::sync::{Park, Word};
@@ -200,13 +200,11 @@ unsafe impl Os for Unix {
     }
 
     fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
-        quietly(|| opened(c"/proc/self/pagemap", |file| pagemap::written(file, ptr, len, show))).unwrap_or(0)
+        quietly(|| File::open(c"/proc/self/pagemap").map_or(0, |file| pagemap::written(&file, ptr, len, show)))
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {
-        // SAFETY: there is room for so many bytes.
-        let read = |file| unsafe { read(file, into.as_mut_ptr().cast(), into.len()) };
-        quietly(|| opened(path, read)).and_then(|len| usize::try_from(len).ok())
+        quietly(|| File::open(path)?.read(into))
     }
 
     fn yield_now(&self) {
@@ -220,19 +218,6 @@ unsafe impl Os for Unix {
         quietly(|| unsafe { clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
         time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
-}
-
-/// What `look` says of a file that is open meanwhile.
-fn opened<R>(path: &CStr, look: impl FnOnce(libc::c_int) -> R) -> Option<R> {
-    // SAFETY: a path that ends.
-    let file = unsafe { open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if file < 0 {
-        return None;
-    }
-    let result = look(file);
-    // SAFETY: opened above.
-    unsafe { close(file) };
-    Some(result)
 }
 
 fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
