@@ -12,6 +12,8 @@ excepted=(
     heap::tests::pages_that_were_purged_need_no_zeroing    # asserts that a purge succeeds
     heap::tests::a_system_that_discards_some_ranges_only_is_found_out # asserts that it discards others
     heap::tests::a_long_run_of_zeros_is_cleared_where_it_is_dirty_and_nowhere_else # asks what is resident
+    heap::tests::zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory # so does this
+    sys::pagemap::tests::pages_that_were_written_are_told_and_no_others # asserts that it discards, and advises
     heap::tests::areas_grow_by_moving_pages_not_bytes      # counts areas moved by mremap
     heap::tests::a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_memory_behind # so does this
     heap::tests::the_first_allocation_makes_at_most_six_system_calls # counts calls, and a refused one leads to others
