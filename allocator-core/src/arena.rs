@@ -272,8 +272,8 @@ impl Arena {
     /// Takes a run of pages.
     ///
     /// Chunks of which nothing is resident are backed by huge pages if the most of them belongs to a run that is longer
-    /// than a chunk and will be written as a whole (it is `dense`), or if they lie so high that the part of them that is never touched is small beside all that lies
-    /// below, unless the heap is sparse.
+    /// than a chunk and will be written as a whole (it is `dense`), or if they lie so high that the part of them that is never
+    /// touched is small beside all that lies below, unless the heap is sparse or a quarter belongs to a run that is not `dense`.
     pub fn take(&self, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
         self.buddy().take_warming(n, align, self.warm(n, dense)).map(|run| self.at(run))
     }

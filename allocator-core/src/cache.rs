@@ -213,7 +213,7 @@ impl Partial {
     /// The rows are those that were found for the batch and the class.
     #[inline(never)] // has registers enough, which makes up for the call
     unsafe fn put(&mut self, class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row]) -> Result<u32, Found> {
-        let (mut others, mut taken) = (0, 0);
+        let mut others = 0;
         for row in rows {
             let (what, alone) = (row.what, row.what.alone(shard));
             if alone.is_none() && what.shard() != shard {
@@ -230,16 +230,14 @@ impl Partial {
                     None => unsafe { slab.put_row(what.number(), what.len()) },
                 };
             if !put {
-                self.free += taken;
                 return Err(freed_twice(class, shard, batch, rows, row));
             }
-            taken += if alone.is_some() { 1 } else { what.len() };
+            self.free += what.len();
             if slab.rises() {
                 // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
                 unsafe { self.relist(row.slab) };
             }
         }
-        self.free += taken;
         Ok(others)
     }
 }

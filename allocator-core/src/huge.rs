@@ -3,8 +3,9 @@
 //! A huge page spares the processor misses of its address cache, and the system 512 faults; and makes 2 MiB resident where
 //! perhaps little of it is used. `auto` asks for them where that little is little beside all the rest: above the first few
 //! chunks of the first arena, and for runs longer than a chunk and areas that will be used as a whole, before they are
-//! touched (not for what was asked for as zeros, unless such blocks were found to be written as a whole: `zeroing`); and for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing
-//! of it ever went back.
+//! touched (not for what was asked for as zeros, unless such blocks were found to be written as a whole: `zeroing`); and
+//! for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing of it
+//! ever went back.
 //!
 //! A program whose blocks are longer than what it writes into them would have the rest resident as well. So the chunks below
 //! are asked before each second one of the first arena is backed by huge pages for where it lies, once: unless three

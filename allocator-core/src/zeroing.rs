@@ -10,8 +10,8 @@
 //! blocks are written as a whole (they are *dense*), or where the system does not say. So it has a price in bytes that are to be
 //! cleared: those of short blocks add up to it, and it doubles with each question that saved little.
 //!
-//! With that, programs that have only dense blocks spend a thirtieth of the time that clearing takes on questions, and none spends more
-//! than it takes to clear all of them.
+//! With that, programs that have only dense blocks spend a thirtieth of the time that clearing takes on questions, and none
+//! spends more than it takes to clear all of them.
 
 use crate::config::PAGE_SIZE;
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
@@ -83,10 +83,10 @@ impl Zeroing {
         let first = start & !within;
         let pages = os.whole_pages(end - first);
         let clear = |from: usize, to: usize| {
-            let from = from.clamp(start, end);
+            let (from, to) = (from.max(start), to.min(end));
             let place = ptr.as_ptr().wrapping_add(from - start);
-            // SAFETY: in the range, by contract.
-            unsafe { place.write_bytes(0, to.min(end).saturating_sub(from)) };
+            // SAFETY: what is in the range of this, which may be nothing.
+            unsafe { place.write_bytes(0, to.saturating_sub(from)) };
         };
         let mut written = 0;
         let told = NonNull::new(ptr.as_ptr().wrapping_sub(start - first)).map_or(0, |page| {

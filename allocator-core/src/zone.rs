@@ -119,9 +119,8 @@ impl Zone {
         }
     }
 
-    /// Takes `n` pages whose start is a multiple of `2^align` pages. Whether they will be written as a whole, `dense`, bears on what backs
-    /// them. Pages beyond a limit are given back untouched.
-    /// Call it with no lock of this heap held.
+    /// Takes `n` pages whose start is a multiple of `2^align` pages. Whether they will be written as a whole, `dense`, bears on
+    /// what backs them. Pages beyond a limit are given back untouched. Call it with no lock of this heap held.
     pub fn alloc_pages(
         &'static self,
         caller: Caller<'_>,

@@ -107,8 +107,8 @@ pub unsafe trait Os: Park + Sync {
     /// How many bytes of whole pages are resident, in a range that is no longer than a chunk. `None`: the system does not say.
     fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize>;
 
-    /// Shows, from the lowest on, the ranges of whole pages that may hold something else than zeros, in private memory of ours. Returns
-    /// how many bytes from `ptr` on it has told of, which may be none: what lies behind them may hold anything.
+    /// Shows, from the lowest on, the ranges of whole pages that may hold something else than zeros, in private memory of
+    /// ours. Returns how many bytes from `ptr` on it has told of, which may be none: what lies behind them may hold anything.
     ///
     /// A page is shown unless it reads as zeros for sure: because nothing was written into it since it was mapped or discarded. That
     /// one was brought in by a read alone, or went to the swap, makes no difference.
