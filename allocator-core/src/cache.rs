@@ -6,13 +6,11 @@
 //! lock is dropped, pages are taken from the zone and made a slab, and what the caller does not want of it is listed.
 //! Where there are no pages any more, the partial slabs of the other shards are looked at: an object goes home to the
 //! shard that it came from, whoever frees it.
-//! A *flush* takes a batch of objects back to the shards that they came from: all slabs are found first, and the objects'
-//! numbers in them, without a lock; then each shard is locked once, bits are set, and a slab moves to another list if its
-//! count of free objects says so. What was allocated together is mostly freed together: of a *row* of objects that follow
-//! each other in memory only the first is looked up, and their bits are set a word at a time. Headers are prefetched
-//! then, so that the lock is not held while one after the other comes in from memory. Slabs that become empty leave the
-//! cache, but for a few that each shard keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go back when the lock
-//! is dropped.
+//! A *flush* takes objects back to the shards that they came from. Each shard is locked once and takes what is its own: the
+//! slab of an object is found, its bit is set, and the slab moves to another list if its count of free objects says so. What
+//! was allocated together is mostly freed together: of a *row* of objects that follow each other in memory only the first is
+//! looked up, and their bits are set a word at a time. Slabs that become empty leave the cache, but for a few that each shard
+//! keeps (`MIN_PARTIAL`, the kernel's `min_partial`); their pages go back when the lock is dropped.
 //!
 //! Memory behind the free objects of slabs that are at rest goes back to the system (`hollow`).
 //!
@@ -26,7 +24,7 @@
 
 mod hollow;
 
-use crate::config::{CHUNK_SIZE, MAX_SHARDS, MAX_SLAB_OBJECTS, MIN_PARTIAL, PAGE_SIZE, SHEAF_SLOTS};
+use crate::config::{CHUNK_SIZE, MAX_SHARDS, MIN_PARTIAL, PAGE_SIZE};
 use crate::error::{AllocError, Misuse};
 use crate::page::{ChunkMap, Kind, Owner};
 use crate::size_class::{SizeClass, CLASSES};
@@ -35,15 +33,11 @@ use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
-use core::mem::{size_of, MaybeUninit};
+use core::mem::size_of;
 use core::ptr::NonNull;
-use static_assertions::const_assert;
 
 /// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
 const POPULATE_FROM: usize = 2;
-
-/// Objects in a batch that goes home, at most.
-pub(crate) const BATCH: usize = SHEAF_SLOTS / 2;
 
 /// The partial lists of one shard, and what they add up to.
 struct Partial {
@@ -164,7 +158,8 @@ impl Partial {
     ///
     /// # Safety
     /// `slab` is of this shard; no reference to its header lives.
-    #[inline(never)] // leaves registers to its callers
+    #[cold] // leaves registers to its callers
+    #[inline(never)]
     unsafe fn relist(&mut self, slab: NonNull<Slab>) {
         // SAFETY: by contract, and we have the shard's lock; the reference ends with this line.
         let belongs = unsafe { slab.as_ref() }.belongs();
@@ -207,38 +202,87 @@ impl Partial {
         taken
     }
 
-    /// Takes back what is this shard's of a batch. Returns the other shards of it, a bit each.
-    ///
-    /// # Safety
-    /// The rows are those that were found for the batch and the class.
+    /// Takes back what is this shard's of `objects`, at least one, and moves the others to the front. Returns how many those
+    /// are; or an object that is none of this class, or free.
     #[inline(never)] // has registers enough, which makes up for the call
-    unsafe fn put(&mut self, class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row]) -> Result<u32, Found> {
-        let mut others = 0;
-        for row in rows {
-            let (what, alone) = (row.what, row.what.alone(shard));
-            if alone.is_none() && what.shard() != shard {
-                others |= 1 << what.shard();
-                continue;
+    fn put(&mut self, zone: &Zone, class: SizeClass, shard: u8, objects: &mut [*mut u8]) -> Result<usize, *mut u8> {
+        // Pointers, not indices, for some instructions less an object.
+        let core::ops::Range { start, end } = objects.as_mut_ptr_range();
+        let (mut at, mut others, mut taken) = (start, start, 0);
+        // Zero, or twice the size: the numbers of other objects, which are further apart, do not have these bits alone. (Of what
+        // is no object they may; `put_row` looks again.)
+        let (size, apart) = (class.size(), !(2 * class.size()));
+        let is_beside = |object: *mut u8, next: *mut u8| {
+            (next as usize).wrapping_sub(object as usize).wrapping_add(size) & apart == 0
+        };
+        // SAFETY: there is one.
+        let mut object = unsafe { *at };
+        let Some(mut map) = map_at(zone, object as usize) else { return Err(object) };
+        let is_right = loop {
+            // SAFETY: no further than behind the objects.
+            let mut next = unsafe { at.add(1) };
+            let tag = map.tag(map.page_of(object as usize));
+            if let Some(first) = tag.of_shard(class.index(), shard) {
+                let Some(number) = number_in(object, first, class) else { break false };
+                let place = map.room(first).get().cast::<Slab>();
+                // SAFETY: of this shard, whose lock we have (Sl3), as `is_of` tells; the reference ends before `relist`.
+                let slab = unsafe { &mut *place.as_ptr() };
+                if !slab.is_of(class, shard) {
+                    break false;
+                }
+                let mut row = 1;
+                // SAFETY: not behind the objects.
+                if next != end && is_beside(object, unsafe { *next }) {
+                    let left = (end as usize - at as usize) / size_of::<*mut u8>();
+                    // SAFETY: of the objects.
+                    let left = unsafe { core::slice::from_raw_parts(at, left) };
+                    // SAFETY: the first of them is this object of the slab, whose shard's lock we have.
+                    row = unsafe { put_row(slab, class, number, left) };
+                    if row == 0 {
+                        break false;
+                    }
+                    // SAFETY: no row is longer than what is left.
+                    next = unsafe { at.add(row) };
+                // SAFETY: an object of the slab.
+                } else if !unsafe { slab.put(number) } {
+                    break false;
+                }
+                taken += row;
+                if slab.rises() {
+                    // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
+                    unsafe { self.relist(place) };
+                }
+            } else if tag.class() == Some(class.index()) {
+                // SAFETY: not behind this object.
+                unsafe { *others = object };
+                // SAFETY: as above.
+                others = unsafe { others.add(1) };
+            } else {
+                break false;
             }
-            // SAFETY: of this shard, whose lock we have (Sl3), as `is_of` tells; the reference ends before `relist`.
-            let slab = unsafe { &mut *row.slab.as_ptr() };
-            let put = slab.is_of(class, shard)
-                && match alone {
-                    // SAFETY: it is of this class still, so these are objects of it.
-                    Some(number) => unsafe { slab.put(number) },
-                    // SAFETY: as above.
-                    None => unsafe { slab.put_row(what.number(), what.len()) },
-                };
-            if !put {
-                return Err(freed_twice(class, shard, batch, rows, row));
+            if next == end {
+                break true;
             }
-            self.free += what.len();
-            if slab.rises() {
-                // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
-                unsafe { self.relist(row.slab) };
+            at = next;
+            // SAFETY: not behind the objects.
+            let another = unsafe { *at };
+            if another as usize ^ object as usize >= CHUNK_SIZE {
+                match map_at(zone, another as usize) {
+                    Some(is) => map = is,
+                    None => {
+                        object = another;
+                        break false;
+                    }
+                }
             }
+            object = another;
+        };
+        self.free += taken;
+        if is_right {
+            Ok((others as usize - start as usize) / size_of::<*mut u8>())
+        } else {
+            Err(object)
         }
-        Ok(others)
     }
 }
 
@@ -258,131 +302,26 @@ fn give_back(mut chain: List, zone: &Zone, class: SizeClass) -> Result<(), Found
     Ok(())
 }
 
-/// Asks for the cache line of a slab's header.
-#[inline(always)]
-fn prefetch(slab: *const Slab) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: reads nothing that the program sees, whatever the address.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(slab.cast())
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = slab;
-}
-
-/// Objects of one slab that follow each other in a batch and in memory, upwards or downwards.
-struct Row {
-    slab: NonNull<Slab>,
-    what: What,
-}
-
-/// The number of the lowest object of a row, how many there are, and their shard; in one word, which is written at once.
-#[derive(Clone, Copy)]
-struct What(u32);
-
-impl What {
-    #[inline(always)]
-    fn new(number: usize, len: usize, shard: usize) -> Self {
-        Self(((len as u32) << 16 | (shard as u32) << 24) + number as u32)
+/// Takes the first of `objects`, which has this number, back, and those that follow it in a row. Returns how many: none if
+/// it is free.
+///
+/// # Safety
+/// It is an object of this slab, which is of this class; the caller has the lock of its shard.
+#[cold] // leaves registers to its caller: a call for a row costs less than a register in memory for each object
+#[inline(never)]
+unsafe fn put_row(slab: &mut Slab, class: SizeClass, number: usize, objects: &[*mut u8]) -> usize {
+    let (lowest, len) = row_of(class, number, objects);
+    // SAFETY: these follow each other from an object of the slab on, and the slab is as long.
+    if unsafe { slab.put_row(lowest, len) } {
+        return len;
     }
-
-    /// The number of a row of one object of this shard, if it is one.
-    #[inline(always)]
-    fn alone(self, shard: u8) -> Option<usize> {
-        let number = self.0.wrapping_sub(Self::new(0, 1, shard.into()).0);
-        (number <= u16::MAX.into()).then_some(number as usize)
-    }
-
-    #[inline(always)]
-    fn number(self) -> usize {
-        self.0 as u16 as usize
-    }
-
-    #[inline(always)]
-    fn len(self) -> usize {
-        (self.0 >> 16) as u8 as usize
-    }
-
-    #[inline(always)]
-    fn shard(self) -> u8 {
-        (self.0 >> 24) as u8
-    }
-}
-
-const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
-const_assert!(BATCH <= MAX_ROW);
-const_assert!(MAX_SHARDS <= u32::BITS as usize);
-
-/// The rows that a batch consists of; what lies behind them was never written.
-struct Rows([MaybeUninit<Row>; BATCH]);
-
-impl Rows {
-    const fn new() -> Self {
-        Self([const { MaybeUninit::uninit() }; BATCH])
-    }
-
-    /// Finds those of a batch, or an object of it that is none of this class.
-    ///
-    /// # Safety
-    /// It has `BATCH` objects at most.
-    #[inline(never)] // has registers enough, which makes up for the call
-    unsafe fn find(&mut self, zone: &Zone, class: SizeClass, batch: &[*mut u8]) -> Result<&[Row], *mut u8> {
-        debug_assert!(batch.len() <= BATCH);
-        // Pointers, not indices, for some instructions less an object.
-        let first = self.0.as_mut_ptr().cast::<Row>();
-        let mut place = first;
-        let core::ops::Range { start: mut at, end } = batch.as_ptr_range();
-        let Some(mut object) = batch.first().copied() else { return Ok(&[]) };
-        let mut map = map_at(zone, object as usize).ok_or(object)?;
-        let (size, apart) = (class.size(), !(2 * class.size()));
-        loop {
-            let (slab, shard, page) = Slab::find(map, object as usize, class).ok_or(object)?;
-            prefetch(slab.as_ptr());
-            let number = number_in(object, page, class).ok_or(object)?;
-            // SAFETY: no more rows than objects, which are `BATCH` at most by contract.
-            unsafe { place.write(Row { slab, what: What::new(number, 1, shard) }) };
-            // SAFETY: no further than behind the batch.
-            at = unsafe { at.add(1) };
-            if at == end {
-                break;
-            }
-            // SAFETY: not behind the batch.
-            let mut next = unsafe { *at };
-            // Zero, or twice the size: other objects are further apart, so of theirs no number has these bits alone. (Of what
-            // is no object one may; `row_of` looks again.)
-            if (next as usize).wrapping_sub(object as usize).wrapping_add(size) & apart == 0 {
-                let before = (at as usize - batch.as_ptr() as usize) / size_of::<*mut u8>() - 1;
-                // SAFETY: of the batch.
-                let left = unsafe { batch.get_unchecked(before..) };
-                let (lowest, len) = row_of(class, number, left);
-                // SAFETY: written above.
-                unsafe { (*place).what = What::new(lowest, len, shard) };
-                // SAFETY: no row is longer than what is left.
-                at = unsafe { at.add(len - 1) };
-                if at == end {
-                    break;
-                }
-                // SAFETY: as above.
-                next = unsafe { *at };
-            }
-            if next as usize ^ object as usize >= CHUNK_SIZE {
-                map = map_at(zone, next as usize).ok_or(next)?;
-            }
-            object = next;
-            // SAFETY: as above.
-            place = unsafe { place.add(1) };
-        }
-        // SAFETY: both are in the array.
-        let rows = unsafe { place.offset_from(first) } as usize + 1;
-        // SAFETY: so many were written above.
-        Ok(unsafe { core::slice::from_raw_parts(first, rows) })
-    }
+    // One of them is free; which, is told when it is the first.
+    // SAFETY: by contract.
+    usize::from(unsafe { slab.put(number) })
 }
 
 /// The row that the first of `objects`, which has this number, and the second begin, upwards or downwards: the number of its
 /// lowest one, and how many they are.
-#[cold] // leaves registers to its caller: a call for a row costs less than a register in memory for each object
-#[inline(never)]
 fn row_of(class: SizeClass, number: usize, objects: &[*mut u8]) -> (usize, usize) {
     let [first, second, ..] = objects else { return (number, 1) };
     let step = (*second as usize).wrapping_sub(*first as usize);
@@ -391,7 +330,7 @@ fn row_of(class: SizeClass, number: usize, objects: &[*mut u8]) -> (usize, usize
         return (number, 1);
     }
     // What follows may lie in the next slab.
-    let most = objects.len().min(if rises { class.slab_objects() - number } else { number + 1 });
+    let most = objects.len().min(MAX_ROW).min(if rises { class.slab_objects() - number } else { number + 1 });
     let (mut left, mut expected) = (&objects[..most], *first);
     // Four at a time, then those of the last four.
     while let [a, b, c, d, behind @ ..] = left {
@@ -475,38 +414,27 @@ impl Caches {
         Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })
     }
 
-    /// Takes objects of one class back. One that is none, or that is free already, is reported; then some of the others may
-    /// not have been taken. Call it with no lock held.
-    pub fn flush(&self, zone: &Zone, caller: Caller<'_>, class: SizeClass, objects: &[*mut u8]) -> Result<(), Found> {
-        // SAFETY: batches of so many.
-        objects.chunks(BATCH).try_for_each(|batch| unsafe { self.flush_batch(zone, caller, class, batch) })
-    }
-
-    /// # Safety
-    /// The batch has `BATCH` objects at most.
-    unsafe fn flush_batch(
+    /// Takes objects of one class back; what is left in `objects` then means nothing. One that is none, or that is free
+    /// already, is reported; then some of the others may not have been taken. Call it with no lock held.
+    pub fn flush(
         &self,
         zone: &Zone,
         caller: Caller<'_>,
         class: SizeClass,
-        batch: &[*mut u8],
+        objects: &mut [*mut u8],
     ) -> Result<(), Found> {
-        let mut rows = Rows::new();
-        // SAFETY: by contract.
-        let rows = unsafe { rows.find(zone, class, batch) }.map_err(|object| none_of(zone, class, object))?;
-        let (mut next, mut done) = (rows.first().map(|row| row.what.shard()), 0);
-        while let Some(shard) = next {
-            let own = self.shard(class, shard.into());
+        let mut left = objects;
+        while let Some(first) = left.first() {
+            let Some(shard) = shard_of(zone, *first, class) else { return Err(none_of(zone, class, *first)) };
+            let own = self.shard(class, shard);
             let (others, chain) = {
                 let mut partial = own.partial.lock(caller.os);
-                // SAFETY: they were found for this batch and class.
-                let others = unsafe { partial.put(class, shard, batch, rows) }?;
+                let others =
+                    partial.put(zone, class, shard as u8, left).map_err(|object| none_of(zone, class, object))?;
                 (others, own.trim(&mut partial, MIN_PARTIAL as usize, class))
             };
             give_back(chain, zone, class)?;
-            done |= 1 << shard;
-            let left = others & !done;
-            next = (left != 0).then(|| left.trailing_zeros() as u8);
+            left = left.get_mut(..others).unwrap_or_default();
         }
         Ok(())
     }
@@ -625,6 +553,13 @@ pub(crate) fn is_start(zone: &Zone, object: *mut u8, class: SizeClass) -> bool {
     tag.of_slab(class.index()).is_some_and(|(_, first)| number_in(object, first, class).is_some())
 }
 
+/// The shard of the slab of this class in which an address is, if it is in one.
+#[inline(always)]
+fn shard_of(zone: &Zone, object: *mut u8, class: SizeClass) -> Option<usize> {
+    let map = map_at(zone, object as usize)?;
+    Slab::find(map, object as usize, class).map(|(_, shard, _)| shard)
+}
+
 /// The memmap of the chunk in which an address is, if it is in one.
 #[inline(always)]
 fn map_at(zone: &Zone, address: usize) -> Option<&ChunkMap> {
@@ -656,23 +591,6 @@ fn chunk_of(zone: &Zone, object: *mut u8, class: SizeClass) -> Result<&ChunkMap,
 fn none_of(zone: &Zone, class: SizeClass, object: *mut u8) -> Found {
     let freed_twice = Found { at: object, said: class, misuse: Misuse::DoubleFree };
     locate(zone, object, class).err().unwrap_or(freed_twice)
-}
-
-/// The object of a row that its slab, whose shard is locked, did not take because it is free already.
-#[cold]
-fn freed_twice(class: SizeClass, shard: u8, batch: &[*mut u8], rows: &[Row], row: &Row) -> Found {
-    let before = rows.iter().take_while(|other| !core::ptr::eq(*other, row));
-    let begin: usize = before.map(|row| row.what.len()).sum();
-    let objects = &batch[begin..begin + row.what.len()];
-    // SAFETY: a header that was of this shard, whose lock is held.
-    let slab = unsafe { row.slab.as_ref() };
-    let is_free = |object: &&*mut u8| {
-        let number = class.object_at((**object as usize).wrapping_sub(slab.base() as usize));
-        number.is_some_and(|number| slab.is_free(number))
-    };
-    // One that is not the shard's any more was given up since it was found, by who freed the same objects.
-    let first = slab.is_of(class, shard).then(|| objects.iter().find(is_free)).flatten();
-    Found { at: *first.unwrap_or(&objects[0]), said: class, misuse: Misuse::DoubleFree }
 }
 
 #[cold]

@@ -431,7 +431,7 @@ impl Heap {
     unsafe fn free_object(&self, thread: Option<&Thread>, ptr: NonNull<u8>, class: SizeClass) -> Result<(), Found> {
         let caller = self.caller(thread);
         let Some(thread) = thread else {
-            return self.parts.caches.flush(&self.parts.zone, caller, class, &[ptr.as_ptr()]);
+            return self.parts.caches.flush(&self.parts.zone, caller, class, &mut [ptr.as_ptr()]);
         };
         // SAFETY: by contract.
         unsafe { self.give_what_is_asked_back(thread) }?;

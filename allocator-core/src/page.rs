@@ -92,6 +92,16 @@ impl Tag {
         }
     }
 
+    /// If it is of a slab of this class and shard: the number of the slab's first page.
+    #[inline(always)]
+    pub const fn of_shard(self, class: usize, shard: u8) -> Option<usize> {
+        if self.0 & 0xff00_ffff == Self::slab(class, shard as usize, 0).0 {
+            Some((self.0 >> 16) as usize % PAGES_PER_CHUNK as usize)
+        } else {
+            None
+        }
+    }
+
     /// The number of the size class, if it is of a slab.
     #[inline(always)]
     pub const fn class(self) -> Option<usize> {

@@ -268,7 +268,7 @@ impl Slab {
     /// # Safety
     /// It is a slab, and has these objects.
     #[must_use]
-    #[inline(never)] // leaves registers to its caller
+    #[inline]
     pub unsafe fn put_row(&mut self, number: usize, len: usize) -> bool {
         let (w, shift) = (number / 64, number % 64);
         // SAFETY: the word of an object of this slab.

@@ -233,7 +233,7 @@ impl Thread {
             let (len, least) = (sheaf.len(), class.sheaf_capacity());
             let long = len > least && !allows(len, class, caches.slabs(class, self.shard()), peers);
             let newer = if long { least / 2 } else { len / 2 };
-            caches.flush(zone, caller, class, &slots[..len - newer])?;
+            caches.flush(zone, caller, class, &mut slots[..len - newer])?;
             slots.copy_within(len - newer..len, 0);
             sheaf.set_len(newer);
             if long {
@@ -241,7 +241,7 @@ impl Thread {
             }
         } else if first && class.size() < CACHE_LINE {
             // Another thread has allocated it, and may have its neighbours still.
-            return caches.flush(zone, caller, class, &[object.as_ptr()]);
+            return caches.flush(zone, caller, class, &mut [object.as_ptr()]);
         }
         // SAFETY: by contract.
         let pushed = unsafe { sheaf.push(object) };
@@ -278,7 +278,7 @@ impl Thread {
             if len > 0 {
                 // SAFETY: by contract; a sheaf with objects has an array.
                 let slots = unsafe { sheaf.slots() };
-                caches.flush(zone, caller, class, &slots[..len])?;
+                caches.flush(zone, caller, class, &mut slots[..len])?;
                 sheaf.set_len(0);
                 sheaf.set_capacity(sheaf.capacity().min(class.sheaf_capacity()));
             }

@@ -8,7 +8,6 @@ mod slabs;
 mod untyped;
 
 use super::*;
-use crate::cache::BATCH;
 use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};
 use crate::huge::HugePages;
 use crate::page::{ChunkMap, Tag};
@@ -658,7 +657,7 @@ fn validate_finds_what_is_wrong() {
     map.set_tag(free, Tag::NONE);
     // An object in a sheaf that is free in its slab as well.
     let (class, shard) = (SizeClass::of(object.layout).unwrap(), thread.unwrap().shard());
-    heap.parts.caches.flush(&heap.parts.zone, heap.caller(thread), class, &[object.ptr.as_ptr()]).unwrap();
+    heap.parts.caches.flush(&heap.parts.zone, heap.caller(thread), class, &mut [object.ptr.as_ptr()]).unwrap();
     // SAFETY: our own block; the object is put where it must not be, and nobody uses it.
     assert!(unsafe { thread.unwrap().sheaves().of(class).push(object.ptr) });
     assert!(heap.validate(thread).is_err(), "free twice, shard {shard}");
@@ -670,7 +669,8 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
     let Setup { heap, .. } = setup(false);
     let class = SizeClass::of(layout(12_000, 1)).unwrap();
     let caller = heap.caller(None);
-    let flush = |batch: &[*mut u8]| heap.parts.caches.flush(&heap.parts.zone, caller, class, batch);
+    let flush = |batch: &[*mut u8]| heap.parts.caches.flush(&heap.parts.zone, caller, class, &mut batch.to_vec());
+    let is_out = |object: &*mut u8| heap.parts.caches.check_out(&heap.parts.zone, caller, class, *object).is_ok();
     let refill = |shard: usize| {
         let mut out = vec![null_mut(); class.slab_objects()];
         assert_eq!(
@@ -682,52 +682,43 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
     };
     let all = || [refill(0), refill(3), refill(3), refill(0)];
     let out = || heap.parts.caches.usage(caller, class).out;
-    let slabs = all();
-    let objects = slabs.concat();
-    assert!(class.slab_pages() > 1 && objects.len() <= BATCH && objects.len() % 7 != 0);
-    let shuffled: Vec<_> = (0..objects.len()).map(|i| objects[i * 7 % objects.len()]).collect();
-
     let other = Block::new(heap, None, layout(48, 8), 1).unwrap();
-    let wrong = [
-        (8 as *mut u8, Misuse::Foreign),
-        (usize::MAX as *mut u8, Misuse::Foreign),
-        (other.ptr.as_ptr(), Misuse::WrongLayout),
-        // Where an object would be in its chunk.
-        (objects[0].wrapping_byte_add(1 << 40), Misuse::Foreign),
-    ];
-    for (at, misuse) in wrong {
-        for place in 0..objects.len() {
-            let mut batch = objects.clone();
-            batch[place] = at;
-            let found = flush(&batch).unwrap_err();
-            assert_eq!((found.at, found.misuse), (at, misuse), "at {place}");
-        }
-    }
+    // A batch with something else in one place, of which slabs and pointer are told.
+    let with = |place: usize, at: &dyn Fn(&[Vec<*mut u8>; 4]) -> *mut u8, misuse: Misuse| {
+        let slabs = all();
+        let objects = slabs.concat();
+        let mut batch = objects.clone();
+        batch[place] = at(&slabs);
+        let found = flush(&batch).unwrap_err();
+        assert_eq!((found.at, found.misuse), (batch[place], misuse), "at {place}");
+        // Some of the others were taken.
+        assert!(is_out(&objects[place]));
+        flush(&objects.into_iter().filter(is_out).collect::<Vec<_>>()).unwrap();
+        assert_eq!(out(), 0);
+        // SAFETY: no block of a thread is meant.
+        unsafe { heap.reclaim(None) };
+        heap.validate(None).unwrap();
+    };
+    let objects = all().concat();
+    assert!(class.slab_pages() > 1 && objects.len() % 7 != 0);
+    let shuffled: Vec<_> = (0..objects.len()).map(|i| objects[i * 7 % objects.len()]).collect();
     flush(&[]).unwrap();
-    assert_eq!(out(), objects.len(), "none of those was taken");
     flush(&shuffled).unwrap();
     assert_eq!(out(), 0);
-    other.free(heap, None);
-    heap.validate(None).unwrap();
 
-    // What lies in a slab, and is no object.
     let left_over = class.slab_objects() * class.size(); // what is left of a slab
-    for (slab, offset) in [(0, 3 * class.size() + 8), (2, PAGE_SIZE - 1), (1, left_over)] {
-        for place in 0..objects.len() {
-            let slabs = all();
-            let objects = slabs.concat();
-            let mut batch = objects.clone();
-            batch[place] = slabs[slab][0].wrapping_add(offset);
-            let found = flush(&batch).unwrap_err();
-            assert_eq!((found.at, found.misuse), (batch[place], Misuse::NotAStart), "at {place}");
-            assert_eq!(out(), objects.len(), "none was taken");
-            flush(&objects).unwrap();
-            assert_eq!(out(), 0);
-            // SAFETY: no block of a thread is meant.
-            unsafe { heap.reclaim(None) };
-            heap.validate(None).unwrap();
+    for place in 0..objects.len() {
+        with(place, &|_| 8 as *mut u8, Misuse::Foreign);
+        with(place, &|_| usize::MAX as *mut u8, Misuse::Foreign);
+        with(place, &|_| other.ptr.as_ptr(), Misuse::WrongLayout);
+        // Where an object would be in its chunk.
+        with(place, &|slabs| slabs[0][0].wrapping_byte_add(1 << 40), Misuse::Foreign);
+        for (slab, offset) in [(0, 3 * class.size() + 8), (2, PAGE_SIZE - 1), (1, left_over)] {
+            with(place, &|slabs| slabs[slab][0].wrapping_add(offset), Misuse::NotAStart);
         }
     }
+    other.free(heap, None);
+    heap.validate(None).unwrap();
 
     let slab = refill(0);
     let found = flush(&[slab[0], slab[2], slab[1], slab[2]]).unwrap_err();

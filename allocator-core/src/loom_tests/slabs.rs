@@ -21,8 +21,8 @@ fn refill(world: &'static World, shard: usize, n: usize) -> Vec<usize> {
 
 fn flush(world: &'static World, objects: &[usize]) -> usize {
     objects.iter().for_each(|o| world.touch(*o));
-    let batch: Vec<_> = objects.iter().map(|o| *o as *mut u8).collect();
-    world.caches.flush(&world.zone, world.alone(), class(), &batch).unwrap();
+    let mut batch: Vec<_> = objects.iter().map(|o| *o as *mut u8).collect();
+    world.caches.flush(&world.zone, world.alone(), class(), &mut batch).unwrap();
     0
 }
 

@@ -98,7 +98,7 @@ fn a_thread_ends_while_another_frees_into_the_same_slab() {
             },
             |w, p| {
                 w.touch(p[2]);
-                w.caches.flush(&w.zone, w.alone(), class(), &[p[2] as *mut u8]).unwrap();
+                w.caches.flush(&w.zone, w.alone(), class(), &mut [p[2] as *mut u8]).unwrap();
                 0
             },
         ],

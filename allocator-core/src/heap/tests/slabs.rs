@@ -105,7 +105,7 @@ fn all_of_slabs(heap: &'static Heap, class: SizeClass, slabs: usize) -> Vec<*mut
 }
 
 fn flush(heap: &'static Heap, class: SizeClass, objects: &[*mut u8]) -> Result<(), Found> {
-    heap.parts.caches.flush(&heap.parts.zone, heap.caller(None), class, objects)
+    heap.parts.caches.flush(&heap.parts.zone, heap.caller(None), class, &mut objects.to_vec())
 }
 
 fn is_out(heap: &'static Heap, class: SizeClass, object: *mut u8) -> bool {
@@ -178,28 +178,33 @@ fn a_row_with_what_is_no_object_or_free_already_is_refused() {
     let heap = setup(false).heap;
     for size in SIZES.into_iter().filter(|size| SizeClass::of(layout(*size, 1)).unwrap().slab_objects() >= 4) {
         let class = SizeClass::of(layout(size, 1)).unwrap();
-        let told = |batch: &[*mut u8]| flush(heap, class, batch).map_err(|found| (found.at, found.misuse)).unwrap_err();
-        let slab = all_of_slabs(heap, class, 1);
-        let behind = |n: usize| slab[0].wrapping_byte_add(n * class.size());
+        // What is told of a batch made from a slab's objects, and where in it that is; the third one may be free already.
+        let told = |freed: bool, batch: &dyn Fn(&[*mut u8]) -> Vec<*mut u8>| {
+            let slab = all_of_slabs(heap, class, 1);
+            flush(heap, class, &slab[2..2 + usize::from(freed)]).unwrap();
+            let batch = batch(&slab);
+            let found = flush(heap, class, &batch).unwrap_err();
+            // Some of the others were taken.
+            let out: Vec<_> = slab.into_iter().filter(|object| is_out(heap, class, *object)).collect();
+            flush(heap, class, &out).unwrap();
+            heap.validate(None).unwrap();
+            (batch.iter().position(|object| *object == found.at).unwrap(), found.misuse)
+        };
+        let steps = |from: *mut u8, n: usize, step: isize| -> Vec<_> {
+            (0..n as isize).map(|i| from.wrapping_byte_offset(i * step)).collect()
+        };
+        let (objects, size) = (class.slab_objects(), class.size() as isize);
         // What follows the last one is the rest of the slab, another slab or nothing.
-        let mut row: Vec<_> = (slab.len() - 3..slab.len() + 1).map(behind).collect();
-        assert_eq!(told(&row).0, row[3], "upwards, over the end");
-        row.reverse();
-        assert_eq!(told(&row).0, row[0], "downwards, from behind the end");
-        let below: Vec<_> = (0..5).map(|i| slab[3].wrapping_byte_sub(i * class.size())).collect();
-        assert_eq!(told(&below).0, below[4], "downwards, below the beginning");
-        let odd: Vec<_> = slab[..4].iter().map(|object| object.wrapping_byte_add(1)).collect();
-        assert_eq!(told(&odd), (odd[0], Misuse::NotAStart));
-        assert!(slab.iter().all(|object| is_out(heap, class, *object)), "none of a batch went home");
+        assert_eq!(told(false, &|slab| steps(slab[objects - 3], 4, size)).0, 3, "upwards, over the end");
+        let behind = |slab: &[*mut u8]| slab[0].wrapping_byte_add(objects * class.size());
+        assert_eq!(told(false, &|slab| steps(behind(slab), 4, -size)).0, 0, "downwards, from behind the end");
+        assert_eq!(told(false, &|slab| steps(slab[3], 5, -size)).0, 4, "downwards, below the beginning");
+        let odd = |slab: &[*mut u8]| steps(slab[0].wrapping_byte_add(1), 4, size);
+        assert_eq!(told(false, &odd), (0, Misuse::NotAStart));
 
-        flush(heap, class, &slab[2..3]).unwrap();
-        assert_eq!(told(&slab[2..3]), (slab[2], Misuse::DoubleFree), "alone");
-        assert_eq!(told(&slab[..4]), (slab[2], Misuse::DoubleFree), "in a row");
-        let falling: Vec<_> = slab[..4].iter().rev().copied().collect();
-        assert_eq!(told(&falling), (slab[2], Misuse::DoubleFree), "in a row downwards");
-        assert_eq!(told(&[slab[3], slab[3]]), (slab[3], Misuse::DoubleFree), "twice in a batch");
-        flush(heap, class, &slab[..2]).unwrap();
-        flush(heap, class, &slab[4..]).unwrap();
-        heap.validate(None).unwrap();
+        assert_eq!(told(true, &|slab| vec![slab[2]]), (0, Misuse::DoubleFree), "alone");
+        assert_eq!(told(true, &|slab| slab[..4].to_vec()), (2, Misuse::DoubleFree), "in a row");
+        assert_eq!(told(true, &|slab| steps(slab[3], 4, -size)), (1, Misuse::DoubleFree), "in a row downwards");
+        assert_eq!(told(false, &|slab| vec![slab[3], slab[3]]), (0, Misuse::DoubleFree), "twice in a batch");
     }
 }
