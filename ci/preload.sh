@@ -72,7 +72,7 @@ compile() {
 run() {
     local preload=$1
     if [[ $2 = *.nopreload ]]; then preload=; fi
-    KMALLOC_LIB=$1 LD_PRELOAD=$preload timeout 60 "$work/$2" >"$work/$2.out" 2>&1
+    KMALLOC_LIB=$1 LD_PRELOAD=$preload timeout -k 5 60 "$work/$2" >"$work/$2.out" 2>&1
 }
 
 if [[ $(KMALLOC_CONF=help LD_PRELOAD=$library /bin/true 2>&1) != *limit* ]]; then fail "KMALLOC_CONF is not read"; fi

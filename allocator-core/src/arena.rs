@@ -12,7 +12,8 @@
 //! - Ar1: chunks below `committed` are writable, described, in the address table and with the buddy; others are none of
 //!   it.
 //! - Ar2: `committed` changes under the lock of the arena's zone only. To others it is a bound (Relaxed): what lies
-//!   below it they reach through the buddy's words or the address table, which publish it.
+//!   below it they reach through the buddy's words or the address table, which publish it; who counts goes by the bound alone, and
+//!   takes a memmap without an address as one of nothing.
 
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::{Chunk, Content, PageSet};
@@ -38,7 +39,7 @@ use core::ptr::NonNull;
 use static_assertions::const_assert;
 
 /// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
-/// system, which bounds their number for a process.
+/// system, which bounds their number for a process (65 530): arenas that are broken up as far as that are 64 at most.
 const MAX_BROKEN: u32 = 512;
 
 /// What all arenas of a zone have in common.

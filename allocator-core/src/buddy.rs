@@ -551,10 +551,12 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                 *count += chunk.free_pages().free_list(order, Self::TOP).len() as usize;
             }
         }
-        let Some(top) = (above.len() as u32).checked_sub(1) else { return };
+        let Some(top) = (above.len() as u32).checked_sub(1).map(|top| top.min(CHUNKS_PER_REGION.ilog2())) else {
+            return;
+        };
         for region in self.regions {
             let whole = PageSet::from_bits(region.whole.load(Relaxed));
-            for (order, count) in (0..).zip(above.iter_mut()) {
+            for (order, count) in (0..=top).zip(above.iter_mut()) {
                 *count += whole.free_list(order, top).len() as usize;
             }
         }

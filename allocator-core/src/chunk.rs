@@ -11,7 +11,7 @@
 //!
 //! The form is the row of LLFree (Wrenger et al., USENIX ATC 2023), made so long that no block ever spans two words.
 //!
-//! # Invariants (each is a line of [`Chunk::validate`] or of `Buddy::validate`)
+//! # Invariants (what one word can tell of them is a line of [`Chunk::validate`] or of `Buddy::validate`; the models have the rest)
 //! - Ch1: a page has one owner: its bit in `free`, the chunk's bit among the whole ones, a client, or a thread in
 //!   transit.
 //! - Ch2: while the chunk is parked, or owned as a whole, `free` is zero.
@@ -246,6 +246,9 @@ impl PageSet {
 
     /// Start of the first `n` pages in a row, wherever that is.
     pub const fn first_run_of(self, n: u32) -> Option<u32> {
+        if n > PAGES_PER_CHUNK {
+            return None;
+        }
         // After the loop a bit stands for `n` set bits from there on; each step doubles what a bit stands for.
         let (mut runs, mut have) = (self.0, 1);
         while have < n && runs != 0 {
@@ -538,7 +541,7 @@ impl PageSet {
     }
 }
 
-// SAFETY: two words of zero are what `new` makes.
+// SAFETY: words of zero are what `new` makes.
 unsafe impl Zeroed for Chunk {
     #[cfg(loom)]
     fn zeroed() -> Self {

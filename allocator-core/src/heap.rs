@@ -282,10 +282,14 @@ impl Heap {
         // SAFETY: by contract.
         let (ptr, stale) = unsafe { self.obtain(thread, layout, false) }?;
         let len = stale.min(layout.size());
-        // Not inside the gate: to clear may take long, where memory is short.
+        // Not inside the gate: to clear may take long, where memory is short. A file that is open is, or a child would have it.
         if self.parts.zeroing.asks(len) {
+            let ask = |ptr, len, ranges: &mut _| {
+                let _inside = self.enter(thread);
+                self.os().written(ptr, len, ranges)
+            };
             // SAFETY: just allocated, `layout.size()` bytes.
-            unsafe { self.parts.zeroing.clear(self.os(), ptr, len) };
+            unsafe { self.parts.zeroing.clear(self.os().page_size(), ptr, len, ask) };
         } else {
             // SAFETY: as above.
             unsafe { ptr.as_ptr().write_bytes(0, len) };

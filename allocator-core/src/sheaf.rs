@@ -14,11 +14,14 @@
 //! - Sh1: `array ≤ top ≤ end < array + SHEAF_SLOTS`, or both are null; the slots below `top` hold objects that are
 //!   free, of this class, and in no other sheaf or slab.
 //! - Sh2: only the owning thread changes a sheaf. Others may look at its pointers for statistics; hence atomics, with
-//!   Relaxed loads and stores, which are plain moves, or plain loads by the owner (`sync::read_own`).
+//!   loads and stores that are plain moves, or plain loads by the owner (`sync::read_own`).
 
 use crate::config::SHEAF_SLOTS;
 use crate::size_class::{SizeClass, CLASSES};
-use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use crate::sync::atomic::{
+    AtomicPtr,
+    Ordering::{Relaxed, Release},
+};
 use crate::sync::{array_of, const_unless_loom, read_own, UnwatchedUnsafeCell};
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
@@ -92,8 +95,9 @@ impl Sheaf<'_> {
         // SAFETY: below the end, so inside the array (Sh1).
         unsafe { *top = object.as_ptr() };
         // Unlike in `pop`, by the pointer that is at hand: what comes next to this sheaf waits for this store.
+        // Release: the child of a fork, which has the memory of one moment, must not see the top without the object.
         // SAFETY: as above.
-        self.top.store(unsafe { top.add(1) }, Relaxed);
+        self.top.store(unsafe { top.add(1) }, Release);
         true
     }
 

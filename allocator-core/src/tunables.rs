@@ -117,7 +117,7 @@ pub const KEYS: [Key; 11] = [
         name: "sparse_zeros",
         values: "yes, or no",
         default: "yes",
-        what: "long blocks of zeros are cleared only where they were written, as /proc/self/pagemap says; no: as a whole",
+        what: "long blocks of zeros are cleared only where they were written, as /proc/thread-self/pagemap says; no: as a whole",
         set: |to, text| set(&mut to.sparse_zeros, yes_or_no(text)),
     },
     Key {

@@ -1,8 +1,8 @@
 //! Zone: the arenas of one policy, and the way to pages.
 //!
 //! # Algorithm
-//! Arenas are asked for pages oldest first, so that young ones can empty. When none has room, the lock of the zone is
-//! taken, and more chunks of the youngest arena are made writable, or another arena is reserved: the first of 96 MiB,
+//! Arenas are asked for pages by place, so that the last ones can empty. When none has room, the lock of the zone is
+//! taken, and more chunks of the first that has some are made writable, or another arena is reserved: the first of 96 MiB,
 //! each later one a quarter of all that is reserved and no shorter, but half as much as long as the system refuses
 //! (which is remembered, so that the next refusal is had for less). Before anyone is refused, all words are looked
 //! at, until a look is sure that nothing was in transit and no arena on its way to the system; and if room was made
@@ -129,7 +129,7 @@ impl Zone {
         dense: bool,
     ) -> Result<PageRun, AllocError> {
         let chunks = n.get().div_ceil(PAGES_PER_CHUNK);
-        if chunks > ARENA_CHUNKS_LIMIT {
+        if chunks > ARENA_CHUNKS_LIMIT.min(CHUNKS_PER_REGION) {
             return Err(AllocError::TooLarge);
         }
         if self.is_hopeless(caller, n) {
@@ -348,7 +348,7 @@ impl Zone {
         found
     }
 
-    /// Shows every arena to `visit`, oldest first, until that returns false.
+    /// Shows every arena to `visit`, by place, until that returns false.
     pub fn each_arena(&self, caller: Caller<'_>, visit: &mut dyn FnMut(&Arena) -> bool) {
         if self.first().is_some_and(&mut *visit) {
             self.each_later_arena(caller, visit);
@@ -481,8 +481,8 @@ impl Zone {
         }
     }
 
-    /// Frees the memory behind free pages that may be resident, as `what` says but for its `group`, the youngest arenas
-    /// first: they are to empty. Returns the pages.
+    /// Frees the memory behind free pages that may be resident, as `what` says but for its `group`, the first arena last:
+    /// the others are to empty. Returns the pages.
     pub fn purge(&self, caller: Caller<'_>, what: Purge) -> u32 {
         let mut pages = 0;
         let mut purge = |arena: &Arena| {

@@ -65,8 +65,9 @@ fn take(chosen: Tunables) {
         let mut refused = |what, why| warn(format_args!("{what}: {why}; as it was before"));
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.configure(thread, &chosen, &mut refused) });
-        if let Some(thread) = chosen.background_thread {
-            kswapd::allow(thread);
+        match chosen.background_thread {
+            Some(thread) => kswapd::allow(thread),
+            None => kswapd::begin_without(), // as a call may have said, before settings were read
         }
     }
 }

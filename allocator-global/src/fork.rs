@@ -60,7 +60,8 @@ unsafe extern "C" fn child() {
 /// whoever has that for memory: so, where C's memory comes from here, it is taken before the gate is closed.
 #[cfg(feature = "override")]
 mod streams {
-    use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use crate::HEAP;
+    use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
     extern "C" {
         fn _IO_list_lock();
@@ -68,24 +69,38 @@ mod streams {
         fn _IO_list_resetlock();
     }
 
-    /// Whoever forks has it; only that thread looks.
-    static LOCKED: AtomicBool = AtomicBool::new(false);
+    /// The thread that has it by [`lock`], if one does, and how often: a handler that runs before ours may fork itself.
+    static OWNER: AtomicUsize = AtomicUsize::new(0);
+    static DEPTH: AtomicU32 = AtomicU32::new(0);
 
     pub(super) fn lock() {
         // SAFETY: has no precondition; the lock may be taken again by who has it.
         unsafe { _IO_list_lock() };
-        LOCKED.store(true, Relaxed);
+        OWNER.store(HEAP.os().current(), Relaxed);
+        DEPTH.store(DEPTH.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Whether the calling thread has it. (Who forks in a signal handler may not.)
+    fn is_mine() -> bool {
+        OWNER.load(Relaxed) == HEAP.os().current()
     }
 
     pub(super) fn unlock() {
-        if LOCKED.swap(false, Relaxed) {
+        if is_mine() {
+            let depth = DEPTH.load(Relaxed) - 1;
+            DEPTH.store(depth, Relaxed);
+            if depth == 0 {
+                OWNER.store(0, Relaxed);
+            }
             // SAFETY: taken by `lock`.
             unsafe { _IO_list_unlock() };
         }
     }
 
     pub(super) fn reset() {
-        if LOCKED.swap(false, Relaxed) {
+        if is_mine() {
+            DEPTH.store(0, Relaxed);
+            OWNER.store(0, Relaxed);
             // SAFETY: the thread that had it is the only one.
             unsafe { _IO_list_resetlock() };
         }

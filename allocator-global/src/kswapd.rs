@@ -12,6 +12,7 @@
 use crate::{lifecycle, pressure, HEAP};
 use allocator_core::kswapd::Attend;
 use allocator_core::sys::quietly;
+use allocator_core::thread::Thread;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
@@ -76,10 +77,10 @@ pub(crate) fn attend() {
     }
 }
 
-/// As [`attend`], for a call of C: the C library may have locks that starting a thread needs.
-#[cfg(feature = "override")]
+/// As [`attend`], where no thread may be started: in a call of C, where the C library may have locks that starting one needs, and
+/// where a thread ends.
 #[inline(always)]
-pub(crate) fn attend_from_c() {
+pub(crate) fn attend_without_start() {
     if HEAP.kswapd().needs_attention() {
         attend_now(false);
     }
@@ -96,6 +97,8 @@ fn attend_to_it(starts: bool) {
         Attend::Nothing => return,
         Attend::Start(number) if !ALLOWED.load(Relaxed) => Some(number),
         Attend::Start(number) => {
+            // Else a callback of the program's frees, perhaps inside a call of C.
+            let starts = starts && !lifecycle::block().is_some_and(Thread::is_relieving);
             // SAFETY: has no precondition.
             if !starts || OWNER.load(Relaxed) != unsafe { libc::getpid() } {
                 HEAP.kswapd().not_here(number);

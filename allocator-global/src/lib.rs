@@ -164,7 +164,7 @@ impl Kmalloc {
 
     /// Calls this function when memory is short; `None`: calls nothing any more. It may run on any thread that allocates, in the
     /// middle of that, on several at once, and on kswapd's, which has 256 KiB of stack and handles no signals; where there is no such
-    /// thread, refused or not wanted, on one that frees or ends as well. It must not wait for a lock that somebody may hold while
+    /// thread, refused or not wanted, on one that frees as well. It must not wait for a lock that somebody may hold while
     /// allocating or freeing (`try_lock` is for that), and a panic ends the process. It may allocate and free; no thread is sent
     /// into it from within it. Costs a store.
     pub fn on_pressure(callback: Option<OnPressure>) {
@@ -203,7 +203,7 @@ impl Kmalloc {
     }
 
     /// From now on, a block of 64 KiB and more that is to read as zeros, in memory that was used before, is cleared only where
-    /// the system says that something was written (by `ioctl` of `/proc/self/pagemap`, which is opened for the call), or as a whole.
+    /// the system says that something was written (by `ioctl` of `/proc/thread-self/pagemap`, which is opened for the call), or as a whole.
     /// For a process whose sandbox ends it for opening a file. Costs a store.
     pub fn set_sparse_zeros(asks: bool) {
         conf::set(Setting::SparseZeros);
@@ -218,7 +218,7 @@ impl Kmalloc {
     }
 
     /// From now on, a thread of the heap's own gives free memory back, or none does: then those who free do it, once in a while, and
-    /// a process that goes idle keeps what it has. Costs a store, and ends the thread that there is.
+    /// a process that goes idle keeps what it has. Costs a lock and a walk over the arenas, and ends the thread that there is.
     pub fn set_background_thread(thread: bool) {
         conf::set(Setting::BackgroundThread);
         kswapd::allow(thread);
@@ -251,7 +251,8 @@ impl Kmalloc {
     }
 
     /// True for a pointer into this heap's memory, free or not: the way to see that a binary really uses it. Two or three loads.
-    /// A pointer into the middle is known up to 32 MiB; of a larger block only the start is.
+    /// A pointer into the middle of a block is known if an arena has it: of one above 32 MiB, of one that outgrew an arena, and of
+    /// one that is aligned to more than 2 MiB only the start is.
     pub fn owns<T: ?Sized>(ptr: *const T) -> bool {
         HEAP.owns(ptr.cast::<u8>() as usize)
     }

@@ -142,7 +142,7 @@ unsafe extern "C" fn on_exit(block: *mut libc::c_void) {
     let thread = unsafe { &*block.cast::<Thread>() };
     // SAFETY: the calling thread's block, and its pointer names it no more.
     as_guest(|| unsafe { HEAP.detach(thread) });
-    kswapd::attend();
+    kswapd::attend_without_start(); // it may be the last thread, and the process about to end
 }
 
 /// True if the calling thread is inside crossbeam-epoch.

@@ -27,7 +27,7 @@ use core::sync::atomic::{
 pub enum Pressure {
     /// More is resident than the soft limit says.
     Low,
-    /// The control group that the process is in is short of memory, or its threads wait for some.
+    /// The control group that the process is in is short of memory, or its threads, or those of the whole system, wait for some.
     Medium,
     /// A request is about to be refused.
     Critical,
@@ -52,7 +52,7 @@ static REGISTERED: [AtomicPtr<()>; SHRINKERS] = [const { AtomicPtr::new(null_mut
 pub struct Shrinker(usize);
 
 impl Shrinker {
-    /// It is not called any more, but may be running still.
+    /// It is not called any more, but by who has been about to, and it may be running still: its code must stay.
     pub fn unregister(self) {
         REGISTERED[self.0 % SHRINKERS].store(null_mut(), Release);
     }

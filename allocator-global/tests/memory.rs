@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{assert_child_exits, on_threads, resident_bytes, Block, KIB, MIB};
+use allocator_global::Kmalloc;
+use common::{assert_child_exits, on_threads, resident_bytes, Block, KIB, MIB, PAGE};
 use std::fs;
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::{Barrier, Mutex};
@@ -16,8 +17,9 @@ suite! {
         two_sizes_in_turn_do_not_fragment,
         a_sawtooth_does_not_creep,
         a_vector_that_grows_to_a_gibibyte_needs_no_more,
+        where_huge_pages_are_switched_off_nothing_counts_as_if_there_were_some,
     ],
-    children: [reclaimer, ring, stream, two_sizes, sawtooth, vector]
+    children: [reclaimer, ring, stream, two_sizes, sawtooth, vector, without_huge_pages]
 }
 
 /// The most that was resident of this process so far.
@@ -211,4 +213,22 @@ fn vector(_: &str) {
 
 fn a_vector_that_grows_to_a_gibibyte_needs_no_more() {
     assert_child_exits("vector", "", 0);
+}
+
+/// A child: it may have no huge pages, and fills more chunks than have small ones anyway.
+fn without_huge_pages(_: &str) {
+    // A system that refuses this has no advice taken either.
+    // SAFETY: a switch of this process.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    let blocks: Vec<_> = (0..20 * MIB / (64 * KIB)).map(|_| Block::filled(64 * KIB, 8, 1)).collect();
+    let stats = Kmalloc::stats();
+    let in_use = stats.run_bytes + stats.slab_pages * PAGE;
+    assert!(stats.charged - in_use < MIB, "{} bytes count, of which {in_use} are in use", stats.charged);
+    assert_eq!(stats.huge, 0);
+    blocks.into_iter().for_each(|block| block.check_and_free(1));
+}
+
+/// Class of bug: advice that the system takes and does not follow, so that limits and figures see 2 MiB for each page.
+fn where_huge_pages_are_switched_off_nothing_counts_as_if_there_were_some() {
+    assert_child_exits("without_huge_pages", "", 0);
 }

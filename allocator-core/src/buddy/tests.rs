@@ -448,5 +448,7 @@ fn a_row_of_chunks_is_found_where_it_first_begins() {
         let bits = if dense { bits | bits.rotate_left(7) | bits.rotate_left(22) } else { bits };
         let naive = (0..=64 - n).find(|s| (*s..s + n).all(|b| bits >> b & 1 == 1));
         prop_assert_eq!(PageSet::from_bits(bits).first_run_of(n), naive);
+        prop_assert_eq!(PageSet::from_bits(bits).first_run_of(n + 64), None);
     });
+    assert_eq!(PageSet::from_bits(u64::MAX).first_run_of(128), None);
 }

@@ -43,6 +43,9 @@ impl Heap {
         if let Err(found) = unsafe { self.empty_and_free(thread) } {
             self.found(found);
         }
+        if self.parts.registry.live(self.os()) == 0 {
+            self.kswapd().retire(self.os());
+        }
     }
 
     /// # Safety

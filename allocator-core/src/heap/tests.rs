@@ -12,7 +12,7 @@ use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT,
 use crate::huge::HugePages;
 use crate::page::{ChunkMap, Tag};
 use crate::reclaim::Epoch;
-use crate::sys::{Call, Discard, FaultyOs, Plan, Unix};
+use crate::sys::{Call, Discard, FaultyOs, PageRegion, Plan, Ranges, Unix, RANGES};
 use crate::units::Order;
 use std::boxed::Box;
 use std::vec::Vec;
@@ -42,6 +42,21 @@ fn forever<T: Sync>(value: T) -> &'static T {
     let value: &'static T = Box::leak(Box::new(value));
     STAYS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(core::ptr::from_ref(value) as usize);
     value
+}
+
+/// Whether the system has huge pages of a chunk's length for who asks.
+fn gets_huge_pages() -> bool {
+    let Some(memory) = Unix.map(2 * CHUNK_SIZE) else { return false };
+    // SAFETY: the chunk of the mapping that is aligned.
+    let chunk = unsafe { memory.add(memory.as_ptr().align_offset(CHUNK_SIZE)) };
+    // SAFETY: as above.
+    let gets = unsafe { Unix.advise_huge(chunk, CHUNK_SIZE, true) }
+        // SAFETY: its first page.
+        && unsafe { Unix.populate(chunk, Unix.page_size()) }
+        && Unix.resident(chunk, CHUNK_SIZE) == Some(CHUNK_SIZE);
+    // SAFETY: the whole mapping.
+    assert!(unsafe { Unix.unmap(memory, 2 * CHUNK_SIZE) });
+    gets
 }
 
 fn layout(size: usize, align: usize) -> Layout {
@@ -429,7 +444,7 @@ fn zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory()
             unsafe { first.as_ptr().wrapping_add(page * 4096 + 77).write(1) };
         }
         let written = resident(first);
-        let tells = Unix.written(first, pages * 4096, &mut |_, _| ()) > 0;
+        let tells = Unix.written(first, pages * 4096, &mut [PageRegion::NONE; RANGES]) > 0;
         // SAFETY: allocated above, with this layout.
         unsafe { heap.free(thread, first, zeros) };
         os.plan(if refused { Plan::Kind(Call::Written) } else { Plan::Never });
@@ -453,7 +468,7 @@ fn a_long_run_is_backed_by_huge_pages_wherever_it_lies() {
     let Setup { os, heap } = setup(false);
     let thread = heap.attach();
     let mut run = Block::new(heap, thread, layout(CHUNK_SIZE, 8), 1).unwrap();
-    if FIRST_ARENA_CHUNKS > 4 {
+    if FIRST_ARENA_CHUNKS > 4 && gets_huge_pages() {
         assert_eq!(os.calls_of(Call::AdviseHuge), 0, "a chunk of a heap that is small");
         assert!(run.resize(heap, thread, 3 * CHUNK_SIZE));
         assert_eq!(os.calls_of(Call::AdviseHuge), 1, "the chunks that have come, at once");
@@ -725,6 +740,21 @@ fn a_batch_goes_home_in_any_order_and_what_is_no_object_is_found_anywhere_in_it(
     assert_eq!((found.at, found.misuse), (slab[2], Misuse::DoubleFree));
 }
 
+/// Class of bug: orders that are longer than the words they are counted in.
+#[test]
+fn blocks_are_counted_up_to_the_longest_order_that_is_asked_for() {
+    let Setup { heap, .. } = setup(false);
+    Block::new(heap, None, layout(100 * PAGE_SIZE, 8), 1).unwrap().free(heap, None);
+    let free = heap.stats(None).free_pages;
+    for orders in [1, 6, 7, 13, 14, 20] {
+        let mut blocks = vec![0; orders];
+        heap.count_blocks(None, &mut blocks);
+        let pages: usize = blocks.iter().enumerate().map(|(order, n)| n << order).sum();
+        // Of the last order they are as long or longer.
+        assert!(pages <= free && (orders < 13 || pages == free), "{blocks:?}, of {free}");
+    }
+}
+
 #[test]
 fn what_the_caches_can_spare_is_used_before_a_refusal() {
     let Setup { os, heap } = setup(false);
@@ -979,9 +1009,9 @@ unsafe impl Os for Odd {
     fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
         Unix.resident(ptr, len)
     }
-    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+    fn written(&self, ptr: NonNull<u8>, len: usize, ranges: &mut Ranges) -> usize {
         assert_eq!((ptr.as_ptr() as usize % self.page, len % self.page), (0, 0), "whole pages");
-        Unix.written(ptr, len, show)
+        Unix.written(ptr, len, ranges)
     }
     fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
         None

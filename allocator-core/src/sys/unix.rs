@@ -4,11 +4,11 @@
 use super::file::File;
 #[cfg(feature = "raw")]
 use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
-use super::{pagemap, Os};
+use super::{pagemap, Os, Ranges};
 use crate::config::CHUNK_SIZE;
-use crate::sync::{Park, Word};
+use crate::sync::{atomic::Ordering::Relaxed, Park, UnwatchedU32, Word};
 use core::ffi::CStr;
-use core::ptr::{null_mut, NonNull};
+use core::ptr::{null, null_mut, NonNull};
 #[cfg(not(feature = "raw"))]
 use libc::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
 
@@ -63,6 +63,48 @@ impl Park for Unix {
     fn current(&self) -> usize {
         // SAFETY: has no precondition. Every thread has a variable of its own, and a child's thread its parent's.
         unsafe { libc::__errno_location() as usize }
+    }
+}
+
+impl Unix {
+    /// Whether there are huge pages of a chunk's length for who asks. The system takes the advice even where they are switched
+    /// off, for all or for this process; what it says when it is first asked counts.
+    fn has_huge_pages(&self) -> bool {
+        static HAS: UnwatchedU32 = UnwatchedU32::new(0); // zero: nobody has asked
+        const YES: u32 = 1;
+        const NO: u32 = 2;
+        const GET_THP_DISABLE: libc::c_int = 42;
+        // A huge page is as many pages as a page has entries of 8 bytes.
+        let page = self.page_size();
+        if page * (page / 8) != CHUNK_SIZE {
+            return false;
+        }
+        if HAS.load(Relaxed) == 0 {
+            let none = 0 as libc::c_ulong;
+            // SAFETY: asks about this process.
+            let off = quietly(|| unsafe { prctl(GET_THP_DISABLE, none, none, none, null::<libc::c_char>()) }) == 1;
+            HAS.store(if off || !self.lets_have_huge_pages() { NO } else { YES }, Relaxed);
+        }
+        HAS.load(Relaxed) == YES
+    }
+
+    /// As `has_huge_pages`, by the policy of the system. One that does not tell it is thought to have some.
+    fn lets_have_huge_pages(&self) -> bool {
+        const CHOSEN: [&CStr; 2] = [
+            c"/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled",
+            c"/sys/kernel/mm/transparent_hugepage/enabled",
+        ];
+        let mut text = [0; 64];
+        for path in CHOSEN {
+            let len = self.read(path, &mut text).unwrap_or(0);
+            let mut chosen = text.iter().take(len).skip_while(|byte| **byte != b'[').skip(1);
+            match chosen.next() {
+                Some(b'n') => return false,       // never
+                Some(b'a' | b'm') => return true, // always, madvise
+                Some(_) | None => {}              // inherit, or a system that does not have this file
+            }
+        }
+        true
     }
 }
 
@@ -128,10 +170,8 @@ unsafe impl Os for Unix {
 
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
-        // A huge page is as many pages as a page has entries of 8 bytes.
-        let page = self.page_size();
         // SAFETY: by contract a range of our own.
-        page * (page / 8) == CHUNK_SIZE && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
+        (!huge || self.has_huge_pages()) && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
@@ -199,8 +239,8 @@ unsafe impl Os for Unix {
         told.then(|| bytes.iter().filter(|byte| **byte & 1 != 0).count() * page)
     }
 
-    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
-        quietly(|| File::open(c"/proc/self/pagemap").map_or(0, |file| pagemap::written(&file, ptr, len, show)))
+    fn written(&self, ptr: NonNull<u8>, len: usize, ranges: &mut Ranges) -> usize {
+        quietly(|| File::open(c"/proc/thread-self/pagemap").map_or(0, |file| pagemap::written(&file, ptr, len, ranges)))
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {

@@ -381,7 +381,7 @@ fn huge_pages_are_asked_for_as_the_policy_says() {
         (os.calls_of(Call::AdviseHuge) - before, huge)
     };
     assert_eq!(asked(HugePages::Auto, 100), (0, 0));
-    assert_eq!(asked(HugePages::Always, 100), (1, if Unix.page_size() == 4096 { CHUNK_SIZE } else { 0 }));
+    assert_eq!(asked(HugePages::Always, 100), (1, if gets_huge_pages() { CHUNK_SIZE } else { 0 }));
     let (calls, huge) = asked(HugePages::Never, 100);
     assert!(calls > 0 && huge == 0, "told not to when it is committed");
     // Of areas: those that will be used as a whole, all of them, or none.

@@ -306,6 +306,37 @@ fn a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted() {
     heap.validate(None).unwrap();
 }
 
+/// Class of bug: a process of which only the heap's thread is left does not end.
+#[test]
+fn the_thread_ends_with_the_last_one_of_the_program_and_leaves_nothing_behind() {
+    let Setup { heap, .. } = setup(true);
+    heap.set_purge_after(None, Some(600_000));
+    let (first, last) = (heap.attach(), heap.attach());
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it is wanted") };
+    std::thread::scope(|scope| {
+        let kswapd = scope.spawn(|| {
+            let thread = heap.attach_service();
+            // SAFETY: this thread's block.
+            unsafe { heap.run_kswapd(thread, number, &|| ()) };
+            // SAFETY: as above.
+            thread.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+        });
+        // SAFETY: this thread's block.
+        first.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(heap.kswapd().is_awake() && dirty(heap) > 0 && !kswapd.is_finished(), "there is another one");
+        // SAFETY: this thread's block.
+        last.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+    });
+    assert_eq!(dirty(heap), 0);
+    chunks(heap, 1).into_iter().for_each(|block| block.free(heap, None));
+    assert!(
+        matches!(heap.kswapd().attend(heap.os()), Attend::Start(next) if next != number),
+        "should it go on all the same"
+    );
+}
+
 /// Class of bug: a thread that the system does not let sleep burns a processor.
 #[test]
 fn a_thread_that_cannot_wait_ends_and_leaves_the_work_to_others() {
@@ -337,8 +368,8 @@ fn without_a_thread_whoever_gives_pages_back_is_told_to_tick() {
 #[test]
 fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
     let Setup { os, heap } = setup(false);
-    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK {
-        return; // nothing lies so low
+    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK || !gets_huge_pages() {
+        return; // nothing lies so low, or is made huge
     }
     let thread = heap.attach();
     let asked = || os.calls_of(Call::AdviseHuge);
@@ -374,7 +405,7 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
 fn begins_with_small_pages() -> bool {
     let always = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     FIRST_ARENA_CHUNKS > HUGE_FROM_CHUNK
-        && Unix.page_size() == 4096
+        && gets_huge_pages()
         && !always.is_ok_and(|policies| policies.contains("[always]"))
 }
 
@@ -578,7 +609,7 @@ fn the_rest_of_a_slab_behind_its_last_object_is_not_touched_and_not_missed() {
 /// Class of bug: a free object in each slab costs every huge page of the heap.
 #[test]
 fn half_of_a_slab_is_not_worth_a_huge_page() {
-    if FIRST_ARENA_CHUNKS < 16 || Unix.page_size() != 4096 {
+    if FIRST_ARENA_CHUNKS < 16 || !gets_huge_pages() {
         return;
     }
     // Slabs of two objects and of four, of which one stays.
@@ -605,7 +636,7 @@ fn half_of_a_slab_is_not_worth_a_huge_page() {
 #[test]
 fn a_run_that_is_discarded_takes_the_huge_pages_of_both_chunks_that_it_has_a_part_of() {
     let Setup { heap, .. } = setup(false);
-    if FIRST_ARENA_CHUNKS < 4 || Unix.page_size() != 4096 {
+    if FIRST_ARENA_CHUNKS < 4 || !gets_huge_pages() {
         return;
     }
     heap.set_huge_pages(HugePages::Always);
@@ -623,8 +654,8 @@ fn a_run_that_is_discarded_takes_the_huge_pages_of_both_chunks_that_it_has_a_par
 #[test]
 fn a_chunk_for_which_the_system_refuses_huge_pages_is_asked_for_once() {
     let Setup { os, heap } = setup(false);
-    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK {
-        return; // nothing lies so low
+    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK || !gets_huge_pages() {
+        return; // nothing lies so low, or is made huge
     }
     let full: Vec<Block> =
         (0..CHUNK_SIZE / 1024 + 64).map(|_| Block::new(heap, None, layout(1024, 8), 1).unwrap()).collect();
