@@ -19,8 +19,8 @@
 //!                                        │ └◄──────dealloc─────────┘
 //!                                        └──refused──► ALONE
 //! ```
-//! From everywhere to OFF, back to SMALL when it is to be settled anew, and back to DORMANT in the child of a fork and when the
-//! program's last thread has ended, since a process ends when all of its threads have. Each of these gives the thread that may still run a new number to compare: it sees that it is not wanted any more, and ends.
+//! From everywhere to OFF, back to SMALL when it is to be settled anew, and back to DORMANT in the child of a fork and when it
+//! is to retire. Each of these gives the thread that may still run a new number to compare: it sees that it is not wanted any more, and ends.
 //! Whoever has no thread at all, because the program wants none, leaves SMALL at once: nothing has to be started for it.
 //!
 //! # Invariants
@@ -404,8 +404,8 @@ impl Kswapd {
         os.wake_all(&self.state);
     }
 
-    /// The program has no thread any more: none of the heap's is to keep the process alive. If it goes on all the same, the next
-    /// slow `dealloc` starts another one.
+    /// The thread that there may be is not wanted any more; the next slow `dealloc` starts another one. For when the program seems to
+    /// have no threads any more: none of the heap's is to keep the process alive.
     pub fn retire(&self, os: &dyn Os) {
         self.restart(|state| [AWAKE, ASLEEP].contains(&state).then_some(DORMANT));
         os.wake_all(&self.state);

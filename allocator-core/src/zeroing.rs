@@ -8,7 +8,8 @@
 //!
 //! The question takes as long as it takes to clear half a megabyte that is in the processor's caches, and is a loss where
 //! blocks are written as a whole (they are *dense*), or where the system does not say. So it has a price in bytes that are to be
-//! cleared: those of short blocks add up to it, and it doubles with each question that saved little.
+//! cleared: those of short blocks add up to it, and it doubles with each question that saved little. Of a long block whose pages
+//! were written here and there it is asked several times for that, once for each 64 ranges.
 //!
 //! With that, programs that have only dense blocks spend a thirtieth of the time that clearing takes on questions, and none
 //! spends more than it takes to clear all of them.

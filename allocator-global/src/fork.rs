@@ -61,7 +61,10 @@ unsafe extern "C" fn child() {
 #[cfg(feature = "override")]
 mod streams {
     use crate::HEAP;
-    use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+    use core::sync::atomic::{
+        compiler_fence, AtomicU32, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    };
 
     extern "C" {
         fn _IO_list_lock();
@@ -76,8 +79,10 @@ mod streams {
     pub(super) fn lock() {
         // SAFETY: has no precondition; the lock may be taken again by who has it.
         unsafe { _IO_list_lock() };
-        OWNER.store(HEAP.os().current(), Relaxed);
         DEPTH.store(DEPTH.load(Relaxed) + 1, Relaxed);
+        // In this order, for a signal handler that forks.
+        compiler_fence(SeqCst);
+        OWNER.store(HEAP.os().current(), Relaxed);
     }
 
     /// Whether the calling thread has it. (Who forks in a signal handler may not.)

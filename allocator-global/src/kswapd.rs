@@ -47,6 +47,7 @@ static ONLY_HERE: AtomicBool = AtomicBool::new(false);
 
 /// This is a child, in which nobody calls [`start_now`].
 pub(crate) fn forked() {
+    ADRIFT.store(false, Relaxed);
     if ONLY_HERE.load(Relaxed) {
         ALLOWED.store(false, Relaxed);
         begin_without();
@@ -77,12 +78,36 @@ pub(crate) fn attend() {
     }
 }
 
-/// As [`attend`], where no thread may be started: in a call of C, where the C library may have locks that starting one needs, and
-/// where a thread ends.
+/// As [`attend`], for a call of C: the C library may have locks that starting a thread needs.
+#[cfg(feature = "override")]
 #[inline(always)]
-pub(crate) fn attend_without_start() {
+pub(crate) fn attend_from_c() {
     if HEAP.kswapd().needs_attention() {
         attend_now(false);
+    }
+}
+
+/// True once the main thread has ended, by `pthread_exit`: the process ends when its last thread does.
+static ADRIFT: AtomicBool = AtomicBool::new(false);
+
+/// As [`attend`], for a thread that has ended.
+pub(crate) fn attend_at_exit() {
+    // SAFETY: has no precondition.
+    let this = unsafe { libc::syscall(libc::SYS_gettid) };
+    // SAFETY: as above.
+    if this as libc::pid_t == unsafe { libc::getpid() } {
+        ADRIFT.store(true, Relaxed);
+    }
+    if HEAP.kswapd().needs_attention() {
+        attend_now(false);
+    }
+    retire_if_alone();
+}
+
+/// Without threads of the program's, the thread must not keep the process alive.
+fn retire_if_alone() {
+    if ADRIFT.load(Relaxed) && HEAP.is_deserted() {
+        HEAP.kswapd().retire(HEAP.os());
     }
 }
 
@@ -95,10 +120,11 @@ fn attend_now(starts: bool) {
 fn attend_to_it(starts: bool) {
     let number = match HEAP.kswapd().attend(HEAP.os()) {
         Attend::Nothing => return,
-        Attend::Start(number) if !ALLOWED.load(Relaxed) => Some(number),
+        // Where no call starts one, it has ended and will not come back.
+        Attend::Start(number) if !ALLOWED.load(Relaxed) || ONLY_HERE.load(Relaxed) && !starts => Some(number),
         Attend::Start(number) => {
-            // Else a callback of the program's frees, perhaps inside a call of C.
-            let starts = starts && !lifecycle::block().is_some_and(Thread::is_relieving);
+            // Else a callback of the program's frees, perhaps inside a call of C; or a destructor in a thread that has ended.
+            let starts = starts && !lifecycle::block().is_some_and(Thread::is_relieving) && !lifecycle::has_ended();
             // SAFETY: has no precondition.
             if !starts || OWNER.load(Relaxed) != unsafe { libc::getpid() } {
                 HEAP.kswapd().not_here(number);
@@ -167,6 +193,19 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     unsafe { libc::pthread_setname_np(this, c"kmalloc-kswapd".as_ptr()) };
     lifecycle::attach_service();
     // SAFETY: the block is the calling thread's.
-    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &pressure::tell) });
+    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &after_tick) });
+    if ADRIFT.load(Relaxed) {
+        // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.
+        let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: there is room for the set.
+        unsafe { libc::sigemptyset(none.as_mut_ptr()) };
+        // SAFETY: made above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), null_mut()) };
+    }
     null_mut()
+}
+
+fn after_tick() {
+    pressure::tell();
+    retire_if_alone();
 }

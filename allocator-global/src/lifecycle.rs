@@ -9,7 +9,8 @@
 //! block says so there.) *Library*: the thread is inside crossbeam-epoch, whose own requests must not come back to it;
 //! they go to memory set aside.
 //!
-//! The main thread never ends in this sense: `exit` runs no key destructors, and nothing needs to be flushed.
+//! The main thread mostly never ends in this sense: `exit` runs no key destructors, and nothing needs to be flushed. `pthread_exit`
+//! does, and then the process ends when its last thread has, which kswapd must not be for long.
 //!
 //! # Invariants
 //! - Li1: a block belongs to the thread whose pointer names it, and to nobody before and after.
@@ -142,7 +143,13 @@ unsafe extern "C" fn on_exit(block: *mut libc::c_void) {
     let thread = unsafe { &*block.cast::<Thread>() };
     // SAFETY: the calling thread's block, and its pointer names it no more.
     as_guest(|| unsafe { HEAP.detach(thread) });
-    kswapd::attend_without_start(); // it may be the last thread, and the process about to end
+    kswapd::attend_at_exit();
+}
+
+/// True if no thread starts another one from the calling one any more: its block was taken back. (Where there is no key, threads have
+/// none from the beginning.)
+pub(crate) fn has_ended() -> bool {
+    State::Uncached.is_current() && KEY.load(Relaxed) != 0
 }
 
 /// True if the calling thread is inside crossbeam-epoch.

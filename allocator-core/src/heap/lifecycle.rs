@@ -43,9 +43,11 @@ impl Heap {
         if let Err(found) = unsafe { self.empty_and_free(thread) } {
             self.found(found);
         }
-        if self.parts.registry.live(self.os()) == 0 {
-            self.kswapd().retire(self.os());
-        }
+    }
+
+    /// True if no thread of the program has a block.
+    pub fn is_deserted(&self) -> bool {
+        self.parts.registry.live(self.os()) == 0
     }
 
     /// # Safety

@@ -49,11 +49,6 @@ impl Heap {
             quiet = if worked { 0 } else { quiet + 1 };
         }
         self.kswapd().forget_group();
-        if self.parts.registry.live(self.os()) == 0 {
-            // Nobody else would, for as long as the process goes on.
-            // SAFETY: by contract.
-            unsafe { self.reclaim(thread) };
-        }
     }
 
     /// One tick of kswapd: gives empty slabs back to the arenas, and to the system what was free at the last tick already,

@@ -308,33 +308,35 @@ fn a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted() {
 
 /// Class of bug: a process of which only the heap's thread is left does not end.
 #[test]
-fn the_thread_ends_with_the_last_one_of_the_program_and_leaves_nothing_behind() {
+fn a_thread_that_retires_ends_at_once_and_the_next_one_is_another() {
     let Setup { heap, .. } = setup(true);
     heap.set_purge_after(None, Some(600_000));
-    let (first, last) = (heap.attach(), heap.attach());
+    let thread = heap.attach();
+    assert!(!heap.is_deserted());
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it is wanted") };
     std::thread::scope(|scope| {
-        let kswapd = scope.spawn(|| {
+        scope.spawn(|| {
             let thread = heap.attach_service();
             // SAFETY: this thread's block.
             unsafe { heap.run_kswapd(thread, number, &|| ()) };
             // SAFETY: as above.
             thread.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
         });
-        // SAFETY: this thread's block.
-        first.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
         std::thread::sleep(std::time::Duration::from_millis(50));
-        assert!(heap.kswapd().is_awake() && dirty(heap) > 0 && !kswapd.is_finished(), "there is another one");
         // SAFETY: this thread's block.
-        last.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+        thread.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+        assert!(heap.is_deserted() && heap.kswapd().is_awake());
+        heap.kswapd().retire(heap.os());
     });
-    assert_eq!(dirty(heap), 0);
-    chunks(heap, 1).into_iter().for_each(|block| block.free(heap, None));
+    assert!(!heap.kswapd().is_awake());
     assert!(
         matches!(heap.kswapd().attend(heap.os()), Attend::Start(next) if next != number),
-        "should it go on all the same"
+        "should it be wanted again"
     );
+    heap.kswapd().alone(heap.os(), number + 1);
+    heap.kswapd().retire(heap.os());
+    assert_eq!(heap.kswapd().attend(heap.os()), Attend::Nothing, "who has no thread has none to lose");
 }
 
 /// Class of bug: a thread that the system does not let sleep burns a processor.
