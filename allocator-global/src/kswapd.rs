@@ -196,11 +196,11 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &after_tick) });
     if ADRIFT.load(Relaxed) {
         // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.
-        let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: there is room for the set.
-        unsafe { libc::sigemptyset(none.as_mut_ptr()) };
-        // SAFETY: made above.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), null_mut()) };
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: filled above.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, all.as_ptr(), null_mut()) };
     }
     null_mut()
 }
