@@ -246,7 +246,7 @@ impl PageSet {
 
     /// Start of the first `n` pages in a row, wherever that is.
     pub const fn first_run_of(self, n: u32) -> Option<u32> {
-        if n > PAGES_PER_CHUNK {
+        if n > u64::BITS {
             return None;
         }
         // After the loop a bit stands for `n` set bits from there on; each step doubles what a bit stands for.

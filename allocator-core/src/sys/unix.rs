@@ -67,44 +67,47 @@ impl Park for Unix {
 }
 
 impl Unix {
-    /// Whether there are huge pages of a chunk's length for who asks. The system takes the advice even where they are switched
-    /// off, for all or for this process; what it says when it is first asked counts.
+    /// Whether there are huge pages of a chunk's length for who asks.
     fn has_huge_pages(&self) -> bool {
-        static HAS: UnwatchedU32 = UnwatchedU32::new(0); // zero: nobody has asked
-        const YES: u32 = 1;
-        const NO: u32 = 2;
-        const GET_THP_DISABLE: libc::c_int = 42;
         // A huge page is as many pages as a page has entries of 8 bytes.
         let page = self.page_size();
-        if page * (page / 8) != CHUNK_SIZE {
-            return false;
-        }
-        if HAS.load(Relaxed) == 0 {
-            let none = 0 as libc::c_ulong;
-            // SAFETY: asks about this process.
-            let off = quietly(|| unsafe { prctl(GET_THP_DISABLE, none, none, none, null::<libc::c_char>()) }) == 1;
-            HAS.store(if off || !self.lets_have_huge_pages() { NO } else { YES }, Relaxed);
-        }
-        HAS.load(Relaxed) == YES
+        page * (page / 8) == CHUNK_SIZE && self.lets_have_huge_pages()
     }
 
-    /// As `has_huge_pages`, by the policy of the system. One that does not tell it is thought to have some.
+    /// Whether huge pages are switched on, for all and for this process: the system takes the advice even where they are not. What it
+    /// says when it is first asked counts; one that says nothing is thought to have some.
     fn lets_have_huge_pages(&self) -> bool {
-        const CHOSEN: [&CStr; 2] = [
+        static HAS: UnwatchedU32 = UnwatchedU32::new(0); // zero: nobody has asked
+        const NO: u32 = 1;
+        const GET_THP_DISABLE: libc::c_int = 42;
+        const CHOICES: [&CStr; 2] = [
             c"/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled",
             c"/sys/kernel/mm/transparent_hugepage/enabled",
         ];
-        let mut text = [0; 64];
-        for path in CHOSEN {
-            let len = self.read(path, &mut text).unwrap_or(0);
-            let mut chosen = text.iter().take(len).skip_while(|byte| **byte != b'[').skip(1);
-            match chosen.next() {
-                Some(b'n') => return false,       // never
-                Some(b'a' | b'm') => return true, // always, madvise
-                Some(_) | None => {}              // inherit, or a system that does not have this file
-            }
+        let mut has = HAS.load(Relaxed);
+        if has == 0 {
+            let none = 0 as libc::c_ulong;
+            // SAFETY: asks about this process.
+            let off = quietly(|| unsafe { prctl(GET_THP_DISABLE, none, none, none, null::<libc::c_char>()) }) == 1;
+            let chosen = |path: &&CStr| {
+                let mut text = [0; 64];
+                let len = self.read(path, &mut text)?;
+                is_chosen(text.get(..len)?)
+            };
+            has = NO + u32::from(!off && CHOICES.iter().find_map(chosen).unwrap_or(true));
+            HAS.store(has, Relaxed);
         }
-        true
+        has != NO
+    }
+}
+
+/// Whether a file of the system's, such as `always [madvise] never`, says that who asks gets huge pages. `None`: it leaves that to
+/// another one (`inherit`), or is none of these.
+fn is_chosen(text: &[u8]) -> Option<bool> {
+    match text.iter().skip_while(|byte| **byte != b'[').nth(1) {
+        Some(b'n') => Some(false),
+        Some(b'a' | b'm') => Some(true),
+        _ => None,
     }
 }
 
@@ -275,6 +278,21 @@ fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
 mod tests {
     use super::*;
     use crate::sys::{Kept, Reservation};
+
+    #[test]
+    fn the_choice_of_huge_pages_is_the_word_in_brackets() {
+        for (text, chosen) in [
+            ("always madvise [never]\n", Some(false)),
+            ("always [madvise] never\n", Some(true)),
+            ("[always] madvise never\n", Some(true)),
+            ("always [inherit] madvise never\n", None),
+            ("always [", None),
+            ("never", None),
+            ("", None),
+        ] {
+            assert_eq!(is_chosen(text.as_bytes()), chosen, "{text}");
+        }
+    }
 
     #[test]
     fn a_reservation_is_aligned_and_reads_as_zeros_once_committed() {
