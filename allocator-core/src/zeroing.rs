@@ -9,7 +9,7 @@
 //! The question takes as long as it takes to clear half a megabyte that is in the processor's caches, and is a loss where
 //! blocks are written as a whole (they are *dense*), or where the system does not say. So it has a price in bytes that are to be
 //! cleared: those of short blocks add up to it, and it doubles with each question that saved little. Of a long block whose pages
-//! were written here and there it is asked several times for that, once for each 64 ranges.
+//! were written here and there it is asked several times for that, once for each 32 ranges.
 //!
 //! With that, programs that have only dense blocks spend a thirtieth of the time that clearing takes on questions, and none
 //! spends more than it takes to clear all of them.
@@ -78,6 +78,7 @@ impl Zeroing {
     ///
     /// # Safety
     /// The range is the caller's alone, readable and writable.
+    #[inline(never)] // needs more stack than who asks for a short block should have
     pub unsafe fn clear(
         &self,
         page_size: usize,
@@ -98,11 +99,8 @@ impl Zeroing {
         let (mut told_to, mut written) = (first, 0);
         while told_to < behind {
             let mut ranges = [PageRegion::NONE; RANGES];
-            let Some(from) = NonNull::new(ptr.as_ptr().wrapping_sub(start - first).wrapping_add(told_to - first))
-            else {
-                break;
-            };
-            let told = ask(from, behind - told_to, &mut ranges);
+            let from = NonNull::new(ptr.as_ptr().wrapping_sub(start - first).wrapping_add(told_to - first));
+            let told = from.map_or(0, |from| ask(from, behind - told_to, &mut ranges));
             for range in ranges.into_iter().take_while(|range| *range != PageRegion::NONE) {
                 let (from, to) = (range.start as usize, range.end as usize);
                 written += to - from;

@@ -101,6 +101,12 @@ const CASES: &[Case] = &[
     ("dealloc: an object", State::free_last),
     ("alloc: a run", |s| s.keep(100 * KIB)),
     ("dealloc: a run", State::free_last),
+    ("alloc_zeroed: a run that was used", |s| {
+        s.keep(MIB);
+        s.free_last();
+        s.blocks.extend(Block::try_zeroed(layout(MIB, 8)));
+        s.free_last();
+    }),
     ("alloc: an area", |s| s.keep(LONGEST_RUN + 1)),
     ("dealloc: an area", State::free_last),
     ("alloc: an aligned area", |s| s.blocks.extend(Block::try_new(layout(100, 64 * MIB)))),

@@ -28,7 +28,7 @@ use core::ptr::NonNull;
 pub type Ranges = [PageRegion; RANGES];
 
 /// So many ranges at most.
-pub const RANGES: usize = 64;
+pub const RANGES: usize = 32;
 
 /// The system calls under the allocator. A refusal is `None` or `false` and leaves everything as it was; `errno` is
 /// never changed.
