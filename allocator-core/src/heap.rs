@@ -282,15 +282,13 @@ impl Heap {
         // SAFETY: by contract.
         let (ptr, stale) = unsafe { self.obtain(thread, layout, false) }?;
         let len = stale.min(layout.size());
-        // Not inside the gate: to clear may take long, where memory is short. A file that is open is, or a child would have it.
         if self.parts.zeroing.asks(len) {
-            let ask = |ptr, len, ranges: &mut _| {
-                let _inside = self.enter(thread);
-                self.os().written(ptr, len, ranges)
-            };
+            // Or the child of a fork would have the file that is open meanwhile. A run is 32 MiB long at most.
+            let _inside = self.enter(thread);
             // SAFETY: just allocated, `layout.size()` bytes.
-            unsafe { self.parts.zeroing.clear(self.os().page_size(), ptr, len, ask) };
+            unsafe { self.parts.zeroing.clear(self.os(), ptr, len) };
         } else {
+            // Not inside the gate: to clear may take long, where memory is short.
             // SAFETY: as above.
             unsafe { ptr.as_ptr().write_bytes(0, len) };
         }

@@ -3,20 +3,19 @@
 //! # Algorithm
 //! What is cleared becomes resident, and of a long block that is asked for as zeros often little is written: tables, sets of
 //! bits, buffers for the worst case. When such a block is freed, most of its pages have no memory behind them still, but which
-//! they are only the system knows. So of long blocks it is asked which pages may hold anything ([`crate::sys::Os::written`]), and only
+//! they are only the system knows. So of long blocks it is asked which pages may hold anything ([`Os::written`]), and only
 //! those are cleared: the others read as zeros, and stay without memory.
 //!
 //! The question takes as long as it takes to clear half a megabyte that is in the processor's caches, and is a loss where
 //! blocks are written as a whole (they are *dense*), or where the system does not say. So it has a price in bytes that are to be
-//! cleared: those of short blocks add up to it, and it doubles with each question that saved little. Of a long block whose pages
-//! were written here and there it is asked several times for that, once for each 32 ranges.
+//! cleared: those of short blocks add up to it, and it doubles with each question that saved little.
 //!
 //! With that, programs that have only dense blocks spend a thirtieth of the time that clearing takes on questions, and none
 //! spends more than it takes to clear all of them.
 
 use crate::config::PAGE_SIZE;
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
-use crate::sys::{PageRegion, Ranges, RANGES};
+use crate::sys::Os;
 use core::ptr::NonNull;
 
 /// A shorter block is cleared without a question: less than two pages could be saved.
@@ -73,46 +72,32 @@ impl Zeroing {
         self.dense.load(Relaxed) != 0 || self.off.load(Relaxed) != 0
     }
 
-    /// Clears private memory of ours, but for pages of so many bytes that the system tells to hold zeros. `ask` is
-    /// [`crate::sys::Os::written`], once or more often: nothing is cleared while a file is open.
+    /// Clears private memory of ours, but for pages that the system tells to hold zeros.
     ///
     /// # Safety
     /// The range is the caller's alone, readable and writable.
     #[inline(never)] // needs more stack than who asks for a short block should have
-    pub unsafe fn clear(
-        &self,
-        page_size: usize,
-        ptr: NonNull<u8>,
-        len: usize,
-        ask: impl Fn(NonNull<u8>, usize, &mut Ranges) -> usize,
-    ) {
-        let within = page_size - 1;
+    pub unsafe fn clear(&self, os: &dyn Os, ptr: NonNull<u8>, len: usize) {
+        let within = os.page_size() - 1;
         let (start, end) = (ptr.as_ptr() as usize, ptr.as_ptr() as usize + len);
+        // The question is about whole pages of the system, which others may have parts of. What is cleared is ours.
+        let first = start & !within;
+        let pages = os.whole_pages(end - first);
         let clear = |from: usize, to: usize| {
             let (from, to) = (from.max(start), to.min(end));
             let place = ptr.as_ptr().wrapping_add(from - start);
             // SAFETY: what is in the range of this, which may be nothing.
             unsafe { place.write_bytes(0, to.saturating_sub(from)) };
         };
-        // The question is about whole pages of the system, which others may have parts of. What is cleared is ours.
-        let (first, behind) = (start & !within, (end + within) & !within);
-        let (mut told_to, mut written) = (first, 0);
-        while told_to < behind {
-            let mut ranges = [PageRegion::NONE; RANGES];
-            let from = NonNull::new(ptr.as_ptr().wrapping_sub(start - first).wrapping_add(told_to - first));
-            let told = from.map_or(0, |from| ask(from, behind - told_to, &mut ranges));
-            for range in ranges.into_iter().take_while(|range| *range != PageRegion::NONE) {
-                let (from, to) = (range.start as usize, range.end as usize);
-                written += to - from;
-                clear(from, to);
-            }
-            if told == 0 {
-                break;
-            }
-            told_to += told;
-        }
-        clear(told_to, end);
-        self.note(if told_to == behind { Some(written > (behind - first) / 4 * 3) } else { None });
+        let mut written = 0;
+        let told = NonNull::new(ptr.as_ptr().wrapping_sub(start - first)).map_or(0, |page| {
+            os.written(page, pages, &mut |page, len| {
+                written += len;
+                clear(page.as_ptr() as usize, page.as_ptr() as usize + len);
+            })
+        });
+        clear(first + told, end);
+        self.note(if told == pages { Some(written > pages / 4 * 3) } else { None });
     }
 
     /// Notes whether most of a block had been written, if the system has told.
@@ -130,7 +115,7 @@ impl Zeroing {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::sys::{Call, FaultyOs, Os, Plan, Unix};
+    use crate::sys::{Call, FaultyOs, Plan, Unix};
     use std::vec::Vec;
 
     #[test]
@@ -150,9 +135,7 @@ mod tests {
                 // SAFETY: mapped.
                 let ptr = unsafe { memory.add(start) };
                 // SAFETY: nobody else knows it.
-                unsafe {
-                    Zeroing::new().clear(4096, ptr, end - start, |ptr, len, ranges| os.written(ptr, len, ranges))
-                };
+                unsafe { Zeroing::new().clear(&os, ptr, end - start) };
                 // SAFETY: mapped.
                 let bytes = unsafe { core::slice::from_raw_parts(memory.as_ptr(), LEN) };
                 for (i, byte) in bytes.iter().enumerate() {

@@ -12,7 +12,7 @@ use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT,
 use crate::huge::HugePages;
 use crate::page::{ChunkMap, Tag};
 use crate::reclaim::Epoch;
-use crate::sys::{Call, Discard, FaultyOs, PageRegion, Plan, Ranges, Unix, RANGES};
+use crate::sys::{Call, Discard, FaultyOs, Plan, Unix};
 use crate::units::Order;
 use std::boxed::Box;
 use std::vec::Vec;
@@ -439,7 +439,7 @@ fn zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory()
             unsafe { first.as_ptr().wrapping_add(page * 4096 + 77).write(1) };
         }
         let written = resident(first);
-        let tells = Unix.written(first, pages * 4096, &mut [PageRegion::NONE; RANGES]) > 0;
+        let tells = Unix.written(first, pages * 4096, &mut |_, _| ()) > 0;
         // SAFETY: allocated above, with this layout.
         unsafe { heap.free(thread, first, zeros) };
         os.plan(if refused { Plan::Kind(Call::Written) } else { Plan::Never });
@@ -1004,9 +1004,9 @@ unsafe impl Os for Odd {
     fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
         Unix.resident(ptr, len)
     }
-    fn written(&self, ptr: NonNull<u8>, len: usize, ranges: &mut Ranges) -> usize {
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
         assert_eq!((ptr.as_ptr() as usize % self.page, len % self.page), (0, 0), "whole pages");
-        Unix.written(ptr, len, ranges)
+        Unix.written(ptr, len, show)
     }
     fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
         None

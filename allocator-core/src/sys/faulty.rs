@@ -1,6 +1,6 @@
 //! FaultyOs: another system whose calls fail when a plan says so.
 
-use super::{Os, Ranges};
+use super::Os;
 use crate::sync::{
     array_of,
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -335,11 +335,11 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
         self.inner.resident(ptr, len)
     }
 
-    fn written(&self, ptr: NonNull<u8>, len: usize, ranges: &mut Ranges) -> usize {
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
         if self.fails(Call::Written) {
             return 0;
         }
-        self.inner.written(ptr, len, ranges)
+        self.inner.written(ptr, len, show)
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {

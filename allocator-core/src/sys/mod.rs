@@ -17,18 +17,11 @@ pub use die::{die, warn, Line};
 pub use discard::Discard;
 pub use faulty::{Call, FaultyOs, Plan};
 pub use kept::{Kept, Place};
-pub use pagemap::PageRegion;
 pub use unix::{quietly, Unix};
 
 use crate::sync::Park;
 use core::ffi::CStr;
 use core::ptr::NonNull;
-
-/// What [`Os::written`] tells at a time; zeros behind the last one.
-pub type Ranges = [PageRegion; RANGES];
-
-/// So many ranges at most.
-pub const RANGES: usize = 32;
 
 /// The system calls under the allocator. A refusal is `None` or `false` and leaves everything as it was; `errno` is
 /// never changed.
@@ -115,12 +108,12 @@ pub unsafe trait Os: Park + Sync {
     /// How many bytes of whole pages are resident, in a range that is no longer than a chunk. `None`: the system does not say.
     fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize>;
 
-    /// Tells which ranges of whole pages, from the lowest on, may hold something else than zeros, in private memory of ours.
-    /// Returns how many bytes from `ptr` on it has told of, which may be none: what lies behind them may hold anything.
+    /// Shows, from the lowest on, the ranges of whole pages that may hold something else than zeros, in private memory of
+    /// ours. Returns how many bytes from `ptr` on it has told of, which may be none: what lies behind them may hold anything.
     ///
-    /// A page is told unless it reads as zeros for sure: because nothing was written into it since it was mapped or discarded. That
+    /// A page is shown unless it reads as zeros for sure: because nothing was written into it since it was mapped or discarded. That
     /// one was brought in by a read alone, or went to the swap, makes no difference.
-    fn written(&self, _ptr: NonNull<u8>, _len: usize, _ranges: &mut Ranges) -> usize {
+    fn written(&self, _ptr: NonNull<u8>, _len: usize, _show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
         0
     }
 

@@ -1,24 +1,17 @@
 //! pagemap: what the system knows of the pages of this process (`/proc/thread-self/pagemap`, Linux since 6.7).
 
-use super::{file::File, Ranges};
+use super::file::File;
 use core::mem::size_of;
 use core::ptr::NonNull;
 use static_assertions::const_assert;
 
 /// The kernel's `struct page_region`: pages in a row of which the same is true.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
-pub struct PageRegion {
-    /// The address of the first byte.
-    pub start: u64,
-    /// The address behind the last one.
-    pub end: u64,
+struct PageRegion {
+    start: u64,
+    end: u64,
     categories: u64,
-}
-
-impl PageRegion {
-    /// None.
-    pub const NONE: Self = Self { start: 0, end: 0, categories: 0 };
 }
 
 /// The kernel's `struct pm_scan_arg`.
@@ -48,34 +41,48 @@ const IS_SWAPPED: u64 = 1 << 4;
 /// Zeros that the system has one page of: read and never written, or found to be zeros since.
 const IS_PFNZERO: u64 = 1 << 5;
 
+/// Ranges that the kernel tells of at a time.
+const REGIONS: usize = 64;
+
 /// As [`Os::written`](super::Os::written), by this file.
-pub(super) fn written(file: &File, ptr: NonNull<u8>, len: usize, ranges: &mut Ranges) -> usize {
+pub(super) fn written(file: &File, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
     let start = ptr.as_ptr() as u64;
+    let mut regions = [PageRegion::default(); REGIONS];
     let mut scan = PmScanArg {
         size: size_of::<PmScanArg>() as u64,
         flags: 0,
         start,
         end: start + len as u64,
         walk_end: 0,
-        vec: ranges.as_mut_ptr() as u64,
-        vec_len: ranges.len() as u64,
+        vec: 0,
+        vec_len: REGIONS as u64,
         max_pages: 0,
         category_inverted: IS_PFNZERO,
         category_mask: IS_PFNZERO,
         category_anyof_mask: IS_PRESENT | IS_SWAPPED,
         return_mask: IS_PRESENT | IS_SWAPPED,
     };
-    // SAFETY: the request, which leads to room for the answer.
-    if unsafe { file.ask(PAGEMAP_SCAN, &mut scan) }.is_none() {
-        return 0;
+    let mut told_to = start;
+    while told_to < scan.end {
+        (scan.start, scan.vec) = (told_to, regions.as_mut_ptr() as u64);
+        // SAFETY: the request, which leads to room for the answer.
+        let told = unsafe { file.ask(PAGEMAP_SCAN, &mut scan) };
+        let told = told.and_then(|told| regions.get(..told));
+        let Some(told) = told.filter(|_| scan.walk_end > told_to) else { break };
+        for region in told {
+            let within = ptr.as_ptr().wrapping_add((region.start - start) as usize);
+            // SAFETY: in the range, so not null.
+            show(unsafe { NonNull::new_unchecked(within) }, (region.end - region.start) as usize);
+        }
+        told_to = scan.walk_end.min(scan.end);
     }
-    scan.walk_end.min(scan.end).saturating_sub(start) as usize
+    (told_to - start) as usize
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     extern crate std;
-    use crate::sys::{Os, PageRegion, Unix, RANGES};
+    use crate::sys::{Os, Unix};
     use core::ptr::NonNull;
     use std::vec::Vec;
 
@@ -83,27 +90,18 @@ mod tests {
 
     /// The pages of a mapping that are told to be written, and how many it is told of.
     fn told(ptr: NonNull<u8>, pages: usize) -> (Vec<usize>, usize) {
-        let (mut written, mut told) = (Vec::new(), 0);
-        loop {
-            let mut ranges = [PageRegion::NONE; RANGES];
-            // SAFETY: in the mapping, or behind it.
-            let rest = unsafe { ptr.add(told) };
-            let now = Unix.written(rest, pages * PAGE - told, &mut ranges);
-            for range in ranges.into_iter().filter(|range| *range != PageRegion::NONE) {
-                let page = |address: u64| (address as usize - ptr.as_ptr() as usize) / PAGE;
-                written.extend(page(range.start)..page(range.end));
-            }
-            told += now;
-            if now == 0 || told == pages * PAGE {
-                return (written, told / PAGE);
-            }
-        }
+        let mut written = Vec::new();
+        let told = Unix.written(ptr, pages * PAGE, &mut |page, len| {
+            let first = (page.as_ptr() as usize - ptr.as_ptr() as usize) / PAGE;
+            written.extend(first..first + len / PAGE);
+        });
+        (written, told / PAGE)
     }
 
     #[test]
     fn pages_that_were_written_are_told_and_no_others() {
         // More ranges than are told at a time.
-        const PAGES: usize = 3 * 2 * RANGES + 1;
+        const PAGES: usize = 3 * 2 * super::REGIONS + 1;
         if Unix.page_size() != PAGE {
             return;
         }
@@ -137,7 +135,6 @@ mod tests {
     #[test]
     fn what_is_no_page_is_told_nothing_of() {
         let odd = NonNull::new(0x1001 as *mut u8).unwrap();
-        let mut ranges = [PageRegion::NONE; RANGES];
-        assert_eq!((Unix.written(odd, PAGE, &mut ranges), ranges), (0, [PageRegion::NONE; RANGES]));
+        assert_eq!(Unix.written(odd, PAGE, &mut |_, _| panic!("nothing is shown")), 0);
     }
 }

@@ -4,7 +4,7 @@
 use super::file::File;
 #[cfg(feature = "raw")]
 use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
-use super::{pagemap, Os, Ranges};
+use super::{pagemap, Os};
 use crate::config::CHUNK_SIZE;
 use crate::sync::{atomic::Ordering::Relaxed, Park, UnwatchedU32, Word};
 use core::ffi::CStr;
@@ -242,8 +242,8 @@ unsafe impl Os for Unix {
         told.then(|| bytes.iter().filter(|byte| **byte & 1 != 0).count() * page)
     }
 
-    fn written(&self, ptr: NonNull<u8>, len: usize, ranges: &mut Ranges) -> usize {
-        quietly(|| File::open(c"/proc/thread-self/pagemap").map_or(0, |file| pagemap::written(&file, ptr, len, ranges)))
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+        quietly(|| File::open(c"/proc/thread-self/pagemap").map_or(0, |file| pagemap::written(&file, ptr, len, show)))
     }
 
     fn read(&self, path: &CStr, into: &mut [u8]) -> Option<usize> {

@@ -8,7 +8,7 @@ use allocator_core::huge::HugePages;
 use allocator_core::page_counter::Limits;
 use allocator_core::reclaim::{Epoch, Reclaim};
 use allocator_core::sync::Park;
-use allocator_core::sys::{Call, FaultyOs, Os, Plan, Ranges, Unix};
+use allocator_core::sys::{Call, FaultyOs, Os, Plan, Unix};
 use allocator_core::thread::Thread;
 use std::alloc::Layout;
 use std::collections::{BTreeMap, BTreeSet};
@@ -205,9 +205,9 @@ unsafe impl Os for Tracked {
         self.inner.resident(ptr, len)
     }
 
-    fn written(&self, ptr: NonNull<u8>, len: usize, ranges: &mut Ranges) -> usize {
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
         self.mappings().expect("written", ptr, len);
-        self.inner.written(ptr, len, ranges)
+        self.inner.written(ptr, len, show)
     }
 
     fn read(&self, path: &core::ffi::CStr, into: &mut [u8]) -> Option<usize> {
