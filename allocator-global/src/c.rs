@@ -149,7 +149,7 @@ unsafe fn release(ptr: *mut c_void) {
 unsafe extern "C" fn release_slow(ptr: NonNull<u8>) {
     quietly(|| match HEAP.layout_of(ptr) {
         Ok(layout) => {
-            kswapd::attend_from_c();
+            kswapd::attend_without_start();
             // SAFETY: the block is the calling thread's; the rest by contract.
             lifecycle::with(|thread| unsafe { HEAP.free(thread, ptr, layout) });
         }

@@ -78,10 +78,10 @@ pub(crate) fn attend() {
     }
 }
 
-/// As [`attend`], for a call of C: the C library may have locks that starting a thread needs.
-#[cfg(feature = "override")]
+/// As [`attend`], where no thread may be started: in a call of C, since the C library may have locks that starting one needs, and
+/// where one ends.
 #[inline(always)]
-pub(crate) fn attend_from_c() {
+pub(crate) fn attend_without_start() {
     if HEAP.kswapd().needs_attention() {
         attend_now(false);
     }
@@ -94,13 +94,10 @@ static ADRIFT: AtomicBool = AtomicBool::new(false);
 pub(crate) fn attend_at_exit() {
     // SAFETY: has no precondition.
     let this = unsafe { libc::syscall(libc::SYS_gettid) };
-    // SAFETY: as above.
-    if this as libc::pid_t == unsafe { libc::getpid() } {
+    if this as libc::pid_t == OWNER.load(Relaxed) {
         ADRIFT.store(true, Relaxed);
     }
-    if HEAP.kswapd().needs_attention() {
-        attend_now(false);
-    }
+    attend_without_start();
     retire_if_alone();
 }
 
@@ -146,11 +143,9 @@ fn attend_to_it(starts: bool) {
 
 /// Starts the thread. False if the system refuses.
 fn start(number: u32) -> bool {
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let all = all_signals();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: there is room for the set.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: the first set was filled above, and there is room for the other.
+    // SAFETY: the first set is whole, and there is room for the other.
     if unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) } != 0 {
         return false;
     }
@@ -160,6 +155,13 @@ fn start(number: u32) -> bool {
     // SAFETY: initialised by the call above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
     started
+}
+
+fn all_signals() -> MaybeUninit<libc::sigset_t> {
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: there is room for the set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    all
 }
 
 /// `modest`: with a small stack, and not with the policy of the thread that happens to free.
@@ -196,11 +198,8 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &after_tick) });
     if ADRIFT.load(Relaxed) {
         // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: there is room for the set.
-        unsafe { libc::sigfillset(all.as_mut_ptr()) };
-        // SAFETY: filled above.
-        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, all.as_ptr(), null_mut()) };
+        // SAFETY: the set is whole.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, all_signals().as_ptr(), null_mut()) };
     }
     null_mut()
 }

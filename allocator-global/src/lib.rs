@@ -203,8 +203,8 @@ impl Kmalloc {
     }
 
     /// From now on, a block of 64 KiB and more that is to read as zeros, in memory that was used before, is cleared only where
-    /// the system says that something was written (by `ioctl` of `/proc/thread-self/pagemap`, which is opened for the call), or as a whole.
-    /// For a process whose sandbox ends it for opening a file. Costs a store.
+    /// the system says that something was written (by `ioctl` of `/proc/thread-self/pagemap`, which is opened for the call), or as a
+    /// whole. For a process whose sandbox ends it for opening a file. Costs a store.
     pub fn set_sparse_zeros(asks: bool) {
         conf::set(Setting::SparseZeros);
         HEAP.set_sparse_zeros(asks);

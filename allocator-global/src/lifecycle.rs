@@ -146,8 +146,8 @@ unsafe extern "C" fn on_exit(block: *mut libc::c_void) {
     kswapd::attend_at_exit();
 }
 
-/// True if no thread starts another one from the calling one any more: its block was taken back. (Where there is no key, threads have
-/// none from the beginning.)
+/// True if the block of the calling thread was taken back: it starts no other thread any more. (Where there is no key, threads have no
+/// blocks from the beginning.)
 pub(crate) fn has_ended() -> bool {
     State::Uncached.is_current() && KEY.load(Relaxed) != 0
 }
