@@ -77,15 +77,6 @@ pub struct Usage {
     pub out: usize,
 }
 
-/// What a refill did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refilled {
-    /// Objects taken, at least one.
-    pub taken: usize,
-    /// Slabs of the shard, as of a moment ago.
-    pub slabs: usize,
-}
-
 /// A misuse, the pointer that it was found at, and the class of which it was said to be an object.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
@@ -115,10 +106,11 @@ impl Shard {
     ///
     /// # Safety
     /// The slab is its maker's, who calls this, and nobody's yet; no reference to its header lives.
-    unsafe fn adopt(&self, partial: &mut Partial, shard: usize, mut slab: NonNull<Slab>) {
+    unsafe fn adopt(&self, partial: &mut Partial, map: &ChunkMap, shard: usize, slab: NonNull<Slab>) {
         // SAFETY: by contract; the reference ends before `relist`.
-        let this = unsafe { slab.as_mut() };
-        this.adopt((shard % MAX_SHARDS) as u8);
+        let this = unsafe { slab.as_ref() };
+        // SAFETY: by contract; the caller has the lock.
+        unsafe { this.adopt(map, shard % MAX_SHARDS) };
         partial.free += this.free();
         // SAFETY: of this shard.
         unsafe { partial.relist(slab) };
@@ -126,13 +118,15 @@ impl Shard {
     }
 
     /// Unlinks empty slabs until `keep` are left: a list of slabs that are nobody's.
-    fn trim(&self, partial: &mut Partial, keep: usize, class: SizeClass) -> List {
+    fn trim(&self, partial: &mut Partial, keep: usize, zone: &Zone, class: SizeClass) -> List {
         let mut chain = List::new();
         while let Some(slab) = partial.empty.first().filter(|_| partial.empty.len() > keep) {
             // SAFETY: on that list.
             unsafe { partial.empty.remove(slab) };
-            // SAFETY: of this shard, whose lock the caller has.
-            unsafe { (*slab.as_ptr()).disown() };
+            // SAFETY: of this shard, whose lock the caller has; the reference ends before `push`.
+            let this = unsafe { slab.as_ref() };
+            // SAFETY: as above; it is empty, and on no list any more.
+            unsafe { this.disown(zone.map_of(this.base())) };
             partial.free -= class.slab_objects();
             // SAFETY: on none now.
             unsafe { chain.push(slab, Listed::Full) };
@@ -208,7 +202,7 @@ impl Partial {
     fn put(&mut self, zone: &Zone, class: SizeClass, shard: u8, objects: &mut [*mut u8]) -> Result<usize, *mut u8> {
         // Pointers, not indices, for some instructions less an object.
         let core::ops::Range { start, end } = objects.as_mut_ptr_range();
-        let (mut at, mut others, mut taken) = (start, start, 0);
+        let (mut at, mut others) = (start, start);
         // Zero, or twice the size: the numbers of other objects, which are further apart, do not have these bits alone. (Of what
         // is no object they may; `put_row` looks again.)
         let (size, apart) = (class.size(), !(2 * class.size()));
@@ -216,38 +210,40 @@ impl Partial {
             (next as usize).wrapping_sub(object as usize).wrapping_add(size) & apart == 0
         };
         // SAFETY: there is one.
-        let mut object = unsafe { *at };
-        let Some(mut map) = map_at(zone, object as usize) else { return Err(object) };
-        let is_right = loop {
+        let mut last = unsafe { *at };
+        let Some(mut map) = map_at(zone, last as usize) else { return Err(last) };
+        while at != end {
+            // SAFETY: of the objects.
+            let object = unsafe { *at };
+            if object as usize ^ last as usize >= CHUNK_SIZE {
+                let Some(other) = map_at(zone, object as usize) else { break };
+                map = other;
+            }
+            last = object;
             // SAFETY: no further than behind the objects.
             let mut next = unsafe { at.add(1) };
             let tag = map.tag(map.page_of(object as usize));
             if let Some(first) = tag.of_shard(class.index(), shard) {
-                let Some(number) = number_in(object, first, class) else { break false };
                 let place = map.room(first).get().cast::<Slab>();
-                // SAFETY: of this shard, whose lock we have (Sl3), as `is_of` tells; the reference ends before `relist`.
+                // SAFETY: of this shard, as the tag says, whose lock we have (Sl3); the reference ends before `relist`.
                 let slab = unsafe { &mut *place.as_ptr() };
-                if !slab.is_of(class, shard) {
-                    break false;
-                }
-                let mut row = 1;
+                let Some(number) = class.object_at((object as usize).wrapping_sub(slab.base() as usize)) else { break };
                 // SAFETY: not behind the objects.
                 if next != end && is_beside(object, unsafe { *next }) {
                     let left = (end as usize - at as usize) / size_of::<*mut u8>();
                     // SAFETY: of the objects.
                     let left = unsafe { core::slice::from_raw_parts(at, left) };
                     // SAFETY: the first of them is this object of the slab, whose shard's lock we have.
-                    row = unsafe { put_row(slab, class, number, left) };
+                    let row = unsafe { put_row(slab, class, number, left) };
                     if row == 0 {
-                        break false;
+                        break;
                     }
                     // SAFETY: no row is longer than what is left.
                     next = unsafe { at.add(row) };
                 // SAFETY: an object of the slab.
                 } else if !unsafe { slab.put(number) } {
-                    break false;
+                    break;
                 }
-                taken += row;
                 if slab.rises() {
                     // SAFETY: of this shard, and with an object that was out just now, so nobody has given it up.
                     unsafe { self.relist(place) };
@@ -258,30 +254,17 @@ impl Partial {
                 // SAFETY: as above.
                 others = unsafe { others.add(1) };
             } else {
-                break false;
-            }
-            if next == end {
-                break true;
+                break;
             }
             at = next;
-            // SAFETY: not behind the objects.
-            let another = unsafe { *at };
-            if another as usize ^ object as usize >= CHUNK_SIZE {
-                match map_at(zone, another as usize) {
-                    Some(is) => map = is,
-                    None => {
-                        object = another;
-                        break false;
-                    }
-                }
-            }
-            object = another;
-        };
-        self.free += taken;
-        if is_right {
-            Ok((others as usize - start as usize) / size_of::<*mut u8>())
+        }
+        let count = |behind: *mut *mut u8| (behind as usize - start as usize) / size_of::<*mut u8>();
+        self.free += count(at) - count(others);
+        if at == end {
+            Ok(count(others))
         } else {
-            Err(object)
+            // SAFETY: of the objects.
+            Err(unsafe { *at })
         }
     }
 }
@@ -293,11 +276,12 @@ fn give_back(mut chain: List, zone: &Zone, class: SizeClass) -> Result<(), Found
         // SAFETY: on that list, which is ours alone as its slabs are: they are empty, and no shard has them.
         unsafe { chain.remove(slab) };
         // SAFETY: as above.
-        let slab = unsafe { slab.as_ref() };
-        let base = slab.base();
-        let map = zone.map_of(base);
-        slab.destroy(map);
-        zone.free_pages(map, base as usize, pages).map_err(|misuse| Found { at: base, said: class, misuse })?;
+        let base = unsafe { slab.as_ref() }.base();
+        zone.free_pages(zone.map_of(base), base as usize, pages).map_err(|misuse| Found {
+            at: base,
+            said: class,
+            misuse,
+        })?;
     }
     Ok(())
 }
@@ -362,8 +346,8 @@ impl Caches {
         &self.0[shard % MAX_SHARDS][class.index()]
     }
 
-    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Call it
-    /// with no lock held.
+    /// Takes up to `out.len()` objects into `out` from its end: as many as there are, or those of one new slab. Returns how
+    /// many, at least one. Call it with no lock held.
     pub fn refill(
         &self,
         zone: &'static Zone,
@@ -371,26 +355,27 @@ impl Caches {
         class: SizeClass,
         shard: usize,
         out: &mut [*mut u8],
-    ) -> Result<Refilled, AllocError> {
+    ) -> Result<usize, AllocError> {
         let own = self.shard(class, shard);
         let taken = own.partial.lock(caller.os).take(out);
         if taken > 0 {
-            return Ok(Refilled { taken, slabs: own.slabs() });
+            return Ok(taken);
         }
-        let mut slab = match self.create_slab(zone, caller, class, shard, own.slabs() >= POPULATE_FROM) {
-            Ok(slab) => slab,
+        let (map, mut slab) = match self.create_slab(zone, caller, class, own.slabs() >= POPULATE_FROM) {
+            Ok(new) => new,
             Err(refused) => {
+                // Of the last ones, no more than usual.
+                let (_, few) = out.split_at_mut(out.len().saturating_sub(class.sheaf_capacity()));
                 let mut others =
-                    (0..MAX_SHARDS).map(|shard| self.shard(class, shard).partial.lock(caller.os).take(out));
-                let taken = others.find(|taken| *taken > 0).ok_or(refused)?;
-                return Ok(Refilled { taken, slabs: 0 }); // of the caller's shard, no matter how many: they are used up
+                    (0..MAX_SHARDS).map(|shard| self.shard(class, shard).partial.lock(caller.os).take(few));
+                return others.find(|taken| *taken > 0).ok_or(refused);
             }
         };
         // SAFETY: we have just made it, so it is nobody else's (Sl3).
         let taken = unsafe { slab.as_mut() }.take(out);
         // SAFETY: as above.
-        unsafe { own.adopt(&mut own.partial.lock(caller.os), shard, slab) };
-        Ok(Refilled { taken, slabs: own.slabs() })
+        unsafe { own.adopt(&mut own.partial.lock(caller.os), map, shard, slab) };
+        Ok(taken)
     }
 
     fn create_slab(
@@ -398,9 +383,8 @@ impl Caches {
         zone: &'static Zone,
         caller: Caller<'_>,
         class: SizeClass,
-        shard: usize,
         populate: bool,
-    ) -> Result<NonNull<Slab>, AllocError> {
+    ) -> Result<(&'static ChunkMap, NonNull<Slab>), AllocError> {
         let run = zone.alloc_pages(caller, PageCount::new(class.slab_pages()), Order::ZERO, true)?;
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
@@ -411,7 +395,7 @@ impl Caches {
             unsafe { caller.os.populate(run.ptr, caller.os.whole_pages(class.cut().used())) };
         }
         // SAFETY: the pages were just taken.
-        Ok(unsafe { Slab::create(map, page, class, shard % MAX_SHARDS) })
+        Ok((map, unsafe { Slab::create(map, page, class) }))
     }
 
     /// Takes objects of one class back; what is left in `objects` then means nothing. One that is none, or that is free
@@ -431,7 +415,7 @@ impl Caches {
                 let mut partial = own.partial.lock(caller.os);
                 let others =
                     partial.put(zone, class, shard as u8, left).map_err(|object| none_of(zone, class, object))?;
-                (others, own.trim(&mut partial, MIN_PARTIAL as usize, class))
+                (others, own.trim(&mut partial, MIN_PARTIAL as usize, zone, class))
             };
             give_back(chain, zone, class)?;
             left = left.get_mut(..others).unwrap_or_default();
@@ -449,7 +433,7 @@ impl Caches {
     ) -> Result<(), &'static str> {
         let at = locate(zone, object, class).map_err(|_| "cache: not an object of this class")?;
         let _partial = self.shard(class, at.shard).partial.lock(caller.os);
-        // SAFETY: a slab of this shard, whose lock we have (Sl3).
+        // SAFETY: a slab of this shard, whose lock we have, as long as the object is out; else the heap is at rest.
         if unsafe { at.slab.as_ref() }.is_free(at.number) {
             return Err("cache: an object that is out is free in its slab");
         }
@@ -468,7 +452,7 @@ impl Caches {
         for class in SizeClass::all() {
             for shard in 0..shards {
                 let own = self.shard(class, shard);
-                let chain = own.trim(&mut own.partial.lock(caller.os), 0, class);
+                let chain = own.trim(&mut own.partial.lock(caller.os), 0, zone, class);
                 pages += chain.len() * class.slab_pages() as usize;
                 give_back(chain, zone, class)?;
             }

@@ -67,8 +67,10 @@ pub const MIN_AREA: usize = CHUNK_SIZE;
 /// True if every object that is given back is checked at the call.
 pub const CHECKED: bool = cfg!(feature = "checked");
 
-/// Slots in a thread's array of one class. Its alignment is its size, so that an aligned top means empty.
-pub const SHEAF_SLOTS: usize = or_in_a_model(128, 16) as usize;
+/// Objects that a thread's sheaf of the smallest objects holds.
+pub const SHEAF_CAPACITY: usize = or_in_a_model(64, 7) as usize;
+/// And where very many are alive.
+pub const SHEAF_LIMIT: usize = or_in_a_model(512, 14) as usize;
 /// Shards per cache at most.
 pub const MAX_SHARDS: usize = or_in_a_model(16, 2) as usize;
 /// Empty slabs that a shard keeps.

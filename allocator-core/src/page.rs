@@ -10,7 +10,8 @@
 //! "not ours".
 //!
 //! # Invariants
-//! - Pg1: only the first page of a page run has a tag, and it names the run's length; all pages of a slab have one.
+//! - Pg1: only the first page of a page run has a tag, and it names the run's length; all pages of a shard's slab have
+//!   one, which is set and cleared under the shard's lock.
 //! - Pg2: only the owner of a page changes its tag; the tags of free pages are [`Tag::NONE`].
 //! - Pg3: a window of the table names a chunk as long as it is writable, or an area from before it is handed out until
 //!   it is freed.
@@ -21,7 +22,7 @@
 //! | enter a window, or a leaf | Release | who finds it sees the map or the record behind it, or the leaf    |
 //! | look a window up          | Acquire | as above                                                          |
 //! | clear a window            | Relaxed | nobody learns anything from null; of two frees one finds the area |
-//! | set or read a tag         | Relaxed | tags change hands with their pages                                |
+//! | set or read a tag         | Relaxed | tags change hands with their pages, or with their shard's lock    |
 //! | replace a run's tag: CAS  | Relaxed | of two that free or resize it exactly one finds the tag           |
 
 use crate::chunk::PageSet;

@@ -2,21 +2,20 @@
 //!
 //! # Algorithm
 //! `pop` and `push` move a pointer within an array: no atomic operation, no lock, no call, and the object is not
-//! touched. Arrays are aligned to their size and never used to the last slot, so a top that is aligned means *empty*,
-//! and the array begins at the top rounded down. A sheaf without array has null for both pointers and so is empty and
-//! full at once: every call on it takes the slow path. That is the state of a thread that is new, and of one that has
-//! ended, without a test for either. (Linux has sheaves per CPU since 6.18.)
+//! touched. A top no higher than the start means *empty*, one no lower than the end *full*. A sheaf without array has null for all three
+//! pointers and so is empty and full at once: every call on it takes the slow path. That is the state of a thread that is new,
+//! and of one that has ended, without a test for either. (Linux has sheaves per CPU since 6.18.)
 //!
-//! The tops of all sheaves lie side by side, and so do their ends: a class number times the size of a word, which is how
-//! x86 addresses memory anyway, is the way to both. `docs/fastpath.md` has the instructions.
+//! The tops of all sheaves lie side by side, and so do their starts and ends: a class number times the size of a word, which
+//! is how x86 addresses memory anyway, is the way to all of them. `docs/fastpath.md` has the instructions.
 //!
 //! # Invariants
-//! - Sh1: `array ≤ top ≤ end < array + SHEAF_SLOTS`, or both are null; the slots below `top` hold objects that are
-//!   free, of this class, and in no other sheaf or slab.
+//! - Sh1: `start ≤ top ≤ end`, within one array, or all are null; the slots below `top` hold objects that are free, of this
+//!   class, and in no other sheaf or slab.
 //! - Sh2: only the owning thread changes a sheaf. Others may look at its pointers for statistics; hence atomics, with
 //!   loads and stores that are plain moves, or plain loads by the owner (`sync::read_own`).
 
-use crate::config::SHEAF_SLOTS;
+use crate::config::SHEAF_LIMIT;
 use crate::size_class::{SizeClass, CLASSES};
 use crate::sync::atomic::{
     AtomicPtr,
@@ -25,25 +24,24 @@ use crate::sync::atomic::{
 use crate::sync::{array_of, const_unless_loom, read_own, UnwatchedUnsafeCell};
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
-use static_assertions::{assert_eq_size, const_assert};
 
 /// A slot holds an object's address.
 pub type Slot = *mut u8;
 
-/// Bytes in an array, and its alignment.
-pub const ARRAY_BYTES: usize = SHEAF_SLOTS * size_of::<Slot>();
-const_assert!(ARRAY_BYTES.is_power_of_two());
+/// Slots for the arrays of sheaves. In a cell: references to the block around it live in every thread that reads statistics.
+#[repr(transparent)]
+pub struct Slots<const N: usize>(UnwatchedUnsafeCell<[Slot; N]>);
 
-/// An array of slots. In a cell: references to the block around it live in every thread that reads statistics.
-#[cfg_attr(not(loom), repr(C, align(1024)))]
-#[cfg_attr(loom, repr(C, align(128)))]
-pub struct Array(UnwatchedUnsafeCell<[Slot; SHEAF_SLOTS]>);
-assert_eq_size!(Array, [u8; ARRAY_BYTES]);
-
-impl Array {
+impl<const N: usize> Slots<N> {
     #[cfg_attr(not(any(test, loom)), allow(dead_code))] // mapped as zeros
     pub(crate) const fn new() -> Self {
-        Self(UnwatchedUnsafeCell::new([null_mut(); SHEAF_SLOTS]))
+        Self(UnwatchedUnsafeCell::new([null_mut(); N]))
+    }
+
+    /// The slot of this number, of which there is one or which is behind the last one.
+    pub(crate) fn at(&self, slot: usize) -> *mut Slot {
+        debug_assert!(slot <= N);
+        self.0.with_mut(|slots| slots.cast::<Slot>()).wrapping_add(slot)
     }
 }
 
@@ -52,13 +50,15 @@ impl Array {
 pub struct Sheaves {
     tops: [AtomicPtr<Slot>; CLASSES],
     ends: [AtomicPtr<Slot>; CLASSES],
+    starts: [AtomicPtr<Slot>; CLASSES],
 }
 
-/// Free objects of one class: its two words in [`Sheaves`].
+/// Free objects of one class: its three words in [`Sheaves`].
 #[derive(Clone, Copy)]
 pub struct Sheaf<'a> {
     top: &'a AtomicPtr<Slot>,
     end: &'a AtomicPtr<Slot>,
+    start: &'a AtomicPtr<Slot>,
 }
 
 impl Sheaf<'_> {
@@ -69,10 +69,11 @@ impl Sheaf<'_> {
     #[inline(always)]
     pub unsafe fn pop(&self) -> Option<NonNull<u8>> {
         let top = self.top.load(Relaxed);
-        if top as usize % ARRAY_BYTES == 0 {
+        // SAFETY: only the owning thread changes it, and nobody does if there is no array (Sh2).
+        if top <= unsafe { read_own(self.start) } {
             return None;
         }
-        // SAFETY: not aligned, so above the start of the array (Sh1).
+        // SAFETY: above the start of the array (Sh1).
         let newest = unsafe { top.sub(1) };
         // SAFETY: a slot below the top holds an object (Sh1).
         let object = unsafe { *newest };
@@ -89,7 +90,7 @@ impl Sheaf<'_> {
     pub unsafe fn push(&self, object: NonNull<u8>) -> bool {
         let top = self.top.load(Relaxed);
         // SAFETY: only the owning thread changes it, and nobody does if there is no array (Sh2).
-        if top == unsafe { read_own(self.end) } {
+        if top >= unsafe { read_own(self.end) } {
             return false;
         }
         // SAFETY: below the end, so inside the array (Sh1).
@@ -110,7 +111,7 @@ impl Sheaf<'_> {
     /// Objects in it, at about this moment.
     #[inline]
     pub fn len(&self) -> usize {
-        self.top.load(Relaxed) as usize % ARRAY_BYTES / size_of::<Slot>()
+        self.up_to(self.top)
     }
 
     /// True without objects, at about this moment.
@@ -120,27 +121,41 @@ impl Sheaf<'_> {
 
     /// Objects that it may hold; zero without an array.
     pub fn capacity(&self) -> usize {
-        self.end.load(Relaxed) as usize % ARRAY_BYTES / size_of::<Slot>()
+        self.up_to(self.end)
+    }
+
+    /// Slots below one of its pointers. Of another thread's sheaf, which may change its array meanwhile, no more than there may
+    /// be.
+    #[inline]
+    fn up_to(&self, pointer: &AtomicPtr<Slot>) -> usize {
+        let bytes = (pointer.load(Relaxed) as usize).saturating_sub(self.start() as usize);
+        (bytes / size_of::<Slot>()).min(SHEAF_LIMIT)
     }
 
     /// Gives it an array and a capacity. It must be empty.
-    pub(crate) fn attach(&self, array: &Array, capacity: usize) {
-        debug_assert!(self.is_empty() && 0 < capacity && capacity < SHEAF_SLOTS);
-        let start = array.0.with_mut(|slots| slots.cast::<Slot>());
-        self.top.store(start, Relaxed);
-        self.end.store(start.wrapping_add(capacity), Relaxed);
+    ///
+    /// # Safety
+    /// Only the owning thread calls it; the array has so many slots, which stay and are nobody else's until it is detached.
+    pub(crate) unsafe fn attach(&self, array: *mut Slot, capacity: usize) {
+        debug_assert!(0 < capacity);
+        self.detach();
+        self.start.store(array, Relaxed);
+        self.top.store(array, Relaxed);
+        self.end.store(array.wrapping_add(capacity), Relaxed);
     }
 
-    /// Takes its array away. It must be empty.
+    /// Takes its array away. It must be empty. After each step, here and in `attach`, it is empty and full: a signal handler that
+    /// allocates in between comes to the gate, which knows that its thread is inside.
     pub(crate) fn detach(&self) {
         debug_assert!(self.is_empty());
-        self.top.store(null_mut(), Relaxed);
-        self.end.store(null_mut(), Relaxed);
+        for pointer in [self.end, self.top, self.start] {
+            pointer.store(null_mut(), Relaxed);
+        }
     }
 
     /// Changes the capacity; no object may be above it.
     pub(crate) fn set_capacity(&self, capacity: usize) {
-        debug_assert!(self.len() <= capacity && capacity < SHEAF_SLOTS);
+        debug_assert!(self.len() <= capacity);
         self.end.store(self.start().wrapping_add(capacity), Relaxed);
     }
 
@@ -160,9 +175,9 @@ impl Sheaf<'_> {
         self.top.store(self.start().wrapping_add(len), Relaxed);
     }
 
-    fn start(&self) -> *mut Slot {
-        let top = self.top.load(Relaxed);
-        top.wrapping_byte_sub(top as usize % ARRAY_BYTES)
+    /// The first slot of its array.
+    pub(crate) fn start(&self) -> *mut Slot {
+        self.start.load(Relaxed)
     }
 }
 
@@ -173,6 +188,7 @@ impl Sheaves {
             Self {
                 tops: array_of!(CLASSES, AtomicPtr<Slot>, AtomicPtr::new(null_mut())),
                 ends: array_of!(CLASSES, AtomicPtr<Slot>, AtomicPtr::new(null_mut())),
+                starts: array_of!(CLASSES, AtomicPtr<Slot>, AtomicPtr::new(null_mut())),
             }
         }
     }
@@ -185,7 +201,9 @@ impl Sheaves {
         let top = unsafe { self.tops.get_unchecked(class.index()) };
         // SAFETY: as above.
         let end = unsafe { self.ends.get_unchecked(class.index()) };
-        Sheaf { top, end }
+        // SAFETY: as above.
+        let start = unsafe { self.starts.get_unchecked(class.index()) };
+        Sheaf { top, end, start }
     }
 }
 
@@ -210,9 +228,10 @@ mod tests {
     fn objects_come_back_newest_first_up_to_the_capacity() {
         let sheaves = Sheaves::new();
         let sheaf = sheaves.of(SizeClass::new(0).unwrap());
-        let array = Box::new(Array::new());
-        for capacity in [1, 2, SHEAF_SLOTS - 1] {
-            sheaf.attach(&array, capacity);
+        let array = Box::new(Slots::<SHEAF_LIMIT>::new());
+        for capacity in [1, 2, SHEAF_LIMIT] {
+            // SAFETY: no other thread knows it.
+            unsafe { sheaf.attach(array.at(0), capacity) };
             let object = |i: usize| NonNull::new((i * 8) as *mut u8).unwrap();
             for i in 1..=capacity {
                 // SAFETY: no other thread knows it.

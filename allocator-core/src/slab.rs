@@ -15,13 +15,14 @@
 //! - Sl1: `free` is the number of bits set; bits beyond the last object are clear.
 //! - Sl2: words of the bitmap below `first` are zero, and there is a word `first`.
 //! - Sl3: everything here is written by the holder of the shard's lock, or by the maker before anyone else knows it: it is
-//!   nobody's until the shard adopts it, and again when the shard gives it up. So whoever has the lock and finds that it is
-//!   of the shard sees all of it.
+//!   nobody's until the shard adopts it, and again when the shard gives it up. The tags of its pages say that it is the
+//!   shard's, and are written under the shard's lock like all else: whoever has the lock and finds such a tag has a slab of
+//!   the shard, and sees all of it.
 //! - Sl4: a slab is on the list that `list` names.
 //! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
 
 use crate::chunk::PageSet;
-use crate::config::{MAX_SHARDS, MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};
+use crate::config::{MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};
 use crate::page::{ChunkMap, Tag, ROOM_WORDS};
 use crate::size_class::{Cut, SizeClass, CLASSES};
 use crate::sync::atomic::AtomicU64;
@@ -71,28 +72,7 @@ impl Listed {
     }
 }
 
-/// The class and the shard of a slab in one word. Zeros are no class: a room may hold them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Owner(u16);
-
-impl Owner {
-    /// The number of no shard: of a slab that is nobody's.
-    const NOBODY: u16 = u8::MAX as u16;
-
-    #[inline]
-    fn new(class: SizeClass, shard: u16) -> Self {
-        Self(((class.index() + 1) << 8) as u16 | shard)
-    }
-
-    /// The class, but for zeros.
-    #[inline]
-    fn class(self) -> Option<SizeClass> {
-        SizeClass::new(usize::from(self.0 >> 8).wrapping_sub(1))
-    }
-}
-
-/// The header of a slab, at the beginning of the room of its first page. Where there is no slab any more may be zeros, which
-/// are valid for [`Slab::is_of`] and for nothing else.
+/// The header of a slab, at the beginning of the room of its first page.
 #[repr(C)]
 pub struct Slab {
     next: *mut Slab,
@@ -100,27 +80,27 @@ pub struct Slab {
     base: *mut u8,
     /// The first word of its bitmap.
     bits: *mut u64,
-    owner: Owner,
-    free: u16,
     list: Listed,
     first: u8,
+    free: u16,
     /// With so many free objects it belongs on another list than the one that `list` names.
     rises_at: u16,
+    /// The number of its class.
+    class: u8,
 }
 
 const_assert!(size_of::<Slab>() == 40);
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
 const_assert!(MAX_SLAB_OBJECTS.div_ceil(64) <= u8::MAX as usize);
-const_assert!(CLASSES < u8::MAX as usize);
-const_assert!(MAX_SHARDS <= Owner::NOBODY as usize);
+const_assert!(CLASSES <= u8::MAX as usize);
 
 impl Slab {
     /// Makes a slab of pages that the caller owns: `page` is the number of the first one in the chunk of `map`. All
     /// objects are free, it is on no list (it says `Full`), and nobody's until [`Slab::adopt`].
     ///
     /// # Safety
-    /// The caller owns `class.slab_pages()` pages from `page` on, and nobody reads their tags, rooms or bitmaps.
-    pub unsafe fn create(map: &ChunkMap, page: usize, class: SizeClass, shard: usize) -> NonNull<Slab> {
+    /// The caller owns `class.slab_pages()` pages from `page` on, and nobody reads their rooms or bitmaps.
+    pub unsafe fn create(map: &ChunkMap, page: usize, class: SizeClass) -> NonNull<Slab> {
         let room = map.room(page).get().cast::<Slab>();
         // SAFETY: `page` is inside the chunk.
         let base = unsafe { map.base().add(page * PAGE_SIZE) };
@@ -136,9 +116,9 @@ impl Slab {
             base,
             bits,
             free: objects as u16,
-            owner: Owner::new(class, Owner::NOBODY),
             list: Listed::Full,
             first: 0,
+            class: class.index() as u8,
             rises_at: Listed::Full.rises_at(objects),
         };
         // SAFETY: the room is ours (Sl3), large enough and aligned.
@@ -148,9 +128,6 @@ impl Slab {
             let word = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
             // SAFETY: where the bits are, there is room for one of each object; it is ours as the header is.
             unsafe { bits.wrapping_add(w).write(word) };
-        }
-        for back in 0..class.slab_pages() as usize {
-            map.set_tag(page + back, Tag::slab(class.index(), shard, page));
         }
         room
     }
@@ -165,7 +142,7 @@ impl Slab {
     #[inline]
     fn cut(&self) -> &'static Cut {
         // SAFETY: it was made of a class, and is a slab until its room is another's.
-        unsafe { self.owner.class().unwrap_unchecked() }.cut()
+        unsafe { SizeClass::new(self.class.into()).unwrap_unchecked() }.cut()
     }
 
     /// The words of its bitmap.
@@ -175,11 +152,28 @@ impl Slab {
         unsafe { core::slice::from_raw_parts_mut(self.bits, self.cut().objects().div_ceil(64)) }
     }
 
-    /// Clears the tags of the pages of a slab that nobody uses any more.
-    pub fn destroy(&self, map: &ChunkMap) {
-        let page = map.page_of(self.base as usize);
-        for back in 0..self.cut().pages() {
-            map.set_tag(page + back, Tag::NONE);
+    /// Makes it a shard's: the tags of its pages, in the chunk of `map`, lead to it from now on.
+    ///
+    /// # Safety
+    /// It is nobody's but the caller's, who has the lock of the shard.
+    pub unsafe fn adopt(&self, map: &ChunkMap, shard: usize) {
+        let first = map.page_of(self.base as usize);
+        self.tag(map, Tag::slab(self.class.into(), shard, first));
+    }
+
+    /// Makes it nobody's but the caller's again. Who frees an object of it after that is told.
+    ///
+    /// # Safety
+    /// The caller has the lock of its shard, on no list of which it is.
+    pub unsafe fn disown(&self, map: &ChunkMap) {
+        self.tag(map, Tag::NONE);
+    }
+
+    /// Sets the tags of its pages.
+    fn tag(&self, map: &ChunkMap, tag: Tag) {
+        let first = map.page_of(self.base as usize);
+        for page in first..first + self.cut().pages() {
+            map.set_tag(page, tag);
         }
     }
 
@@ -291,22 +285,6 @@ impl Slab {
         self.first = self.first.min(w as u8);
         self.free += len as u16;
         true
-    }
-
-    /// True if it is cut for this class, and a slab of this shard.
-    #[inline]
-    pub fn is_of(&self, class: SizeClass, shard: u8) -> bool {
-        self.owner == Owner::new(class, shard.into())
-    }
-
-    /// Makes it a shard's.
-    pub fn adopt(&mut self, shard: u8) {
-        self.owner.0 = self.owner.0 & !Owner::NOBODY | u16::from(shard);
-    }
-
-    /// Makes it nobody's: who has found it for an object that is free already is told by [`Slab::is_of`].
-    pub fn disown(&mut self) {
-        self.owner.0 |= Owner::NOBODY;
     }
 
     /// True if an object is free in it.

@@ -4,9 +4,10 @@
 //! A block is handed to a thread at its first slow call and taken back when it ends, to be handed to the next: blocks
 //! stay mapped, so looking at the sheaves of another thread is always possible. Arrays are handed out on first use, in
 //! the order in which the thread uses classes, so that its first few share one page of the system. A sheaf begins
-//! small and doubles with each refill or overflow up to what its class may hold, and on up to four times that while the
-//! threads of its shard together hold no more than an eighth of the shard's objects, or a half of small ones: with many
-//! objects alive, each of a batch is of another slab, and long sheaves go to slabs less often. A refill fills it from
+//! small and doubles with each refill or overflow up to what its class may hold, and with each refill on up to four times that, or
+//! eight times for the smallest objects, while the threads of its shard together hold no more than an eighth of the shard's
+//! objects, or a half of small ones: with many objects alive, each of a batch is of another slab, and long sheaves go to slabs
+//! less often. A refill fills it from
 //! slabs in part use, or takes what a new one has; an overflow sends its older half home and keeps the newer one, which is
 //! warm. The first object of a class that a thread frees before it has allocated any goes home if it is smaller than a cache
 //! line: else the thread would get it back at once, and write to one line in turn with whoever has the object beside it
@@ -20,14 +21,14 @@
 //! - Th1: a block was never used, or is in the free list, or exactly one thread has it, or it is an orphan.
 //! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
 
-use crate::cache::{Caches, Found, Refilled};
-use crate::config::{CHECKED, MAX_SHARDS, SHEAF_SLOTS, THREAD_BATCH};
+use crate::cache::{Caches, Found};
+use crate::config::{CHECKED, MAX_SHARDS, SHEAF_CAPACITY, SHEAF_LIMIT, THREAD_BATCH};
 use crate::error::AllocError;
 use crate::gate::Presence;
 use crate::live;
 use crate::page_counter::Urgency;
 use crate::reclaim;
-use crate::sheaf::{Array, Sheaves};
+use crate::sheaf::{Sheaves, Slots};
 use crate::size_class::{SizeClass, CLASSES};
 #[cfg(loom)]
 use crate::sync::array_of;
@@ -60,7 +61,7 @@ const fn share(class: SizeClass) -> usize {
 
 /// Whether a sheaf may hold so many objects, more than usual, where its shard has so many slabs and threads.
 fn allows(held: usize, class: SizeClass, slabs: usize, peers: usize) -> bool {
-    slabs * class.slab_objects() >= held * share(class) * peers
+    slabs * class.slab_objects() >= held * share(class) * peers.max(1)
 }
 
 /// The block of one thread. It begins with the sheaves, so that a pointer to it is a pointer to them.
@@ -86,17 +87,49 @@ pub struct Thread {
     relieving: UnwatchedU32,
     /// The registry's, when it last gave back what it was asked for.
     obeyed: UnwatchedU32,
-    arrays_used: AtomicU32,
-    /// Most arrays that were used since the memory behind them was freed last; under the lock of the registry.
-    arrays_touched: AtomicU32,
+    /// Slots of `arrays` that sheaves have.
+    slots_used: AtomicU32,
+    /// Not zero if slots were used since the memory behind them was freed last; under the lock of the registry.
+    slots_touched: AtomicU32,
     /// The next block ever made; never changes once it is set.
     next: AtomicPtr<Thread>,
     /// The next free block; under the lock of the registry.
     next_free: AtomicPtr<Thread>,
-    arrays: [Array; CLASSES],
+    arrays: Slots<ARRAY_SLOTS>,
+    long_arrays: LongArrays,
 }
 
-const_assert!(size_of::<Thread>() <= 64 << 10);
+/// For the longest sheaves, a page of the system for each class that may have one; most programs touch few of them.
+#[cfg_attr(not(loom), repr(align(4096)))]
+struct LongArrays([Slots<SHEAF_LIMIT>; LONG_CLASSES]);
+
+/// Slots of the array of a class: for all that its sheaf may hold, or twice as much as usual.
+const fn array_slots(class: SizeClass) -> usize {
+    if class.sheaf_limit() < 2 * SHEAF_CAPACITY {
+        class.sheaf_limit()
+    } else {
+        2 * SHEAF_CAPACITY
+    }
+}
+
+/// Slots of the arrays of all classes, and how many classes, the first ones, may need more.
+const ARRAY_SLOTS: usize = slots_and_long_classes().0;
+const LONG_CLASSES: usize = slots_and_long_classes().1;
+
+const fn slots_and_long_classes() -> (usize, usize) {
+    let (mut slots, mut long, mut n) = (0, 0, 0);
+    while let Some(class) = SizeClass::new(n) {
+        slots += array_slots(class);
+        if class.sheaf_limit() > array_slots(class) {
+            assert!(long == n && class.sheaf_limit() <= SHEAF_LIMIT);
+            long += 1;
+        }
+        n += 1;
+    }
+    (slots, long)
+}
+
+const_assert!(size_of::<Thread>() <= 128 << 10);
 const_assert!(core::mem::offset_of!(Thread, arrays) <= 2 * 1024); // two arrays share the first 4 KiB with the header
 
 // SAFETY: zeros are sheaves and a slot that were never used, zero words, null pointers and empty arrays.
@@ -115,11 +148,12 @@ unsafe impl Zeroed for Thread {
             unnamed: UnwatchedU32::new(0),
             relieving: UnwatchedU32::new(0),
             obeyed: UnwatchedU32::new(0),
-            arrays_used: AtomicU32::new(0),
-            arrays_touched: AtomicU32::new(0),
+            slots_used: AtomicU32::new(0),
+            slots_touched: AtomicU32::new(0),
             next: AtomicPtr::new(null_mut()),
             next_free: AtomicPtr::new(null_mut()),
-            arrays: array_of!(CLASSES, Array, Array::new()),
+            arrays: Slots::new(),
+            long_arrays: LongArrays(array_of!(LONG_CLASSES, Slots<SHEAF_LIMIT>, Slots::new())),
         }
     }
 }
@@ -193,20 +227,20 @@ impl Thread {
         class: SizeClass,
         peers: usize,
     ) -> Result<NonNull<u8>, AllocError> {
-        self.widen(class);
         let sheaf = self.sheaves.of(class);
+        // SAFETY: by contract.
+        if !unsafe { self.widen(class) } {
+            // SAFETY: by contract.
+            unsafe { self.lengthen(class, caches.slabs(class, self.shard()), peers) };
+        }
         // SAFETY: by contract; `widen` gave it an array.
         let slots = unsafe { sheaf.slots() };
-        let Refilled { taken, slabs } = caches.refill(zone, caller, class, self.shard(), slots)?;
+        let taken = caches.refill(zone, caller, class, self.shard(), slots)?;
         let n = slots.len();
         if taken < n {
             slots.copy_within(n - taken..n, 0);
         }
         sheaf.set_len(taken);
-        let longer = (2 * n).min(class.sheaf_limit());
-        if n >= class.sheaf_capacity() && allows(longer, class, slabs, peers) {
-            sheaf.set_capacity(longer);
-        }
         // SAFETY: by contract.
         unsafe { sheaf.pop() }.ok_or(AllocError::OutOfMemory)
     }
@@ -227,7 +261,8 @@ impl Thread {
     ) -> Result<(), Found> {
         let sheaf = self.sheaves.of(class);
         let first = sheaf.capacity() == 0;
-        if !self.widen(class) {
+        // SAFETY: by contract.
+        if !unsafe { self.widen(class) } {
             // SAFETY: by contract; a sheaf that cannot be widened has an array.
             let slots = unsafe { sheaf.slots() };
             let (len, least) = (sheaf.len(), class.sheaf_capacity());
@@ -249,14 +284,18 @@ impl Thread {
         Ok(())
     }
 
-    /// Gives the sheaf of a class an array, or doubles its capacity. False if it has all that it may have.
-    fn widen(&self, class: SizeClass) -> bool {
+    /// Gives the sheaf of a class an array, or doubles its capacity. False if it is as long as sheaves usually are.
+    ///
+    /// # Safety
+    /// The calling thread has the block.
+    unsafe fn widen(&self, class: SizeClass) -> bool {
         let (sheaf, most) = (self.sheaves.of(class), class.sheaf_capacity());
         match sheaf.capacity() {
             0 => {
-                let used = self.arrays_used.load(Relaxed);
-                self.arrays_used.store(used + 1, Relaxed);
-                sheaf.attach(&self.arrays[used as usize], FIRST_CAPACITY.min(most));
+                let used = self.slots_used.load(Relaxed);
+                self.slots_used.store(used + array_slots(class) as u32, Relaxed);
+                // SAFETY: by contract; there are so many for each class, and no other sheaf has these.
+                unsafe { sheaf.attach(self.arrays.at(used as usize), FIRST_CAPACITY.min(most)) };
                 true
             }
             now if now < most => {
@@ -264,6 +303,22 @@ impl Thread {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Doubles the capacity of the sheaf of a class, which is as long as usual or longer, and empty: if the slabs of the shard,
+    /// of which there are so many, have objects enough.
+    ///
+    /// # Safety
+    /// The calling thread has the block.
+    unsafe fn lengthen(&self, class: SizeClass, slabs: usize, peers: usize) {
+        let sheaf = self.sheaves.of(class);
+        let longer = (2 * sheaf.capacity()).min(class.sheaf_limit());
+        let long = self.long_arrays.0.get(class.index()).filter(|_| longer > array_slots(class));
+        // A long array is a page more: too much for the objects of one slab.
+        if allows(longer, class, slabs.saturating_sub(long.is_some().into()), peers) {
+            // SAFETY: by contract; the long one is this class's, and as long as its sheaf may ever be.
+            unsafe { sheaf.attach(long.map_or(sheaf.start(), |array| array.at(0)), longer) };
         }
     }
 
@@ -329,7 +384,7 @@ impl Thread {
     /// Makes it as new. It holds no object any more.
     fn reset(&self) {
         SizeClass::all().for_each(|class| self.sheaves.of(class).detach());
-        self.arrays_used.store(0, Relaxed);
+        self.slots_used.store(0, Relaxed);
         self.relieving.store(0, Relaxed); // a fork may have left it so
         self.stack.iter().for_each(|word| word.store(0, Relaxed));
     }
@@ -458,10 +513,10 @@ impl Registry {
     pub unsafe fn detach(&self, os: &dyn Os, block: NonNull<Thread>) {
         // SAFETY: blocks stay mapped.
         let thread = unsafe { block.as_ref() };
-        let used = thread.arrays_used.load(Relaxed);
+        let used = thread.slots_used.load(Relaxed);
         thread.reset();
         let mut blocks = self.blocks.lock(os);
-        thread.arrays_touched.store(thread.arrays_touched.load(Relaxed).max(used), Relaxed);
+        thread.slots_touched.store(thread.slots_touched.load(Relaxed).max(used), Relaxed);
         thread.generation.store(0, Relaxed);
         thread.next_free.store(blocks.free, Relaxed);
         blocks.free = block.as_ptr();
@@ -527,12 +582,12 @@ impl Registry {
             // SAFETY: blocks stay mapped; this one is free.
             let thread = unsafe { block.as_ref() };
             next = NonNull::new(thread.next_free.load(Relaxed));
-            if start < end && thread.arrays_touched.load(Relaxed) > 0 {
+            if start < end && thread.slots_touched.load(Relaxed) > 0 {
                 // SAFETY: between the start and the end of the block.
                 let arrays = unsafe { block.cast::<u8>().add(start - block.as_ptr() as usize) };
                 // SAFETY: whole pages of arrays that nobody has (Th2); slots of zeros are initialised too.
                 if unsafe { os.discard(arrays, end - start) } {
-                    thread.arrays_touched.store(0, Relaxed);
+                    thread.slots_touched.store(0, Relaxed);
                 }
             }
         }
@@ -583,5 +638,3 @@ impl Registry {
         self.iter().map(|thread| thread.sheaves.of(class).len()).sum()
     }
 }
-
-const_assert!(CLASSES < SHEAF_SLOTS * 2 && FIRST_CAPACITY < SHEAF_SLOTS);

@@ -145,7 +145,7 @@ impl Kmalloc {
     /// [`Kmalloc::register_shrinker`]); beyond `limits.max`, requests are refused, those of more than 32 KiB from `limits.min`
     /// bytes below it on. Zero: no such limit; [`Limits::of`] makes the usual ones.
     ///
-    /// What the heap needs itself is not counted: about 2 % of it, and up to 52 KiB for each thread. Where the system backs all
+    /// What the heap needs itself is not counted: about 2 % of it, and up to 96 KiB for each thread. Where the system backs all
     /// memory by huge pages unasked, [`HugePages::Never`] makes the limit exact.
     ///
     /// # Errors

@@ -56,17 +56,19 @@ impl Partial {
         &mut self,
         taken: [Taken; HOLLOWED],
         page_size: usize,
+        zone: &Zone,
         class: SizeClass,
         shard: usize,
     ) -> Result<(), Found> {
         for (mut slab, base, holes, _) in taken.into_iter().flatten() {
-            // SAFETY: a header that this shard had, and whose lock we have; it is looked at whether the shard has it still.
-            // The reference ends before `put_on`.
-            let this = unsafe { slab.as_mut() };
-            if !this.is_of(class, shard as u8) {
+            let map = zone.map_of(base);
+            let page = map.page_of(base as usize);
+            if map.tag(page).of_shard(class.index(), shard as u8) != Some(page) {
                 // Others have freed all of them, too, and the slab was given up.
                 return Err(Found { at: base, said: class, misuse: Misuse::DoubleFree });
             }
+            // SAFETY: of this shard, as the tag says, whose lock we have (Sl3); the reference ends before `put_on`.
+            let this = unsafe { slab.as_mut() };
             let before = this.free();
             let twice = this.fill_holes(holes, page_size);
             self.free += this.free() - before;
@@ -130,8 +132,8 @@ impl Caches {
         let own = self.shard(class, shard);
         let chain = {
             let mut partial = own.partial.lock(caller.os);
-            partial.fill_holes(taken, page_size, class, shard)?;
-            own.trim(&mut partial, MIN_PARTIAL as usize, class)
+            partial.fill_holes(taken, page_size, zone, class, shard)?;
+            own.trim(&mut partial, MIN_PARTIAL as usize, zone, class)
         };
         give_back(chain, zone, class)?;
         Ok(Some(bytes))

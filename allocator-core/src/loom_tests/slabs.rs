@@ -13,7 +13,7 @@ fn class() -> SizeClass {
 /// Takes `n` objects by way of a shard, or fewer, and touches them.
 fn refill(world: &'static World, shard: usize, n: usize) -> Vec<usize> {
     let mut out = [core::ptr::null_mut(); OBJECTS];
-    let taken = world.caches.refill(&world.zone, world.alone(), class(), shard, &mut out[..n]).unwrap().taken;
+    let taken = world.caches.refill(&world.zone, world.alone(), class(), shard, &mut out[..n]).unwrap();
     let objects: Vec<_> = out[n - taken..n].iter().map(|o| *o as usize).collect();
     objects.iter().for_each(|o| world.touch(*o));
     objects

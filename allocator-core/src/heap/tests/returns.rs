@@ -165,7 +165,7 @@ fn an_object_in_a_hole_that_is_freed_once_more_is_told() {
     let map = heap.parts.zone.map_of(run.ptr.as_ptr());
     let page = map.page_of(run.ptr.as_ptr() as usize);
     // SAFETY: the pages were just taken.
-    let mut slab = unsafe { crate::slab::Slab::create(map, page, class, 0) };
+    let mut slab = unsafe { crate::slab::Slab::create(map, page, class) };
     // SAFETY: nobody else knows it.
     let slab = unsafe { slab.as_mut() };
     let mut out = [null_mut(); 9];
@@ -178,7 +178,6 @@ fn an_object_in_a_hole_that_is_freed_once_more_is_told() {
     assert_eq!(slab.fill_holes(holes, 4096), Some(inside));
     assert_eq!(slab.free(), class.slab_objects() - 9);
     slab.validate().unwrap();
-    slab.destroy(map);
     heap.parts.zone.free_pages(map, run.ptr.as_ptr() as usize, PageCount::new(class.slab_pages())).unwrap();
 }
 

@@ -16,10 +16,8 @@ fn with_new_slab(class: SizeClass, test: impl FnOnce(&'static Heap, NonNull<Slab
     let run = zone.alloc_pages(heap.caller(None), pages, Order::ZERO, true).unwrap();
     let map = zone.map_of(run.ptr.as_ptr());
     // SAFETY: the pages were just taken.
-    let slab = unsafe { Slab::create(map, map.page_of(run.ptr.as_ptr() as usize), class, 0) };
+    let slab = unsafe { Slab::create(map, map.page_of(run.ptr.as_ptr() as usize), class) };
     test(heap, slab);
-    // SAFETY: nobody else knows it.
-    unsafe { slab.as_ref() }.destroy(map);
     zone.free_pages(map, run.ptr.as_ptr() as usize, pages).unwrap();
 }
 
@@ -97,7 +95,7 @@ fn all_of_slabs(heap: &'static Heap, class: SizeClass, slabs: usize) -> Vec<*mut
     for shard in 0..slabs {
         let mut out = vec![null_mut(); class.slab_objects()];
         let refilled = heap.parts.caches.refill(&heap.parts.zone, heap.caller(None), class, shard, &mut out);
-        assert_eq!(refilled.unwrap().taken, out.len());
+        assert_eq!(refilled.unwrap(), out.len());
         objects.append(&mut out);
     }
     objects.sort_unstable();
@@ -152,21 +150,22 @@ fn a_slab_that_is_nobodys_takes_no_object() {
     with_new_slab(class, |heap, mut slab| {
         // SAFETY: nobody else knows it, as below; the references end with their lines.
         let row = take(unsafe { slab.as_mut() }, 3);
-        let is_told = || {
-            [&row[..1], &row[..]].into_iter().all(|batch| {
-                flush(heap, class, batch).is_err_and(|found| (found.at, found.misuse) == (row[0], Misuse::DoubleFree))
-            })
+        let map = heap.parts.zone.map_of(row[0]);
+        let told = || {
+            let [one, all] = [&row[..1], &row[..]].map(|batch| flush(heap, class, batch).unwrap_err());
+            assert_eq!((one.at, all.at), (row[0], row[0]));
+            assert_eq!(one.misuse, all.misuse);
+            one.misuse
         };
-        assert!(is_told(), "before a shard has it");
+        assert_eq!(told(), Misuse::NotAStart, "before a shard has it");
         // SAFETY: as above.
-        unsafe { slab.as_mut() }.adopt(3);
+        let this = unsafe { slab.as_ref() };
         // SAFETY: as above.
-        let [third, fourth] = [3, 4].map(|shard| unsafe { slab.as_ref() }.is_of(class, shard));
-        assert!(third && !fourth);
-        assert!(is_told(), "when it is of another shard than it was");
+        unsafe { this.adopt(map, 3) };
+        assert_eq!(cache::locate(&heap.parts.zone, row[1], class).unwrap().shard, 3);
         // SAFETY: as above.
-        unsafe { slab.as_mut() }.disown();
-        assert!(is_told(), "after the shard has given it up");
+        unsafe { this.disown(map) };
+        assert_eq!(told(), Misuse::NotAStart, "after the shard has given it up");
         // SAFETY: as above.
         assert_eq!(unsafe { slab.as_ref() }.free(), class.slab_objects() - 3);
     });
