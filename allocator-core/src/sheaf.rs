@@ -2,9 +2,9 @@
 //!
 //! # Algorithm
 //! `pop` and `push` move a pointer within an array: no atomic operation, no lock, no call, and the object is not
-//! touched. A top no higher than the start means *empty*, one no lower than the end *full*. A sheaf without array has null for all three
-//! pointers and so is empty and full at once: every call on it takes the slow path. That is the state of a thread that is new,
-//! and of one that has ended, without a test for either. (Linux has sheaves per CPU since 6.18.)
+//! touched. A top no higher than the start means *empty*, one no lower than the end *full*. A sheaf without array has null for
+//! all three pointers and so is empty and full at once: every call on it takes the slow path. That is the state of a thread
+//! that is new, and of one that has ended, without a test for either. (Linux has sheaves per CPU since 6.18.)
 //!
 //! The tops of all sheaves lie side by side, and so do their starts and ends: a class number times the size of a word, which
 //! is how x86 addresses memory anyway, is the way to all of them. `docs/fastpath.md` has the instructions.
