@@ -4,15 +4,14 @@
 //! A block is handed to a thread at its first slow call and taken back when it ends, to be handed to the next: blocks
 //! stay mapped, so looking at the sheaves of another thread is always possible. Arrays are handed out on first use, in
 //! the order in which the thread uses classes, so that its first few share one page of the system. A sheaf begins
-//! small and doubles with each refill or overflow up to what its class may hold, and with each refill on up to four times that, or
-//! eight times for the smallest objects, while the threads of its shard together hold no more than an eighth of the shard's
-//! objects, or a half of small ones: with many objects alive, each of a batch is of another slab, and long sheaves go to slabs
-//! less often. A refill fills it from
-//! slabs in part use, or takes what a new one has; an overflow sends its older half home and keeps the newer one, which is
-//! warm. The first object of a class that a thread frees before it has allocated any goes home if it is smaller than a cache
-//! line: else the thread would get it back at once, and write to one line in turn with whoever has the object beside it
-//! (*passive false sharing*; Berger et al., Hoard, 2000). The others stay: a thread that only frees must not take a lock for
-//! each.
+//! small and doubles with each refill or overflow up to what its class may hold, and with each refill on up to four times
+//! that, or eight times for the smallest objects, while the threads of its shard together hold no more than an eighth of the
+//! shard's objects, or a half of small ones: with many objects alive, each of a batch is of another slab, and long sheaves go
+//! to slabs less often. A refill fills it from slabs in part use, or takes what a new one has; an overflow sends its older
+//! half home and keeps the newer one, which is warm. The first object of a class that a thread frees before it has allocated
+//! any goes home if it is smaller than a cache line: else the thread would get it back at once, and write to one line in turn
+//! with whoever has the object beside it (*passive false sharing*; Berger et al., Hoard, 2000). The others stay: a thread that
+//! only frees must not take a lock for each.
 //!
 //! After a fork the child has the blocks of its parent's threads and one thread. The others' are *orphans*: their
 //! `generation` is not the registry's. They are adopted, that is emptied and freed, when memory or a block is wanted.
@@ -316,7 +315,8 @@ impl Thread {
         let longer = (2 * sheaf.capacity()).min(class.sheaf_limit());
         let long = self.long_arrays.0.get(class.index()).filter(|_| longer > array_slots(class));
         // A long array is a page more: too much for the objects of one slab.
-        if allows(longer, class, slabs.saturating_sub(long.is_some().into()), peers) {
+        let slabs = slabs.saturating_sub(long.is_some().into());
+        if longer > sheaf.capacity() && allows(longer, class, slabs, peers) {
             // SAFETY: by contract; the long one is this class's, and as long as its sheaf may ever be.
             unsafe { sheaf.attach(long.map_or(sheaf.start(), |array| array.at(0)), longer) };
         }
