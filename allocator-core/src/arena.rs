@@ -65,8 +65,8 @@ pub struct Arena {
     leaving: AtomicU32,
     /// All of it was mapped readable and writable.
     writable: bool,
-    /// Chunks from this one on are backed by huge pages, whatever they are for.
-    huge_from: u32,
+    /// It is the first one of its zone, of which the lower chunks have small pages.
+    first: bool,
     /// Chunks that were backed by huge pages and are not any more.
     broken: UnwatchedU32,
     /// One once the system knows it by a name.
@@ -127,9 +127,8 @@ impl Drop for Leaving<'_> {
 
 impl Arena {
     /// Reserves an arena of `chunks` chunks, none of them committed yet. `None` if the system refuses any part of it.
-    /// `writable`: without the need to ask the system again when they are. `huge_from`: the first chunk that is backed by
-    /// huge pages whatever it is for.
-    pub fn create(ground: Ground, kept: &Kept, chunks: u32, writable: bool, huge_from: u32) -> Option<NonNull<Arena>> {
+    /// `writable`: without the need to ask the system again when they are. `first`: the first one of its zone.
+    pub fn create(ground: Ground, kept: &Kept, chunks: u32, writable: bool, first: bool) -> Option<NonNull<Arena>> {
         let os = ground.os;
         let parts = Parts::of(chunks, os);
         let len = chunks as usize * CHUNK_SIZE;
@@ -158,7 +157,7 @@ impl Arena {
             own_len,
             leaving: AtomicU32::new(0),
             writable,
-            huge_from,
+            first,
             broken: UnwatchedU32::new(0),
             named: UnwatchedU32::new(0),
             maps,
@@ -296,7 +295,7 @@ impl Arena {
             }
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
             let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
-            let by_place = || (dense || !wants(1)) && first >= self.huge_from && self.is_dense_below(first);
+            let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
                 HugePages::Auto => by_run || by_place(),
@@ -311,9 +310,17 @@ impl Arena {
             let huge = unsafe { self.ground.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
                 chunks().for_each(|map| self.note_huge(map));
+                if self.first && !by_run {
+                    self.ground.huge.note_high(first);
+                }
             }
             huge
         }
+    }
+
+    /// Whether a chunk lies so high that the part of it that is never touched is small beside all that lies below.
+    fn is_high(&self, chunk: u32) -> bool {
+        !self.first || chunk >= self.ground.huge.from_chunk()
     }
 
     /// Notes that a chunk is backed by huge pages from now on.
@@ -370,7 +377,7 @@ impl Arena {
     /// are asked now and then, since they may have filled up between two ticks.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
-        if self.huge_from > 0 && !huge.is_sparse() && huge.looks_below(first) {
+        if self.first && !huge.is_sparse() && huge.looks_below(first) {
             let enough = first as usize * CHUNK_SIZE / 4;
             let (mut all, mut resident) = (0, 0);
             self.each_telling(first, |_, _, given_out| all += given_out);

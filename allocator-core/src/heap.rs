@@ -24,7 +24,7 @@ use self::large::Claimed;
 use self::misused::barred_out;
 use crate::buddy::Purge;
 use crate::cache::{self, Caches, Found};
-use crate::config::{CHECKED, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE};
+use crate::config::{CHECKED, MAX_OBJECT, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Gate, Inside};
 use crate::kmalloc::Route;
@@ -456,6 +456,9 @@ impl Heap {
     ) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        if new_size > layout.size().max(MAX_OBJECT) {
+            self.parts.zone.huge.note_room();
+        }
         // SAFETY: by contract.
         match unsafe { self.in_place(thread, ptr, layout, new) } {
             Ok(Some(same_or_moved)) => return Ok(same_or_moved),

@@ -7,15 +7,20 @@
 //! for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing of it
 //! ever went back.
 //!
-//! A program whose blocks are longer than what it writes into them would have the rest resident as well. So the chunks below
-//! are asked before each second one of the first arena is backed by huge pages for where it lies, once: unless three
-//! quarters of what was given out of them is resident, the heap is *sparse*, and its new chunks have small pages. Long runs,
-//! which may be about to be written, are left out, and so are chunks with huge pages; what is left must be a quarter of those
-//! chunks. A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are
-//! resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they had
-//! never been written: to be called sparse for a while costs a program some time, and one that is and was not would keep what
-//! it does not need for good.
+//! A program whose blocks have *room*, as they are longer than what it writes into them, would have the rest resident as well.
+//! Two signs tell of such blocks before anything of them is written: one grows and is a run of pages then, or a long one is
+//! asked for as zeros. Before the first sign the fifth chunk lies high enough; after it eight others must have small pages.
+//! Those say more:
+//!
+//! The chunks below are asked before each second one of the first arena is backed by huge pages for where it lies, once: unless
+//! three quarters of what was given out of them is resident, the heap is *sparse*, and its new chunks have small pages. Long
+//! runs, which may be about to be written, are left out, and so are chunks with huge pages; what is left must be a quarter of
+//! those chunks. A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it
+//! are resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they
+//! had never been written: to be called sparse for a while costs a program some time, and one that is and was not would keep
+//! what it does not need for good.
 
+use crate::config::{HUGE_FROM_CHUNK, SMALL_CHUNKS};
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 
 /// What is backed by huge pages.
@@ -45,19 +50,24 @@ impl HugePages {
 /// Before one in so many chunks is opened those below are asked.
 const LOOK_EACH: u32 = 2;
 
-/// The policy of a zone. All zeros: [`HugePages::Auto`], and dense.
+/// The policy of a zone. All zeros: [`HugePages::Auto`], dense, and no block has room.
 pub struct Policy {
     policy: UnwatchedU32,
     sparse: UnwatchedU32,
     /// Up to this chunk of the first arena those below were asked.
     looked: UnwatchedU32,
+    /// One since a block may have room.
+    roomy: UnwatchedU32,
+    /// Chunks that had huge pages before that, and would have had small ones after it.
+    early: UnwatchedU32,
 }
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            Self { policy: UnwatchedU32::new(0), sparse: UnwatchedU32::new(0), looked: UnwatchedU32::new(0) }
+            let [policy, sparse, looked, roomy, early] = [const { UnwatchedU32::new(0) }; 5];
+            Self { policy, sparse, looked, roomy, early }
         }
     }
 
@@ -78,6 +88,30 @@ impl Policy {
             HugePages::Always => 2,
         };
         self.policy.store(word, Relaxed);
+    }
+
+    /// Notes that a block may have room.
+    #[inline]
+    pub fn note_room(&self) {
+        // Read first, so that the line stays with whoever reads it.
+        if self.roomy.load(Relaxed) == 0 {
+            self.roomy.store(1, Relaxed);
+        }
+    }
+
+    /// Chunks of the first arena from this one on lie high enough for huge pages.
+    pub fn from_chunk(&self) -> u32 {
+        match self.roomy.load(Relaxed) {
+            0 => HUGE_FROM_CHUNK,
+            _ => SMALL_CHUNKS + self.early.load(Relaxed),
+        }
+    }
+
+    /// Notes that this chunk of the first arena has huge pages for where it lies.
+    pub fn note_high(&self, chunk: u32) {
+        if chunk < SMALL_CHUNKS {
+            self.early.store(self.early.load(Relaxed) + 1, Relaxed);
+        }
     }
 
     /// Whether the chunks below this one are to be asked: once, but for threads that come at the same time.

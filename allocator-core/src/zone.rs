@@ -33,8 +33,8 @@ use crate::arena::{Arena, Ground, PageRun};
 use crate::buddy::{NotFound, Purge};
 use crate::chunk::Content;
 use crate::config::{
-    ARENA_CHUNKS_LIMIT, CHUNKS_PER_REGION, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, HUGE_FROM_CHUNK,
-    MAX_ARENAS, PAGES_PER_CHUNK,
+    ARENA_CHUNKS_LIMIT, CHUNKS_PER_REGION, CHUNK_SIZE, COMMIT_CHUNKS, FIRST_ARENA_CHUNKS, GROWTH, MAX_ARENAS,
+    PAGES_PER_CHUNK,
 };
 use crate::error::{AllocError, Misuse};
 use crate::huge::Policy;
@@ -467,8 +467,7 @@ impl Zone {
         let mut size = if growth.bound == 0 { due } else { growth.bound.min(due).max(chunks) };
         loop {
             // Beside a whole arena, what is never touched of a chunk is little.
-            let huge_from = if growth.reserved == 0 { HUGE_FROM_CHUNK } else { 0 };
-            let arena = Arena::create(ground, &self.kept, size, writable, huge_from);
+            let arena = Arena::create(ground, &self.kept, size, writable, growth.reserved == 0);
             if arena.is_some() {
                 growth.bound = if size == due { 0 } else { 2 * size };
                 return arena;

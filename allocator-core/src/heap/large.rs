@@ -4,7 +4,7 @@
 //! several threads that free or resize one block exactly one goes on, and the others are told of a misuse.
 
 use super::Heap;
-use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE};
+use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE, ROOMY_PAGES};
 use crate::error::{AllocError, Misuse};
 use crate::kmalloc::Route;
 use crate::page::{ChunkMap, Kind, Owner, Tag};
@@ -26,6 +26,9 @@ impl Heap {
         dense: bool,
     ) -> Result<(NonNull<u8>, usize), AllocError> {
         let written = dense || self.parts.zeroing.is_dense();
+        if !written && pages.get() >= ROOMY_PAGES {
+            self.parts.zone.huge.note_room();
+        }
         match self.parts.zone.alloc_pages(self.caller(thread), pages, align, written) {
             Ok(run) => {
                 let map = self.parts.zone.map_of(run.ptr.as_ptr());

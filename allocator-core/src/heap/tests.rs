@@ -8,7 +8,9 @@ mod slabs;
 mod untyped;
 
 use super::*;
-use crate::config::{CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, VMALLOC_THRESHOLD};
+use crate::config::{
+    CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, ROOMY_PAGES, SMALL_CHUNKS, VMALLOC_THRESHOLD,
+};
 use crate::huge::HugePages;
 use crate::page::{ChunkMap, Tag};
 use crate::reclaim::Epoch;

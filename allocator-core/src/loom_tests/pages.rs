@@ -80,7 +80,7 @@ fn who_asks_about_an_address_in_a_new_chunk_sees_its_map() {
     }
     model(
         |w| {
-            let arena = Arena::create(w.ground(), &w.zone.kept, 1, false, 0).unwrap();
+            let arena = Arena::create(w.ground(), &w.zone.kept, 1, false, false).unwrap();
             vec![arena.as_ptr() as usize]
         },
         [

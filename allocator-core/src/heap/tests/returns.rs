@@ -402,9 +402,16 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
 /// Whether chunks of a heap have small pages at first and huge ones later.
 fn begins_with_small_pages() -> bool {
     let always = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-    FIRST_ARENA_CHUNKS > HUGE_FROM_CHUNK
+    FIRST_ARENA_CHUNKS > SMALL_CHUNKS
         && gets_huge_pages()
         && !always.is_ok_and(|policies| policies.contains("[always]"))
+}
+
+/// A heap with blocks that may have room.
+fn roomy() -> Setup {
+    let setup = setup(false);
+    setup.heap.parts.zone.huge.note_room();
+    setup
 }
 
 /// So many blocks, of each of which so many bytes are written.
@@ -437,6 +444,54 @@ fn free_all(heap: &Heap, all: Vec<(NonNull<u8>, Layout)>) {
 
 const TWO_PAGES_IN_A_CHUNK: usize = CHUNK_SIZE / PAGE_SIZE / 2;
 
+/// Before the first sign that blocks may have room; and after it, with chunks that had huge pages before.
+#[test]
+fn a_heap_has_huge_pages_from_a_lower_chunk_on_as_long_as_no_block_has_room() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    let grow = |from: usize, to: usize| {
+        move |heap: &'static Heap| {
+            let mut block = Block::new(heap, None, layout(from, 8), 1).unwrap();
+            assert!(block.resize(heap, None, to));
+            block.free(heap, None);
+        }
+    };
+    let zeros = |pages: u32| {
+        move |heap: &'static Heap| Block::zeroed(heap, None, layout(pages as usize * PAGE_SIZE, 8)).free(heap, None)
+    };
+    let signs: [(&dyn Fn(&'static Heap), bool); 6] = [
+        (&grow(MAX_OBJECT / 2, MAX_OBJECT), false),
+        (&grow(2 * MAX_OBJECT, MAX_OBJECT + 1), false),
+        (&zeros(ROOMY_PAGES - 1), false),
+        (&grow(MAX_OBJECT, MAX_OBJECT + 1), true),
+        (&grow(2 * MAX_OBJECT, 4 * MAX_OBJECT), true),
+        (&zeros(ROOMY_PAGES), true),
+    ];
+    for ((sign, is_one), early) in signs.into_iter().flat_map(|sign| [(sign, 0), (sign, 2)]) {
+        let Setup { heap, .. } = setup(false);
+        let huge = || heap.stats(None).huge / CHUNK_SIZE;
+        let half = || Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap();
+        let room = half();
+        let some = (HUGE_FROM_CHUNK as usize + early) * TWO_PAGES_IN_A_CHUNK - TWO_PAGES_IN_A_CHUNK / 2;
+        let mut all: Vec<_> = fill(heap, some, 2 * PAGE_SIZE).collect();
+        room.free(heap, None);
+        sign(heap);
+        // SAFETY: no block of a thread is meant.
+        unsafe { heap.reclaim(None) };
+        let room = half();
+        if is_one {
+            let more = (SMALL_CHUNKS - HUGE_FROM_CHUNK) as usize * TWO_PAGES_IN_A_CHUNK;
+            all.extend(fill(heap, more, 2 * PAGE_SIZE));
+        }
+        assert_eq!(huge(), early);
+        all.extend(fill(heap, 1, 2 * PAGE_SIZE));
+        assert_eq!(huge(), early + 1);
+        room.free(heap, None);
+        free_all(heap, all);
+    }
+}
+
 /// Class of bug: blocks that are longer than what is written into them are resident as a whole, by huge pages (Redis).
 #[test]
 fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
@@ -444,7 +499,7 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
         return;
     }
     for silent in [false, true] {
-        let Setup { os, heap } = setup(false);
+        let Setup { os, heap } = roomy();
         let mut all = Vec::new();
         let mut grow = |chunks: u32, bytes: usize| {
             all.extend(fill(heap, chunks as usize * TWO_PAGES_IN_A_CHUNK, bytes));
@@ -456,11 +511,11 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
             heap.stats(None).huge / CHUNK_SIZE
         };
         os.plan(if silent { Plan::Kind(Call::Resident) } else { Plan::Never });
-        assert_eq!(grow(HUGE_FROM_CHUNK, PAGE_SIZE), 0);
+        assert_eq!(grow(SMALL_CHUNKS, PAGE_SIZE), 0);
         let asked = || os.calls_of(Call::Resident);
         assert_eq!(asked(), 0, "nobody needs to know yet");
         let at_once = grow(1, 1);
-        assert_eq!(asked(), HUGE_FROM_CHUNK as u64, "each of them once");
+        assert_eq!(asked(), SMALL_CHUNKS as u64, "each of them once");
         let later = ticks();
         if silent {
             assert_eq!((at_once, later), (1, 9), "a system that does not say so is no reason");
@@ -484,7 +539,7 @@ fn a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages() {
     if !begins_with_small_pages() {
         return;
     }
-    let Setup { heap, .. } = setup(false);
+    let Setup { heap, .. } = roomy();
     let mut all: Vec<_> = fill(heap, 6 * TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE).collect();
     all.extend(fill(heap, 2 * TWO_PAGES_IN_A_CHUNK, PAGE_SIZE));
     tick(heap, None);
@@ -503,12 +558,12 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
     }
     // Less than three quarters of all below are resident; of what is no part of the runs more, less, or too little to tell.
     for (runs, bytes, more) in [(2, PAGE_SIZE / 4 * 7, 1), (2, PAGE_SIZE / 4 * 5, 0), (5, PAGE_SIZE, 1)] {
-        let Setup { heap, .. } = setup(false);
+        let Setup { heap, .. } = roomy();
         let run = layout(CHUNK_SIZE / 2 * 3, 8);
         let mut all: Vec<_> = written(heap, run, runs, 0).collect();
         let huge = || heap.stats(None).huge / CHUNK_SIZE;
         assert_eq!(huge(), runs, "the chunks that are theirs as a whole");
-        let others = HUGE_FROM_CHUNK as usize * CHUNK_SIZE - runs * run.size();
+        let others = SMALL_CHUNKS as usize * CHUNK_SIZE - runs * run.size();
         all.extend(fill(heap, others / PAGE_SIZE / 2, bytes));
         assert_eq!(huge(), runs);
         all.extend(fill(heap, 1, bytes));
@@ -516,8 +571,8 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
         free_all(heap, all);
     }
     // Each of them fills a chunk, which has small pages all the same.
-    let Setup { os, heap } = setup(false);
-    let mut all: Vec<_> = written(heap, layout(CHUNK_SIZE, 8), HUGE_FROM_CHUNK as usize, 0).collect();
+    let Setup { os, heap } = roomy();
+    let mut all: Vec<_> = written(heap, layout(CHUNK_SIZE, 8), SMALL_CHUNKS as usize, 0).collect();
     assert_eq!(heap.stats(None).huge, 0);
     all.extend(fill(heap, 1, 1));
     assert_eq!((os.calls_of(Call::Resident), heap.stats(None).huge), (0, CHUNK_SIZE));
@@ -530,8 +585,8 @@ fn a_heap_that_becomes_sparse_has_small_pages_from_the_next_look_on() {
     if !begins_with_small_pages() {
         return;
     }
-    let Setup { heap, .. } = setup(false);
-    let small = HUGE_FROM_CHUNK as usize * TWO_PAGES_IN_A_CHUNK;
+    let Setup { heap, .. } = roomy();
+    let small = SMALL_CHUNKS as usize * TWO_PAGES_IN_A_CHUNK;
     let mut all: Vec<_> = fill(heap, small, 2 * PAGE_SIZE).collect();
     let huge = || heap.stats(None).huge / CHUNK_SIZE;
     all.extend(fill(heap, TWO_PAGES_IN_A_CHUNK, 1));
@@ -559,8 +614,8 @@ fn a_heap_whose_slabs_have_holes_is_sparse() {
     if !begins_with_small_pages() {
         return;
     }
-    let Setup { heap, .. } = setup(false);
-    let n = HUGE_FROM_CHUNK as usize * CHUNK_SIZE / 1024;
+    let Setup { heap, .. } = roomy();
+    let n = SMALL_CHUNKS as usize * CHUNK_SIZE / 1024;
     let (mut alive, mut gone) = (Vec::new(), Vec::new());
     for (i, block) in written(heap, layout(1024, 8), n, 1024).enumerate() {
         if i % 32 < 8 { &mut alive } else { &mut gone }.push(block);
@@ -583,7 +638,7 @@ fn the_rest_of_a_slab_behind_its_last_object_is_not_touched_and_not_missed() {
     }
     let (size, slab, used) = (28 << 10, 64 << 10, 56 << 10);
     for populate in [true, false] {
-        let Setup { os, heap } = setup(false);
+        let Setup { os, heap } = roomy();
         os.plan(if populate { Plan::Never } else { Plan::Kind(Call::Populate) });
         // All of one and six pages of seven of the other in each slab: more than seven eighths of both, less of the slab.
         let all: Vec<_> = written(heap, layout(size, 8), 3 * CHUNK_SIZE / slab * 2, 24 << 10).collect();
