@@ -456,14 +456,14 @@ impl Heap {
     ) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: by contract.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        if new_size > layout.size().max(MAX_OBJECT) {
-            self.parts.zone.huge.note_room();
-        }
         // SAFETY: by contract.
         match unsafe { self.in_place(thread, ptr, layout, new) } {
             Ok(Some(same_or_moved)) => return Ok(same_or_moved),
             Ok(None) => {}
             Err(misuse) => self.not_so(ptr, misuse, layout),
+        }
+        if new_size > layout.size().max(MAX_OBJECT) {
+            self.parts.zone.huge.note_room();
         }
         // Who shrinks gives memory back; the standard library takes a refusal of that for the end.
         let shrinks = thread.filter(|thread| new_size < layout.size() && !thread.is_relieving());

@@ -127,10 +127,12 @@ impl Heap {
             Owner::Chunk(map) => {
                 let (page, has) = run_of(map, ptr, is)?;
                 let Route::Run(wants, _) = wanted else { return Ok(None) };
-                if wants > has
-                    && !self.parts.zone.extend_pages(self.caller(thread), map, ptr.as_ptr() as usize, has, wants - has)
-                {
-                    return Ok(None);
+                if wants > has {
+                    self.parts.zone.huge.note_room();
+                    let (caller, start) = (self.caller(thread), ptr.as_ptr() as usize);
+                    if !self.parts.zone.extend_pages(caller, map, start, has, wants - has) {
+                        return Ok(None);
+                    }
                 }
                 // Before a tail goes: the pages behind the new end are not ours to speak of any more. Who frees or
                 // resizes the run meanwhile has the tag instead of us.
