@@ -342,9 +342,7 @@ impl Arena {
         let mut told = None;
         for c in 0..self.committed() {
             let map = self.map(c);
-            // Of one that had a huge page all was resident once, whatever for.
-            let small = matches!(map.backing(), Backing::Usual | Backing::Small);
-            if small && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
+            if map.has_small_pages() && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
                 let dense = self.is_dense(map);
                 if dense {
                     self.make_huge(map);
@@ -374,28 +372,58 @@ impl Arena {
     }
 
     /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. In the first arena those below
-    /// are asked now and then, since they may have filled up between two ticks.
+    /// are asked now and then, since they may have filled up between two ticks. What they say first is no more than a sign.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
         if self.first && !huge.is_sparse() && huge.looks_below(first) {
-            let enough = first as usize * CHUNK_SIZE / 4;
-            let (mut all, mut resident) = (0, 0);
-            self.each_telling(first, |_, _, given_out| all += given_out);
-            if all >= enough {
-                // Once more, since others may not tell any more.
-                all = 0;
-                self.each_telling(first, |from, len, given_out| {
-                    all += given_out;
-                    // A system that does not say so is no reason.
-                    let says = NonNull::new(from).and_then(|from| self.ground.os.resident(from, len));
-                    resident += says.unwrap_or(given_out);
-                });
-                if all >= enough && resident < all / 4 * 3 {
+            if huge.has_room() {
+                if self.is_sparse_below(first) {
                     huge.note_dense(false);
                 }
+            } else if self.is_blind_below(first) || self.is_sparse_below(first) {
+                huge.note_room();
+                return false;
             }
         }
         !huge.is_sparse()
+    }
+
+    /// Whether of the runs below this chunk that are shorter than one nearly all lie in chunks with huge pages, where nobody can
+    /// tell how much of them is written.
+    fn is_blind_below(&self, first: u32) -> bool {
+        let (mut all, mut seen) = (0, 0);
+        for map in (0..first).map(|c| self.map(c)) {
+            let runs = (0..PAGES_PER_CHUNK).map(|page| match map.tag(page as usize).kind() {
+                Kind::Run(n) if n.get() < PAGES_PER_CHUNK => n.get(),
+                _ => 0,
+            });
+            let pages: u32 = runs.sum();
+            all += pages;
+            if map.has_small_pages() {
+                seen += pages;
+            }
+        }
+        seen < all / 8
+    }
+
+    /// Asks the system about the chunks below this one: whether less than three quarters of what can tell how much of its blocks
+    /// a program writes is resident. Where little can tell, nothing is known.
+    fn is_sparse_below(&self, first: u32) -> bool {
+        let enough = first as usize * CHUNK_SIZE / 4;
+        let (mut all, mut resident) = (0, 0);
+        self.each_telling(first, |_, _, given_out| all += given_out);
+        if all < enough {
+            return false;
+        }
+        // Once more, since others may not tell any more.
+        all = 0;
+        self.each_telling(first, |from, len, given_out| {
+            all += given_out;
+            // A system that does not say so is no reason.
+            let says = NonNull::new(from).and_then(|from| self.ground.os.resident(from, len));
+            resident += says.unwrap_or(given_out);
+        });
+        all >= enough && resident < all / 4 * 3
     }
 
     /// Shows that part of each chunk below this one of which what is resident says how much of its blocks a program writes: its
@@ -414,8 +442,7 @@ impl Arena {
             let start = PAGES_PER_CHUNK.min(run_ends.saturating_sub(begins));
             let (end, n) = long.unwrap_or((PAGES_PER_CHUNK, 0));
             run_ends = if n > 0 { begins + end + n } else { run_ends };
-            let small = matches!(map.backing(), Backing::Usual | Backing::Small);
-            if small && start < end {
+            if map.has_small_pages() && start < end {
                 let pages = PageSet::run(start, end - start);
                 let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
                 let bytes = |pages| PageCount::new(pages).bytes();

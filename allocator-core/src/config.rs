@@ -40,9 +40,9 @@ pub const ARENA_CHUNKS_LIMIT: u32 = if cfg!(feature = "small-arenas") { 1 } else
 pub const GROWTH: u32 = 4;
 /// Arenas at most.
 pub const MAX_ARENAS: usize = or_in_a_model(1024, 3) as usize;
-/// The first chunk of the first arena that is backed by huge pages whatever it is for, if no block has room.
+/// The first chunk of the first arena that may be backed by huge pages for where it lies, if no block has room.
 pub const HUGE_FROM_CHUNK: u32 = 4;
-/// Chunks of the first arena that have small pages before one has huge ones for where it lies, if some block may have room.
+/// The first one where some block may have room.
 pub const SMALL_CHUNKS: u32 = 8;
 /// A block of this length that is asked for as zeros may have room.
 pub const ROOMY_PAGES: u32 = PAGES_PER_CHUNK / 4;

@@ -8,14 +8,15 @@
 //! ever went back.
 //!
 //! A program whose blocks have *room*, as they are longer than what it writes into them, would have the rest resident as well.
-//! Two signs tell of such blocks before anything of them is written: one grows and is a run of pages then, or a long one is
-//! asked for as zeros. Before the first sign the fifth chunk lies high enough; after it eight others must have small pages.
-//! Those say more:
+//! Two signs tell of such blocks before anything of them is written: one grows and is a run of pages or an area then, or a long
+//! one is asked for as zeros. Before the first sign the fifth chunk lies high enough; after it the ninth, or four more than had
+//! huge pages by then.
 //!
-//! The chunks below are asked before each second one of the first arena is backed by huge pages for where it lies, once: unless
-//! three quarters of what was given out of them is resident, the heap is *sparse*, and its new chunks have small pages. Long
-//! runs, which may be about to be written, are left out, and so are chunks with huge pages; what is left must be a quarter of
-//! those chunks. A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it
+//! And the chunks below are asked before each second one of the first arena is backed by huge pages for where it lies, and
+//! before each of the fifth to the eighth, once: unless three quarters of what was given out of them is resident, the heap is
+//! *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are left out, and so are chunks
+//! with huge pages; what is left must be a quarter of those chunks. Without a sign before, this is the first, and no more;
+//! and so it is if hardly any run lies in a chunk with small pages, so that nothing would be told of runs. A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it
 //! are resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they
 //! had never been written: to be called sparse for a while costs a program some time, and one that is and was not would keep
 //! what it does not need for good.
@@ -58,16 +59,16 @@ pub struct Policy {
     looked: UnwatchedU32,
     /// One since a block may have room.
     roomy: UnwatchedU32,
-    /// Chunks that had huge pages before that, and would have had small ones after it.
-    early: UnwatchedU32,
+    /// Behind the highest chunk that had huge pages for where it lies before that; whole pairs.
+    high: UnwatchedU32,
 }
 
 impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            let [policy, sparse, looked, roomy, early] = [const { UnwatchedU32::new(0) }; 5];
-            Self { policy, sparse, looked, roomy, early }
+            let [policy, sparse, looked, roomy, high] = [const { UnwatchedU32::new(0) }; 5];
+            Self { policy, sparse, looked, roomy, high }
         }
     }
 
@@ -94,29 +95,36 @@ impl Policy {
     #[inline]
     pub fn note_room(&self) {
         // Read first, so that the line stays with whoever reads it.
-        if self.roomy.load(Relaxed) == 0 {
+        if !self.has_room() {
             self.roomy.store(1, Relaxed);
         }
     }
 
+    /// True if a block may have room.
+    pub fn has_room(&self) -> bool {
+        self.roomy.load(Relaxed) != 0
+    }
+
     /// Chunks of the first arena from this one on lie high enough for huge pages.
     pub fn from_chunk(&self) -> u32 {
-        match self.roomy.load(Relaxed) {
-            0 => HUGE_FROM_CHUNK,
-            _ => SMALL_CHUNKS + self.early.load(Relaxed),
+        if self.has_room() {
+            SMALL_CHUNKS + self.high.load(Relaxed).saturating_sub(HUGE_FROM_CHUNK)
+        } else {
+            HUGE_FROM_CHUNK
         }
     }
 
     /// Notes that this chunk of the first arena has huge pages for where it lies.
     pub fn note_high(&self, chunk: u32) {
-        if chunk < SMALL_CHUNKS {
-            self.early.store(self.early.load(Relaxed) + 1, Relaxed);
+        if !self.has_room() {
+            let pairs = chunk / LOOK_EACH + 1;
+            self.high.store(self.high.load(Relaxed).max(pairs * LOOK_EACH), Relaxed);
         }
     }
 
     /// Whether the chunks below this one are to be asked: once, but for threads that come at the same time.
     pub fn looks_below(&self, chunk: u32) -> bool {
-        let looks = chunk > self.looked.load(Relaxed) && chunk % LOOK_EACH == 0;
+        let looks = chunk > self.looked.load(Relaxed) && (chunk < SMALL_CHUNKS || chunk % LOOK_EACH == 0);
         if looks {
             self.looked.store(chunk, Relaxed);
         }

@@ -257,6 +257,11 @@ impl ChunkMap {
         self.arena.store(arena, Relaxed);
     }
 
+    /// True if it has small pages, and never had huge ones, of which all was resident once, whatever for.
+    pub fn has_small_pages(&self) -> bool {
+        matches!(self.backing(), Backing::Usual | Backing::Small)
+    }
+
     /// What the system was asked to back the chunk by. Of a huge one the first touch may make all resident.
     pub fn backing(&self) -> Backing {
         match self.backing.load(Relaxed) {

@@ -103,7 +103,7 @@ pub const KEYS: [Key; 11] = [
         name: "huge_pages",
         values: "never, auto, or always",
         default: "auto",
-        what: "which chunks of 2 MiB are backed by huge pages; auto: in the first 8 to 16 MiB only what stays full",
+        what: "which chunks of 2 MiB are backed by huge pages; auto: below 8 MiB, or more where blocks have room, only what stays full",
         set: |to, text| set(&mut to.huge_pages, HugePages::named(text)),
     },
     Key {

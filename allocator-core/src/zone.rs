@@ -466,7 +466,6 @@ impl Zone {
         let due = (share.min(ARENA_CHUNKS_LIMIT as usize) as u32).max(FIRST_ARENA_CHUNKS).max(chunks);
         let mut size = if growth.bound == 0 { due } else { growth.bound.min(due).max(chunks) };
         loop {
-            // Beside a whole arena, what is never touched of a chunk is little.
             let arena = Arena::create(ground, &self.kept, size, writable, growth.reserved == 0);
             if arena.is_some() {
                 growth.bound = if size == due { 0 } else { 2 * size };

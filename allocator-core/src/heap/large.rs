@@ -26,7 +26,7 @@ impl Heap {
         dense: bool,
     ) -> Result<(NonNull<u8>, usize), AllocError> {
         let written = dense || self.parts.zeroing.is_dense();
-        if !written && pages.get() >= ROOMY_PAGES {
+        if !dense && pages.get() >= ROOMY_PAGES {
             self.parts.zone.huge.note_room();
         }
         match self.parts.zone.alloc_pages(self.caller(thread), pages, align, written) {
@@ -50,6 +50,9 @@ impl Heap {
         dense: bool,
     ) -> Result<(NonNull<u8>, usize), AllocError> {
         let caller = self.caller(thread);
+        if !dense {
+            self.parts.zone.huge.note_room();
+        }
         self.kswapd().grown(layout.size(), self.counter().limits());
         let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
         self.watch();
@@ -156,6 +159,9 @@ impl Heap {
                     // SAFETY: by contract.
                     let mut resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
                     let more = new.size().saturating_sub(layout.size());
+                    if more > 0 {
+                        self.parts.zone.huge.note_room();
+                    }
                     if resized == Ok(None) && self.counter().excess(more, site.urgency) > 0 {
                         // To copy it would need more.
                         let _still = self.kswapd().hold_still(self.os());

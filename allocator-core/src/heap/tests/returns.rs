@@ -468,7 +468,7 @@ fn a_heap_has_huge_pages_from_a_lower_chunk_on_as_long_as_no_block_has_room() {
         (&grow(2 * MAX_OBJECT, 4 * MAX_OBJECT), true),
         (&zeros(ROOMY_PAGES), true),
     ];
-    for ((sign, is_one), early) in signs.into_iter().flat_map(|sign| [(sign, 0), (sign, 2)]) {
+    for ((sign, is_one), early) in signs.into_iter().flat_map(|sign| [0, 1, 3, 6].map(|early| (sign, early))) {
         let Setup { heap, .. } = setup(false);
         let huge = || heap.stats(None).huge / CHUNK_SIZE;
         let half = || Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap();
@@ -481,13 +481,63 @@ fn a_heap_has_huge_pages_from_a_lower_chunk_on_as_long_as_no_block_has_room() {
         unsafe { heap.reclaim(None) };
         let room = half();
         if is_one {
-            let more = (SMALL_CHUNKS - HUGE_FROM_CHUNK) as usize * TWO_PAGES_IN_A_CHUNK;
-            all.extend(fill(heap, more, 2 * PAGE_SIZE));
+            // And one to a whole pair, before which those below are asked.
+            let more = (SMALL_CHUNKS - HUGE_FROM_CHUNK) as usize + early % 2;
+            all.extend(fill(heap, more * TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE));
         }
         assert_eq!(huge(), early);
         all.extend(fill(heap, 1, 2 * PAGE_SIZE));
         assert_eq!(huge(), early + 1);
         room.free(heap, None);
+        free_all(heap, all);
+    }
+}
+
+/// Class of bug: a program that is sparse from the beginning, and gives no sign.
+#[test]
+fn the_first_chunks_are_asked_before_others_have_huge_pages_so_early() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    let some = HUGE_FROM_CHUNK as usize * TWO_PAGES_IN_A_CHUNK;
+    for (written_of_each, early) in [(2 * PAGE_SIZE, 1), (PAGE_SIZE / 4 * 5, 0)] {
+        let Setup { os, heap } = setup(false);
+        let mut all: Vec<_> = fill(heap, some, written_of_each).collect();
+        let asked = || os.calls_of(Call::Resident);
+        let huge = || heap.stats(None).huge / CHUNK_SIZE;
+        assert_eq!((huge(), asked()), (0, 0));
+        all.extend(fill(heap, TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE));
+        assert_eq!((huge(), asked()), (early, HUGE_FROM_CHUNK.into()), "those below, once");
+        let others = if early == 0 { (SMALL_CHUNKS - HUGE_FROM_CHUNK - 1) as usize } else { 0 };
+        all.extend(fill(heap, others * TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE));
+        assert_eq!((huge(), asked()), (early, HUGE_FROM_CHUNK.into()), "as after a sign");
+        all.extend(fill(heap, 1, 2 * PAGE_SIZE));
+        assert_eq!(huge(), early + 1, "of all that is below three quarters are");
+        free_all(heap, all);
+    }
+    // A long block that nobody has written yet does not tell.
+    let Setup { heap, .. } = setup(false);
+    let mut all: Vec<_> = written(heap, layout(HUGE_FROM_CHUNK as usize * CHUNK_SIZE, 8), 1, 0).collect();
+    all.extend(fill(heap, 1, 2 * PAGE_SIZE));
+    assert_eq!(heap.stats(None).huge / CHUNK_SIZE, HUGE_FROM_CHUNK as usize + 1);
+    free_all(heap, all);
+}
+
+/// Class of bug: a program is dense for as long as it has small pages, and has nothing but buffers from then on (C++, which
+/// grows no block).
+#[test]
+fn blocks_of_another_kind_than_all_that_lies_in_small_pages_are_a_sign() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    for dense in [HUGE_FROM_CHUNK as usize, HUGE_FROM_CHUNK as usize + 3, 2 * SMALL_CHUNKS as usize] {
+        let Setup { heap, .. } = setup(false);
+        let mut all: Vec<_> = written(heap, layout(1024, 8), dense * (CHUNK_SIZE / 1024), 1024).collect();
+        let huge = || heap.stats(None).huge / CHUNK_SIZE;
+        let before = huge();
+        assert!(before >= dense - HUGE_FROM_CHUNK as usize);
+        all.extend(fill(heap, 16 * TWO_PAGES_IN_A_CHUNK, 1));
+        assert!(huge() <= before + 2, "{before}, then {}", huge());
         free_all(heap, all);
     }
 }
