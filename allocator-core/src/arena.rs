@@ -18,7 +18,7 @@
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::{Chunk, Content, PageSet};
 use crate::config::{
-    CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT,
+    CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT, SMALL_CHUNKS,
 };
 use crate::error::Misuse;
 use crate::huge::{HugePages, Policy};
@@ -311,7 +311,7 @@ impl Arena {
             if huge {
                 chunks().for_each(|map| self.note_huge(map));
                 if self.first && !by_run {
-                    self.ground.huge.note_high(first);
+                    self.ground.huge.note_high(first + 1);
                 }
             }
             huge
@@ -372,7 +372,8 @@ impl Arena {
     }
 
     /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. In the first arena those below
-    /// are asked now and then, since they may have filled up between two ticks. What they say first is no more than a sign.
+    /// are asked now and then, since they may have filled up between two ticks. What they say first is no more than a sign,
+    /// after which this one has small pages, and some more have.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
         if self.first && !huge.is_sparse() && huge.looks_below(first) {
@@ -381,6 +382,7 @@ impl Arena {
                     huge.note_dense(false);
                 }
             } else if self.is_blind_below(first) || self.is_sparse_below(first) {
+                huge.note_high(first);
                 huge.note_room();
                 return false;
             }
@@ -388,8 +390,8 @@ impl Arena {
         !huge.is_sparse()
     }
 
-    /// Whether of the runs below this chunk that are shorter than one nearly all lie in chunks with huge pages, where nobody can
-    /// tell how much of them is written.
+    /// Whether of the runs below this chunk that are shorter than a chunk seven eighths lie in chunks that have huge pages, or
+    /// had, where nobody can tell how much of them is written.
     fn is_blind_below(&self, first: u32) -> bool {
         let (mut all, mut seen) = (0, 0);
         for map in (0..first).map(|c| self.map(c)) {
@@ -409,7 +411,7 @@ impl Arena {
     /// Asks the system about the chunks below this one: whether less than three quarters of what can tell how much of its blocks
     /// a program writes is resident. Where little can tell, nothing is known.
     fn is_sparse_below(&self, first: u32) -> bool {
-        let enough = first as usize * CHUNK_SIZE / 4;
+        let enough = first.min(SMALL_CHUNKS) as usize * CHUNK_SIZE / 4;
         let (mut all, mut resident) = (0, 0);
         self.each_telling(first, |_, _, given_out| all += given_out);
         if all < enough {

@@ -42,7 +42,7 @@ pub const GROWTH: u32 = 4;
 pub const MAX_ARENAS: usize = or_in_a_model(1024, 3) as usize;
 /// The first chunk of the first arena that may be backed by huge pages for where it lies, if no block has room.
 pub const HUGE_FROM_CHUNK: u32 = 4;
-/// The first one where some block may have room.
+/// The first one where some block may have room, and none had huge pages before that.
 pub const SMALL_CHUNKS: u32 = 8;
 /// A block of this length that is asked for as zeros may have room.
 pub const ROOMY_PAGES: u32 = PAGES_PER_CHUNK / 4;

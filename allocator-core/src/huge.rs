@@ -7,19 +7,22 @@
 //! for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing of it
 //! ever went back.
 //!
-//! A program whose blocks have *room*, as they are longer than what it writes into them, would have the rest resident as well.
-//! Two signs tell of such blocks before anything of them is written: one grows and is a run of pages or an area then, or a long
-//! one is asked for as zeros. Before the first sign the fifth chunk lies high enough; after it the ninth, or four more than had
-//! huge pages by then.
+//! A program whose blocks have *room*, as they are longer than what it writes into them, would have the rest resident as
+//! well. Two signs tell of such blocks before anything of them is written: one grows and is a run of pages or an area then,
+//! or a long one is asked for as zeros. Before the first sign the fifth chunk lies high enough; after it the ninth does or,
+//! if others had huge pages by then, one that has four with small pages between it and those.
 //!
 //! And the chunks below are asked before each second one of the first arena is backed by huge pages for where it lies, and
-//! before each of the fifth to the eighth, once: unless three quarters of what was given out of them is resident, the heap is
-//! *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are left out, and so are chunks
-//! with huge pages; what is left must be a quarter of those chunks. Without a sign before, this is the first, and no more;
-//! and so it is if hardly any run lies in a chunk with small pages, so that nothing would be told of runs. A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it
-//! are resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they
-//! had never been written: to be called sparse for a while costs a program some time, and one that is and was not would keep
-//! what it does not need for good.
+//! before each of the fifth to the eighth, once: unless three quarters of what was given out of them is resident, the heap
+//! is *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are left out, and so are
+//! chunks that have or had huge pages; what is left must be a quarter of those chunks, or two. If there was no sign before,
+//! such an answer is only a sign: the heap is not called sparse yet, since few chunks were asked. It is a sign, too, if
+//! seven eighths of the shorter runs lie in chunks with huge pages, since then nothing would be told of runs.
+//!
+//! A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are
+//! resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they
+//! had never been written: to be called sparse for a while costs a program some time, and one that is and was not would
+//! keep what it does not need for good.
 
 use crate::config::{HUGE_FROM_CHUNK, SMALL_CHUNKS};
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
@@ -59,7 +62,7 @@ pub struct Policy {
     looked: UnwatchedU32,
     /// One since a block may have room.
     roomy: UnwatchedU32,
-    /// Behind the highest chunk that had huge pages for where it lies before that; whole pairs.
+    /// Behind the highest chunk that had huge pages for where it lies before that, or would have had them. Even.
     high: UnwatchedU32,
 }
 
@@ -114,11 +117,11 @@ impl Policy {
         }
     }
 
-    /// Notes that this chunk of the first arena has huge pages for where it lies.
+    /// Notes that chunks of the first arena below this one have huge pages for where they lie, or would have had them.
     pub fn note_high(&self, chunk: u32) {
         if !self.has_room() {
-            let pairs = chunk / LOOK_EACH + 1;
-            self.high.store(self.high.load(Relaxed).max(pairs * LOOK_EACH), Relaxed);
+            let even = chunk.div_ceil(LOOK_EACH) * LOOK_EACH;
+            self.high.store(self.high.load(Relaxed).max(even), Relaxed);
         }
     }
 

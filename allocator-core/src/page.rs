@@ -257,7 +257,7 @@ impl ChunkMap {
         self.arena.store(arena, Relaxed);
     }
 
-    /// True if it has small pages, and never had huge ones, of which all was resident once, whatever for.
+    /// True if it never had huge pages. Of one that had all was resident once, whatever for.
     pub fn has_small_pages(&self) -> bool {
         matches!(self.backing(), Backing::Usual | Backing::Small)
     }

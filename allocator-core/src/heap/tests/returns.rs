@@ -460,14 +460,17 @@ fn a_heap_has_huge_pages_from_a_lower_chunk_on_as_long_as_no_block_has_room() {
     let zeros = |pages: u32| {
         move |heap: &'static Heap| Block::zeroed(heap, None, layout(pages as usize * PAGE_SIZE, 8)).free(heap, None)
     };
-    let signs: [(&dyn Fn(&'static Heap), bool); 6] = [
+    let signs: [(&dyn Fn(&'static Heap), bool); 8] = [
         (&grow(MAX_OBJECT / 2, MAX_OBJECT), false),
         (&grow(2 * MAX_OBJECT, MAX_OBJECT + 1), false),
         (&zeros(ROOMY_PAGES - 1), false),
         (&grow(MAX_OBJECT, MAX_OBJECT + 1), true),
         (&grow(2 * MAX_OBJECT, 4 * MAX_OBJECT), true),
         (&zeros(ROOMY_PAGES), true),
+        (&grow(VMALLOC_THRESHOLD + 1, VMALLOC_THRESHOLD + CHUNK_SIZE), true),
+        (&zeros(VMALLOC_THRESHOLD as u32 / PAGE_SIZE as u32 + 1), true),
     ];
+    // None before the sign, an odd and an even number, and more than there are chunks between the two bounds.
     for ((sign, is_one), early) in signs.into_iter().flat_map(|sign| [0, 1, 3, 6].map(|early| (sign, early))) {
         let Setup { heap, .. } = setup(false);
         let huge = || heap.stats(None).huge / CHUNK_SIZE;
@@ -508,11 +511,15 @@ fn the_first_chunks_are_asked_before_others_have_huge_pages_so_early() {
         assert_eq!((huge(), asked()), (0, 0));
         all.extend(fill(heap, TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE));
         assert_eq!((huge(), asked()), (early, HUGE_FROM_CHUNK.into()), "those below, once");
-        let others = if early == 0 { (SMALL_CHUNKS - HUGE_FROM_CHUNK - 1) as usize } else { 0 };
-        all.extend(fill(heap, others * TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE));
-        assert_eq!((huge(), asked()), (early, HUGE_FROM_CHUNK.into()), "as after a sign");
+        if early == 0 {
+            let others = (SMALL_CHUNKS - HUGE_FROM_CHUNK - 1) as usize;
+            all.extend(fill(heap, others * TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE));
+            assert_eq!((huge(), asked()), (0, HUGE_FROM_CHUNK.into()), "as after a sign");
+        }
         all.extend(fill(heap, 1, 2 * PAGE_SIZE));
         assert_eq!(huge(), early + 1, "of all that is below three quarters are");
+        let small = if early == 0 { SMALL_CHUNKS } else { HUGE_FROM_CHUNK };
+        assert_eq!(asked(), (HUGE_FROM_CHUNK + small).into(), "each of the fifth to the eighth asks");
         free_all(heap, all);
     }
     // A long block that nobody has written yet does not tell.
@@ -530,14 +537,16 @@ fn blocks_of_another_kind_than_all_that_lies_in_small_pages_are_a_sign() {
     if !begins_with_small_pages() {
         return;
     }
-    for dense in [HUGE_FROM_CHUNK as usize, HUGE_FROM_CHUNK as usize + 3, 2 * SMALL_CHUNKS as usize] {
+    for dense in [HUGE_FROM_CHUNK, HUGE_FROM_CHUNK + 1, HUGE_FROM_CHUNK + 2, 2 * SMALL_CHUNKS, 3 * SMALL_CHUNKS] {
         let Setup { heap, .. } = setup(false);
-        let mut all: Vec<_> = written(heap, layout(1024, 8), dense * (CHUNK_SIZE / 1024), 1024).collect();
+        let mut all: Vec<_> = written(heap, layout(1024, 8), dense as usize * (CHUNK_SIZE / 1024), 1024).collect();
         let huge = || heap.stats(None).huge / CHUNK_SIZE;
         let before = huge();
-        assert!(before >= dense - HUGE_FROM_CHUNK as usize);
-        all.extend(fill(heap, 16 * TWO_PAGES_IN_A_CHUNK, 1));
-        assert!(huge() <= before + 2, "{before}, then {}", huge());
+        let slack = (huge() + HUGE_FROM_CHUNK as usize).abs_diff(dense as usize);
+        assert!(slack <= 1, "all but the first chunks have huge pages: {before} of {dense}");
+        // Up to the next look, which is before each second chunk.
+        all.extend(fill(heap, SMALL_CHUNKS as usize * TWO_PAGES_IN_A_CHUNK, 1));
+        assert!(huge() <= before + 2, "{before} of {dense}, then {}", huge());
         free_all(heap, all);
     }
 }
