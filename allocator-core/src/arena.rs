@@ -342,7 +342,7 @@ impl Arena {
         let mut told = None;
         for c in 0..self.committed() {
             let map = self.map(c);
-            if map.has_small_pages() && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
+            if map.was_never_huge() && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
                 let dense = self.is_dense(map);
                 if dense {
                     self.make_huge(map);
@@ -401,7 +401,7 @@ impl Arena {
             });
             let pages: u32 = runs.sum();
             all += pages;
-            if map.has_small_pages() {
+            if map.was_never_huge() {
                 seen += pages;
             }
         }
@@ -444,7 +444,7 @@ impl Arena {
             let start = PAGES_PER_CHUNK.min(run_ends.saturating_sub(begins));
             let (end, n) = long.unwrap_or((PAGES_PER_CHUNK, 0));
             run_ends = if n > 0 { begins + end + n } else { run_ends };
-            if map.has_small_pages() && start < end {
+            if map.was_never_huge() && start < end {
                 let pages = PageSet::run(start, end - start);
                 let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
                 let bytes = |pages| PageCount::new(pages).bytes();

@@ -258,7 +258,7 @@ impl ChunkMap {
     }
 
     /// True if it never had huge pages. Of one that had all was resident once, whatever for.
-    pub fn has_small_pages(&self) -> bool {
+    pub fn was_never_huge(&self) -> bool {
         matches!(self.backing(), Backing::Usual | Backing::Small)
     }
 
