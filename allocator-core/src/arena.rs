@@ -283,26 +283,25 @@ impl Arena {
         move |page, pages, wanted| {
             let first = page.get() / PAGES_PER_CHUNK;
             let chunks = || (first..first + pages.get() / PAGES_PER_CHUNK).map(|c| self.map(c));
-            // Near a limit, nothing is resident that nobody asked for.
-            if wanted < pages && self.ground.counter.is_tight() {
-                chunks().for_each(|map| self.break_up(map));
-                // What could not be broken up is resident as a whole all the same.
-                return chunks().any(|map| map.backing() == Backing::Huge);
-            }
-            // The advice outlives the purge of a whole chunk.
-            if chunks().all(|map| map.backing() == Backing::Huge) {
-                return true;
-            }
+            let is_huge = |map: &&ChunkMap| map.backing() == Backing::Huge;
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
             let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
             let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
+            // Near a limit, nothing is resident that nobody asked for.
+            let may = wanted == pages || !self.ground.counter.is_tight();
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
-                HugePages::Auto => by_run || by_place(),
-                HugePages::Always => true,
+                HugePages::Auto => may && (by_run || by_place()),
+                HugePages::Always => may,
             };
             if !asks {
-                return false;
+                // The advice outlives the purge of a whole chunk.
+                chunks().filter(is_huge).for_each(|map| self.break_up(map));
+                // What could not be broken up is resident as a whole all the same.
+                return chunks().any(|map| is_huge(&map));
+            }
+            if chunks().all(|map| is_huge(&map)) {
+                return true;
             }
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(page.byte_offset()) };

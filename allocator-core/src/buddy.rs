@@ -336,7 +336,9 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             }
         }
         // Every region, whatever the summary says of it.
-        self.take_whole(n, PageSet::first(self.regions.len() as u32).bits(), warm)
+        let whole = self.take_whole(n, PageSet::first(self.regions.len() as u32).bits(), warm);
+        // Last, pages that are no block.
+        whole.or_else(|| self.take_row(n, || self.first_aligned_by_words(n, align), warm))
     }
 
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {

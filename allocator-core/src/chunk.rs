@@ -246,6 +246,11 @@ impl PageSet {
 
     /// Start of the first `n` pages in a row, wherever that is.
     pub const fn first_run_of(self, n: u32) -> Option<u32> {
+        self.first_aligned_run_of(n, 0)
+    }
+
+    /// The same, of those that are multiples of `2^k`.
+    pub const fn first_aligned_run_of(self, n: u32, k: u32) -> Option<u32> {
         if n > u64::BITS {
             return None;
         }
@@ -256,6 +261,7 @@ impl PageSet {
             runs &= runs >> step;
             have += step;
         }
+        runs &= STARTS[k as usize];
         if runs == 0 {
             None
         } else {

@@ -148,8 +148,8 @@ impl Heap {
     }
 
     /// Memory, and how many bytes of it, from the first one on, are not known to be zero; `dense`: all of it will be used.
-    /// Before a refusal, what the caches could spare goes back to the arenas, and the request is made once more; then, if an
-    /// area could serve it, what arenas could spare goes back to the system.
+    /// Before a refusal, what the caches could spare goes back to the arenas, and the request is made once more; then, unless
+    /// it is an object, what arenas could spare goes back to the system.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
@@ -471,7 +471,15 @@ impl Heap {
         // SAFETY: by contract.
         let to = unsafe { self.alloc(thread, new) };
         shrinks.inspect(|thread| thread.set_relieving(false));
-        let to = to?;
+        let to = match to {
+            Ok(to) => to,
+            // What was free has gone back to the system meanwhile, and in place it takes less.
+            // SAFETY: by contract; it is as it was.
+            Err(refused) => match unsafe { self.in_place(thread, ptr, layout, new) } {
+                Ok(resized) => return resized.ok_or(refused),
+                Err(misuse) => self.not_so(ptr, misuse, layout),
+            },
+        };
         let copy = || {
             // SAFETY: both are at least this long, and the new one is not the old one.
             unsafe { to.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new_size)) };

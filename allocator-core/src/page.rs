@@ -21,7 +21,8 @@
 //! |---------------------------|---------|-------------------------------------------------------------------|
 //! | enter a window, or a leaf | Release | who finds it sees the map or the record behind it, or the leaf    |
 //! | look a window up          | Acquire | as above                                                          |
-//! | clear a window            | Relaxed | nobody learns anything from null; of two frees one finds the area |
+//! | clear an area's: CAS      | Acquire | of two frees one finds the area, and its record as it is now      |
+//! | clear a chunk's           | Relaxed | nobody learns anything from null                                  |
 //! | set or read a tag         | Relaxed | tags change hands with their pages, or with their shard's lock    |
 //! | replace a run's tag: CAS  | Relaxed | of two that free or resize it exactly one finds the tag           |
 
@@ -518,7 +519,7 @@ impl AddressTable {
     pub fn clear_area(&self, start: NonNull<u8>, record: NonNull<u8>) -> bool {
         let tagged = record.as_ptr().wrapping_add(1);
         self.window(start.as_ptr() as usize)
-            .is_some_and(|window| window.compare_exchange(tagged, null_mut(), Relaxed, Relaxed).is_ok())
+            .is_some_and(|window| window.compare_exchange(tagged, null_mut(), Acquire, Relaxed).is_ok())
     }
 
     /// Clears the window of a chunk.

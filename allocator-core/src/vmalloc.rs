@@ -25,7 +25,7 @@ use crate::page::AddressTable;
 use crate::page_counter::{PageCounter, Urgency};
 use crate::poison;
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
-use crate::sync::{const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32};
+use crate::sync::{const_unless_loom, recheck, Mutex, Rank, Ranked, UnwatchedU32};
 use crate::sys::{Kept, Os, Reservation};
 use core::alloc::Layout;
 use core::mem::size_of;
@@ -228,19 +228,23 @@ impl Vmalloc {
         let found = self.unlink_aside(site.os, fits)?;
         let map = NonNull::new(found.map)?;
         poison::unpoison(map, found.map_len);
-        if found.len < len && !site.counter.try_charge(len - found.len, site.urgency) {
+        let fitted = if found.len < len {
+            site.counter.try_charge(len - found.len, site.urgency)
+        } else if found.len > len {
+            // SAFETY: inside the mapping.
+            let tail = unsafe { map.add(len) };
+            // SAFETY: as above.
+            unsafe { site.os.discard(tail, found.len - len) }
+        } else {
+            true
+        };
+        if !fitted {
             // SAFETY: ours alone.
             unsafe { site.kept.unmap(site.os, map, found.map_len) };
             site.counter.uncharge(found.len);
             return None;
         }
-        if found.len > len {
-            // SAFETY: inside the mapping.
-            let tail = unsafe { map.add(len) };
-            // SAFETY: as above. A refusal costs memory, nothing else.
-            unsafe { site.os.discard(tail, found.len - len) };
-            site.counter.uncharge(found.len - len);
-        }
+        site.counter.uncharge(found.len.saturating_sub(len));
         Some(Area { ptr: map, layout, map, map_len: found.map_len, len, guard, next: null_mut() })
     }
 
@@ -380,11 +384,24 @@ impl Vmalloc {
     /// Takes an area out of the table, for [`Vmalloc::release`] alone to follow. `record` is what the table says of the
     /// window of `ptr`. Of several threads exactly one succeeds.
     pub fn claim(&self, site: Site<'_>, record: NonNull<u8>, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
+        self.take_out(site, record, ptr, layout).map(|_| ())
+    }
+
+    /// As [`Vmalloc::claim`]; the area is the caller's to change now.
+    fn take_out(&self, site: Site<'_>, record: NonNull<u8>, ptr: NonNull<u8>, layout: Layout) -> Result<Area, Misuse> {
         self.check(record, ptr, layout)?;
-        if site.table.clear_area(ptr, record) {
-            Ok(())
-        } else {
-            Err(Misuse::DoubleFree)
+        if !site.table.clear_area(ptr, record) {
+            return Err(Misuse::DoubleFree);
+        }
+        // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
+        let area = unsafe { Record::read(record.cast()) };
+        // Once more: another thread may have resized it in between, and entered it again.
+        match Self::compare(&area, ptr, layout) {
+            Err(misuse) if recheck("an area was resized meanwhile", true) => {
+                site.table.set_area(ptr, record);
+                Err(misuse)
+            }
+            _ => Ok(area),
         }
     }
 
@@ -466,19 +483,11 @@ impl Vmalloc {
         layout: Layout,
         new: Layout,
     ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let Ok(need) = Self::mapped_len(site.os, new.size()) else {
+            return self.check(record, ptr, layout).map(|()| None);
+        };
+        let mut area = self.take_out(site, record, ptr, layout)?;
         let record = record.cast::<Record>();
-        self.check(record.cast(), ptr, layout)?;
-        let Ok(need) = Self::mapped_len(site.os, new.size()) else { return Ok(None) };
-        if !site.table.clear_area(ptr, record.cast()) {
-            return Err(Misuse::DoubleFree);
-        }
-        // Ours now, and compared once more: another thread may have resized it since.
-        // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
-        let mut area = unsafe { Record::read(record) };
-        if let Err(misuse) = Self::compare(&area, ptr, layout) {
-            site.table.set_area(ptr, record.cast());
-            return Err(misuse);
-        }
         let had = area.len;
         if !Self::take_guard(site.os, &area) {
             site.table.set_area(ptr, record.cast());
@@ -527,8 +536,13 @@ impl Vmalloc {
         if need < had {
             // SAFETY: inside the mapping.
             let tail = unsafe { area.ptr.add(need) };
-            // SAFETY: behind the new length. A refusal costs memory, nothing else.
-            unsafe { os.discard(tail, had - need) };
+            // SAFETY: behind the new length.
+            let freed = unsafe { os.discard(tail, had - need) };
+            // What is locked in memory the system does not free, but it can be cut off. A refusal costs memory, nothing else.
+            // SAFETY: as above.
+            if !freed && keep && head == 0 && unsafe { os.resize(area.map, area.map_len, whole) } {
+                area.map_len = whole;
+            }
         }
         need <= has // also where the system refused to cut: it stays longer than it need be
     }

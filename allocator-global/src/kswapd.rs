@@ -103,7 +103,7 @@ pub(crate) fn attend_at_exit() {
 
 /// Without threads of the program's, the thread must not keep the process alive.
 fn retire_if_alone() {
-    if ADRIFT.load(Relaxed) && HEAP.is_deserted() {
+    if ADRIFT.load(Relaxed) && lifecycle::with(|thread| HEAP.is_deserted(thread)) {
         HEAP.kswapd().retire(HEAP.os());
     }
 }

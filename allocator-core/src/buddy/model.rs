@@ -178,9 +178,18 @@ impl<const P: u32> Checked<P> {
         Some(start)
     }
 
-    /// Takes pages without the hints: the first row of all, if they need not be aligned.
+    /// The first so many free pages of one chunk that begin with this alignment.
+    fn first_aligned(&self, n: u32, align: u32) -> Option<usize> {
+        let n = n as usize;
+        (0..self.model.len()).step_by(1 << align).find(|start| {
+            start % P as usize + n <= P as usize && self.model[*start..][..n].iter().all(|page| page.is_free())
+        })
+    }
+
+    /// Takes pages without the hints: the first row of all, if they need not be aligned; and in no block, if no block has them.
     pub(super) fn take_by_words(&mut self, n: u32, align: u32) {
-        let expected = if align == 0 { self.first_row(n) } else { self.policy(n, align) };
+        let expected =
+            if align == 0 { self.first_row(n) } else { self.policy(n, align).or_else(|| self.first_aligned(n, align)) };
         let run = self.buddy().take_by_words(PageCount::new(n), Order::new(align as u8), |_, _, _| false);
         assert_eq!(run.map(|_| ()), expected.map(|_| ()).ok_or(NotFound::Sure), "{n} pages aligned to 2^{align}");
         let Ok(run) = run else { return };

@@ -8,7 +8,7 @@
 
 use super::{Buddy, ROW_TRIES};
 use crate::chunk::{Chunk, PageSet};
-use crate::units::{ChunkIndex, PageCount, PageIndex};
+use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 
 /// A search for pages in a row, from chunk to chunk.
 struct Row {
@@ -87,5 +87,13 @@ impl<const PAGES: u32> Buddy<'_, PAGES> {
     pub(super) fn first_row_by_words(&self, n: PageCount) -> Option<PageIndex> {
         let mut search = Row::new(n);
         (0..self.chunks.len() as u32).map(ChunkIndex::new).find_map(|c| search.look(self, c, self.free_in(c)))
+    }
+
+    /// The first `n` pages of one chunk that begin with such an alignment, by all words.
+    pub(super) fn first_aligned_by_words(&self, n: PageCount, align: Order) -> Option<PageIndex> {
+        (0..self.chunks.len() as u32).map(ChunkIndex::new).find_map(|chunk| {
+            let start = self.free_in(chunk).first_aligned_run_of(n.get(), align.get())?;
+            Some(Self::first_page(chunk) + PageCount::new(start))
+        })
     }
 }

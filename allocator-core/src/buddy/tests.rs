@@ -242,6 +242,18 @@ fn a_request_that_no_block_holds_is_served_across_the_edges_of_blocks() {
     assert_eq!(buddy.take(33, 0), None);
 }
 
+/// Class of bug: whoever wants pages that are aligned is refused although there are such.
+#[test]
+fn aligned_pages_that_are_no_block_are_found_before_a_refusal() {
+    for (free, len, n, align, start) in [(1, 63, 40, 1, 2), (64 + 8, 5, 5, 3, 64 + 8), (9, 7, 5, 3, usize::MAX)] {
+        let mut at = all_out(2);
+        at.give_back(free, len);
+        at.take_by_words(n, align);
+        let is_out = |page: usize| !at.model[page].is_free();
+        assert_eq!((free..free + len).find(|page| is_out(*page)).unwrap_or(usize::MAX), start);
+    }
+}
+
 #[test]
 fn warm_pages_come_before_lower_ones_that_are_zero() {
     let mut buddy = fresh::<64>(1);

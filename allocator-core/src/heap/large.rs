@@ -1,7 +1,7 @@
 //! large: runs of pages, and areas.
 //!
-//! Both are *claimed* before they are freed or moved: the tag of the page or the state of the record changes, once, so of
-//! several threads that free or resize one block exactly one goes on, and the others are told of a misuse.
+//! Both are *claimed* before they are freed, moved, or given another length: the tag of the page or the window in the table
+//! changes, once, so of several threads that do so to one block exactly one goes on, and the others are told of a misuse.
 
 use super::Heap;
 use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE, ROOMY_PAGES};

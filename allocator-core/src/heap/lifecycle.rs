@@ -46,7 +46,8 @@ impl Heap {
     }
 
     /// True if no thread of the program has a block.
-    pub fn is_deserted(&self) -> bool {
+    pub fn is_deserted(&self, thread: Option<&Thread>) -> bool {
+        let _inside = self.enter(self.own(thread));
         self.parts.registry.live(self.os()) == 0
     }
 

@@ -104,7 +104,12 @@ impl Heap {
             zone.name_arenas(caller);
             self.parts.registry.name(caller.os);
             zone.ripen(caller);
-            zone.mark_idle(caller)
+            let aged = zone.mark_idle(caller);
+            if excess > 0 && purged == 0 && aged == 0 {
+                // What is locked in memory the system takes back with its mapping alone.
+                zone.retire_empty(caller, false);
+            }
+            aged
         });
         let rested = self.lay_to_rest(thread);
         if zone.counter.is_high() || self.kswapd().is_group_short() {

@@ -40,6 +40,36 @@ fn of_two_frees_of_an_area_one_finds_it() {
 }
 
 #[test]
+fn who_frees_an_area_that_was_resized_meanwhile_does_not_get_it() {
+    model(
+        |w| vec![alloc(w)],
+        [
+            |w, area| free(w, area[0]),
+            |w, area| {
+                let Owner::Area(record) = w.zone.table.owner(area[0]) else { return 0 };
+                let (ptr, new) =
+                    (NonNull::new(area[0] as *mut u8).unwrap(), Layout::from_size_align(layout().size() - 1, 1));
+                // SAFETY: two that claim to own it are what the model is about.
+                let resized = unsafe { w.vmalloc.resize(w.site(), record, ptr, layout(), new.unwrap()) };
+                usize::from(resized == Ok(Some(ptr)))
+            },
+        ],
+        |w, area, [freed, resized]| {
+            assert_eq!((freed + resized, w.vmalloc.usage(&w.memory).0), (1, resized));
+            if resized == 1 {
+                let Owner::Area(record) = w.zone.table.owner(area[0]) else { panic!("an area of ours") };
+                let (ptr, new) =
+                    (NonNull::new(area[0] as *mut u8).unwrap(), Layout::from_size_align(layout().size() - 1, 1));
+                w.vmalloc.claim(w.site(), record, ptr, new.unwrap()).unwrap();
+                // SAFETY: claimed.
+                unsafe { w.vmalloc.release(w.site(), record, false) };
+            }
+            w.rest(0);
+        },
+    );
+}
+
+#[test]
 fn areas_made_and_freed_at_once_share_no_record() {
     model(
         |w| vec![alloc(w)],

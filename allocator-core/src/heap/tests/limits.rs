@@ -305,6 +305,54 @@ fn a_system_that_takes_nothing_back_keeps_the_limit() {
     assert_eq!(heap.counter().usage(), 0);
 }
 
+/// Class of bug: what is locked in memory is not counted any more, although the system has not freed it.
+#[test]
+fn what_is_cut_off_an_area_is_gone_or_counted() {
+    let Setup { os, heap } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    let mut area = Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap();
+    os.plan(Plan::Kind(Call::Discard));
+    let resized = os.calls_of(Call::Resize);
+    assert!(area.resize(heap, None, 33 * MIB));
+    assert_eq!(
+        (os.calls_of(Call::Resize) - resized, heap.counter().usage()),
+        (1, 33 * MIB),
+        "cut off, as it is not freed"
+    );
+    os.plan(Plan::Never);
+    let resized = os.calls_of(Call::Resize);
+    assert!(area.resize(heap, None, 40 * MIB) && area.resize(heap, None, 33 * MIB));
+    assert_eq!(
+        (os.calls_of(Call::Resize) - resized, heap.counter().usage()),
+        (1, 33 * MIB),
+        "it grew, and keeps a tail"
+    );
+    area.free(heap, None);
+    heap.audit(None).unwrap();
+}
+
+/// Class of bug: what is free refuses a block that grows where it lies.
+#[test]
+fn a_block_grows_in_place_once_what_is_free_has_gone_back() {
+    if FIRST_ARENA_CHUNKS as usize * CHUNK_SIZE < 66 * MIB {
+        return; // where such a block is an area
+    }
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    let [others, free, mut run, behind] =
+        [22, 12, 28, 4].map(|mib| Block::new(heap, None, layout(mib * MIB, 8), 1).unwrap());
+    behind.free(heap, None);
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.reclaim(None) };
+    limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: MIB }).unwrap();
+    free.free(heap, None);
+    assert_eq!(heap.counter().usage(), 62 * MIB, "two more are too much, and so is a copy without what is free");
+    assert!(run.resize(heap, None, 30 * MIB));
+    assert_eq!(heap.counter().usage(), 52 * MIB);
+    [others, run].into_iter().for_each(|block| block.free(heap, None));
+    heap.audit(None).unwrap();
+}
+
 /// Class of bug: memory that is free, and in no row that is long enough, is the reason of a refusal.
 #[test]
 fn free_memory_in_pieces_makes_room_for_something_large_even_where_the_reserve_is_used() {

@@ -88,6 +88,22 @@ fn an_arena_without_pages_in_use_is_unmapped() {
     heap.validate(thread).unwrap();
 }
 
+/// Class of bug: memory that is locked, which the system frees with its mapping alone, is kept for good.
+#[test]
+fn an_arena_without_pages_in_use_is_unmapped_where_nothing_else_can_be_freed() {
+    let Setup { os, heap } = setup(true);
+    let thread = heap.attach();
+    let (first, later) = (chunks(heap, FIRST_ARENA_CHUNKS as usize), chunks(heap, 70));
+    assert!(heap.stats(thread).arenas > 1);
+    os.plan(Plan::Kind(Call::Discard));
+    later.into_iter().for_each(|block| block.free(heap, None));
+    while tick(heap, thread) {}
+    assert_eq!(heap.stats(thread).arenas, 1);
+    os.plan(Plan::Never);
+    first.into_iter().for_each(|block| block.free(heap, None));
+    heap.validate(thread).unwrap();
+}
+
 /// Class of bug: one survivor in many keeps the memory of all (every allocator with links in free objects).
 #[test]
 fn a_slab_at_rest_loses_the_memory_behind_its_holes_and_no_object() {
@@ -314,7 +330,7 @@ fn a_thread_that_retires_ends_at_once_and_the_next_one_is_another() {
     let Setup { heap, .. } = setup(true);
     heap.set_purge_after(None, Some(600_000));
     let thread = heap.attach();
-    assert!(!heap.is_deserted());
+    assert!(!heap.is_deserted(None));
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it is wanted") };
     std::thread::scope(|scope| {
@@ -322,7 +338,7 @@ fn a_thread_that_retires_ends_at_once_and_the_next_one_is_another() {
         std::thread::sleep(std::time::Duration::from_millis(50));
         // SAFETY: this thread's block.
         thread.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
-        assert!(heap.is_deserted() && heap.kswapd().is_awake());
+        assert!(heap.is_deserted(None) && heap.kswapd().is_awake());
         heap.kswapd().retire(heap.os());
     });
     assert!(!heap.kswapd().is_awake());
@@ -636,6 +652,42 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
     all.extend(fill(heap, 1, 1));
     assert_eq!((os.calls_of(Call::Resident), heap.stats(None).huge), (0, CHUNK_SIZE));
     free_all(heap, all);
+}
+
+/// Class of bug: a chunk that was a huge page for one block is one for all that come after it.
+#[test]
+fn a_chunk_of_which_all_went_back_is_asked_for_anew() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    let Setup { heap, .. } = setup(false);
+    let huge = || heap.stats(None).huge / CHUNK_SIZE;
+    let long = layout(2 * CHUNK_SIZE, 8);
+    let again = |zeros: bool| {
+        // SAFETY: no block of a thread is meant.
+        unsafe { heap.reclaim(None) };
+        if zeros {
+            Block::zeroed(heap, None, long)
+        } else {
+            Block::new(heap, None, long, 1).unwrap()
+        }
+    };
+    let first = again(false);
+    let at = first.ptr;
+    assert_eq!(huge(), 2);
+    first.free(heap, None);
+    let zeros = again(true);
+    assert_eq!((zeros.ptr, huge()), (at, 0), "of which little may be written");
+    zeros.free(heap, None);
+    let second = again(false);
+    assert_eq!((second.ptr, huge()), (at, 2));
+    second.free(heap, None);
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.reclaim(None) };
+    let all: Vec<_> = fill(heap, 1, 1).collect();
+    assert_eq!((all[0].0, huge()), (at, 1), "what lies low has small pages");
+    free_all(heap, all);
+    heap.validate(None).unwrap();
 }
 
 /// Class of bug: a program that is dense when it begins is taken for dense for good (Redis).
