@@ -52,6 +52,11 @@ impl Presence {
             Self(AtomicU32::new(0))
         }
     }
+
+    /// True if its thread is inside; for that thread.
+    pub fn is_inside(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
 }
 
 /// Why nobody may come in, for ever.
@@ -106,7 +111,7 @@ impl Gate {
         park: &P,
         presence: Option<&'a Presence>,
     ) -> Result<Inside<'a>, Barred> {
-        if presence.is_some_and(|presence| presence.0.load(Relaxed) != 0) {
+        if presence.is_some_and(Presence::is_inside) {
             return Err(Barred::Interrupted);
         }
         match self.announce(presence) {
@@ -155,14 +160,18 @@ impl Gate {
 
     /// Closes the gate and waits until nobody is inside. `everyone` gives the words of all threads that have a block.
     /// Whoever has closed it may close it again, and then opens it as often. False if somebody stays inside, or if the
-    /// calling thread is: then the gate is as it was.
+    /// calling thread is `inside`: then nobody is kept out who was not.
     pub fn close<'a, P: Park + ?Sized, I: Iterator<Item = &'a Presence>>(
         &'a self,
         park: &P,
-        presence: Option<&Presence>,
+        inside: bool,
         everyone: impl FnOnce() -> I,
     ) -> bool {
-        if presence.is_some_and(|presence| presence.0.load(Relaxed) != 0) {
+        if inside {
+            // A signal handler that forks, and has interrupted a call between the closing of another fork and its opening.
+            if self.state.load(Relaxed) == CLOSED && self.is_mine(park) {
+                self.depth.store(self.depth.load(Relaxed) + 1, Relaxed);
+            }
             return false;
         }
         // Acquire: what another closer did before it opened comes before us.
@@ -207,13 +216,15 @@ impl Gate {
     }
 
     /// Opens the gate in a child, where the words of threads that are no more say what they said last: some thread may
-    /// have been about to find the gate closed. False if the calling thread had not closed it: then nobody comes in.
+    /// have been about to find the gate closed. False if the calling thread had not closed it, or is `inside`: then nobody
+    /// comes in.
     pub fn open_in_child<'a, P: Park + ?Sized>(
         &'a self,
         park: &P,
+        inside: bool,
         everyone: impl Iterator<Item = &'a Presence>,
     ) -> bool {
-        if self.state.load(Relaxed) != CLOSED || !self.is_mine(park) {
+        if inside || self.state.load(Relaxed) != CLOSED || !self.is_mine(park) {
             self.state.store(DAMAGED, Relaxed);
             return false;
         }
@@ -251,7 +262,7 @@ mod tests {
     #[test]
     fn the_closer_passes_and_others_wait_until_it_opens() {
         let (gate, mine, theirs) = (Gate::new(), Presence::new(), Presence::new());
-        assert!(gate.close(&Unix, Some(&mine), || [&mine, &theirs].into_iter()));
+        assert!(gate.close(&Unix, false, || [&mine, &theirs].into_iter()));
         assert!(gate.enter(&Unix, Some(&mine)).is_ok() && gate.enter(&Unix, None).is_ok());
         thread::scope(|scope| {
             let other = scope.spawn(|| gate.enter(&Unix, Some(&theirs)).is_ok());
@@ -266,7 +277,7 @@ mod tests {
     #[test]
     fn a_gate_that_was_closed_twice_stays_closed_until_it_was_opened_twice() {
         let (gate, theirs) = (Gate::new(), Presence::new());
-        assert!(gate.close(&Unix, None, nobody) && gate.close(&Unix, None, nobody));
+        assert!(gate.close(&Unix, false, nobody) && gate.close(&Unix, false, nobody));
         thread::scope(|scope| {
             assert!(gate.open(&Unix));
             let other = scope.spawn(|| gate.enter(&Unix, Some(&theirs)).is_ok());
@@ -275,8 +286,8 @@ mod tests {
             assert!(gate.open(&Unix));
             assert!(other.join().unwrap());
         });
-        assert!(gate.close(&Unix, None, nobody) && gate.close(&Unix, None, nobody));
-        assert!(gate.open_in_child(&Unix, nobody()), "a child has one handler to run, not two");
+        assert!(gate.close(&Unix, false, nobody) && gate.close(&Unix, false, nobody));
+        assert!(gate.open_in_child(&Unix, false, nobody()), "a child has one handler to run, not two");
         assert!(gate.enter(&Unix, Some(&theirs)).is_ok());
     }
 
@@ -285,19 +296,39 @@ mod tests {
         let (gate, mine) = (Gate::new(), Presence::new());
         let inside = gate.enter(&Unix, Some(&mine));
         assert_eq!(gate.enter(&Unix, Some(&mine)).err(), Some(Barred::Interrupted));
-        assert!(!gate.close(&Unix, Some(&mine), nobody));
+        assert!(!gate.close(&Unix, mine.is_inside(), nobody));
         drop(inside);
-        assert!(gate.close(&Unix, Some(&mine), nobody) && gate.open(&Unix));
+        assert!(gate.close(&Unix, mine.is_inside(), nobody) && gate.open(&Unix));
+    }
+
+    /// Class of bug: a fork between the closing and the opening of another one ends that.
+    #[test]
+    fn who_forks_inside_while_its_gate_is_closed_leaves_it_closed_and_has_a_damaged_child() {
+        let (gate, mine, theirs) = (Gate::new(), Presence::new(), Presence::new());
+        assert!(gate.close(&Unix, false, nobody));
+        let inside = gate.enter(&Unix, Some(&mine)).unwrap();
+        assert!(!gate.close(&Unix, mine.is_inside(), nobody) && gate.open(&Unix));
+        drop(inside);
+        thread::scope(|scope| {
+            let other = scope.spawn(|| gate.enter(&Unix, Some(&theirs)).is_ok());
+            thread::sleep(core::time::Duration::from_millis(20));
+            assert!(!other.is_finished());
+            assert!(gate.open(&Unix));
+            assert!(other.join().unwrap());
+        });
+        assert!(gate.close(&Unix, false, nobody) && !gate.close(&Unix, true, nobody));
+        assert!(!gate.open_in_child(&Unix, true, nobody()));
+        assert_eq!(gate.enter(&Unix, None).err(), Some(Barred::Damaged));
     }
 
     #[test]
     fn a_child_of_a_fork_that_did_not_close_lets_nobody_in() {
         let (gate, stuck) = (Gate::new(), Presence::new());
-        assert!(gate.close(&Unix, None, nobody));
+        assert!(gate.close(&Unix, false, nobody));
         stuck.0.store(1, Relaxed); // a thread that was about to find it closed
-        assert!(gate.open_in_child(&Unix, [&stuck].into_iter()));
+        assert!(gate.open_in_child(&Unix, false, [&stuck].into_iter()));
         assert!(gate.enter(&Unix, Some(&stuck)).is_ok());
-        assert!(!gate.open_in_child(&Unix, nobody()));
+        assert!(!gate.open_in_child(&Unix, false, nobody()));
         assert_eq!(gate.enter(&Unix, None).err(), Some(Barred::Damaged));
     }
 }
@@ -343,7 +374,7 @@ mod loom_tests {
 
         /// A fork: all is looked at while nobody is inside, and the closer may come in.
         fn fork(&self) {
-            assert!(self.gate.close(&self.futex, None, || self.words.iter()), "nobody stays inside");
+            assert!(self.gate.close(&self.futex, false, || self.words.iter()), "nobody stays inside");
             self.touch_all();
             drop(self.gate.enter(&self.futex, None).expect("the closer passes"));
             self.touch_all();

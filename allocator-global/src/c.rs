@@ -151,7 +151,7 @@ unsafe extern "C" fn release_slow(ptr: NonNull<u8>) {
         Ok(layout) => {
             kswapd::attend_without_start();
             // SAFETY: the block is the calling thread's; the rest by contract.
-            lifecycle::with(|thread| unsafe { HEAP.free(thread, ptr, layout) });
+            lifecycle::with_for_free(|thread| unsafe { HEAP.free(thread, ptr, layout) });
         }
         // SAFETY: not ours, so by contract the next one's.
         Err(Misuse::Foreign) => unsafe { next::free(ptr) },

@@ -5,11 +5,12 @@
 //! are none; or at the first allocation of a thread, should that be earlier, or should the C library refuse. Before a
 //! fork the gate of the heap is closed and everybody inside is waited for; parent and child open it again. Handlers of
 //! others may allocate: of theirs, those registered before ours run between ours, on the thread that the gate lets pass.
+//! While one of ours runs no signal is delivered: its handler could fork and find the gate half closed.
 //!
 //! What that cannot help: a handler registered before ours that waits for a thread which waits before the gate.
 //! `vfork`, `posix_spawn` and a bare `clone` run no handlers; the first two need none.
 
-use crate::{kswapd, lifecycle, HEAP};
+use crate::{kswapd, lifecycle, signals, HEAP};
 use core::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Relaxed},
@@ -36,24 +37,40 @@ pub(crate) extern "C" fn register() {
     }
 }
 
-unsafe extern "C" fn prepare() {
-    // Else this is a signal handler, and the child will be able to `exec`.
-    if !lifecycle::in_library() && !lifecycle::is_guest() {
-        streams::lock();
-        HEAP.before_fork(lifecycle::block());
+/// With every signal blocked, unless the system refuses.
+fn without_signals(call: impl Fn()) {
+    if signals::blocked(&call).is_none() {
+        call();
     }
 }
 
+unsafe extern "C" fn prepare() {
+    without_signals(|| {
+        // In a signal handler the child will be able to `exec`.
+        let interrupts = lifecycle::interrupts();
+        if !interrupts {
+            streams::lock();
+        }
+        HEAP.before_fork(lifecycle::block(), interrupts);
+    });
+}
+
 unsafe extern "C" fn parent() {
-    HEAP.after_fork_in_parent();
-    streams::unlock();
+    without_signals(|| {
+        HEAP.after_fork_in_parent();
+        if !lifecycle::interrupts() {
+            streams::unlock();
+        }
+    });
 }
 
 unsafe extern "C" fn child() {
-    HEAP.after_fork_in_child(lifecycle::block());
-    streams::reset();
-    kswapd::own();
-    kswapd::forked();
+    without_signals(|| {
+        HEAP.after_fork_in_child(lifecycle::block(), lifecycle::interrupts());
+        streams::reset();
+        kswapd::own();
+        kswapd::forked();
+    });
 }
 
 /// The list of the C library's streams has a lock, which `fork` takes after these handlers. Whoever has it may wait for a stream, and

@@ -9,7 +9,7 @@
 //! Where the system refuses a thread, whoever gives pages back does the work once in a while. So it is where the program
 //! wants none, and then in a small heap, too, since nothing has to be started for it.
 
-use crate::{lifecycle, pressure, HEAP};
+use crate::{lifecycle, pressure, signals, HEAP};
 use allocator_core::kswapd::Attend;
 use allocator_core::sys::quietly;
 use allocator_core::thread::Thread;
@@ -42,7 +42,7 @@ pub(crate) fn begin_without() {
     }
 }
 
-/// It was started by [`start_now`], and nobody else would.
+/// It was started by [`start_now`], and nobody else would: C does not.
 static ONLY_HERE: AtomicBool = AtomicBool::new(false);
 
 /// This is a child, in which nobody calls [`start_now`].
@@ -57,7 +57,7 @@ pub(crate) fn forked() {
 /// Starts the thread, if it is allowed.
 pub(crate) fn start_now() {
     if ALLOWED.load(Relaxed) {
-        ONLY_HERE.store(true, Relaxed);
+        ONLY_HERE.store(cfg!(feature = "override"), Relaxed);
         HEAP.kswapd().grown(usize::MAX, HEAP.counter().limits());
         attend();
     }
@@ -93,8 +93,9 @@ static ADRIFT: AtomicBool = AtomicBool::new(false);
 /// As [`attend`], for a thread that has ended.
 pub(crate) fn attend_at_exit() {
     // SAFETY: has no precondition.
-    let this = unsafe { libc::syscall(libc::SYS_gettid) };
-    if this as libc::pid_t == OWNER.load(Relaxed) {
+    let this = || unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t;
+    // No process waits for a thread that there cannot be.
+    if ALLOWED.load(Relaxed) && this() == OWNER.load(Relaxed) {
         ADRIFT.store(true, Relaxed);
     }
     attend_without_start();
@@ -143,25 +144,9 @@ fn attend_to_it(starts: bool) {
 
 /// Starts the thread. False if the system refuses.
 fn start(number: u32) -> bool {
-    let all = all_signals();
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the first set is whole, and there is room for the other.
-    if unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) } != 0 {
-        return false;
-    }
     // A program may have more thread-local storage, which the C library takes from the stack; a sandbox may refuse what
-    // sets a policy.
-    let started = create(number, true) || create(number, false);
-    // SAFETY: initialised by the call above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
-    started
-}
-
-fn all_signals() -> MaybeUninit<libc::sigset_t> {
-    let mut all = MaybeUninit::uninit();
-    // SAFETY: there is room for the set.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    all
+    // sets a policy. The thread begins with the signals blocked that are blocked here.
+    signals::blocked(|| create(number, true) || create(number, false)).unwrap_or(false)
 }
 
 /// `modest`: with a small stack, and not with the policy of the thread that happens to free.
@@ -198,8 +183,7 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &after_tick) });
     if ADRIFT.load(Relaxed) {
         // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.
-        // SAFETY: the set is whole.
-        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, all_signals().as_ptr(), null_mut()) };
+        signals::unblock();
     }
     null_mut()
 }

@@ -27,6 +27,7 @@ mod fork;
 mod kswapd;
 mod lifecycle;
 mod pressure;
+mod signals;
 mod tls;
 
 pub use allocator_core::error::ConfigError;
@@ -264,10 +265,10 @@ impl Kmalloc {
 
     /// As [`Kmalloc::stats`]. `None`: the calling thread is in the heap already (this is a signal handler), or nobody may enter it.
     pub fn try_stats() -> Option<Stats> {
-        if lifecycle::in_library() || lifecycle::is_guest() {
+        if lifecycle::interrupts() {
             return None;
         }
-        lifecycle::with(|thread| HEAP.try_stats(thread))
+        lifecycle::with_own(|thread| HEAP.try_stats(thread))
     }
 
     /// The caches in the text format of `/proc/slabinfo`, version 2.1. Writing it allocates nothing.
@@ -420,7 +421,7 @@ unsafe fn alloc_slow(size: usize, align: usize, tunables: Option<&Tunables>) -> 
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
-        return HEAP.library_alloc(layout).map_or(null_mut(), NonNull::as_ptr);
+        return lifecycle::for_library(|| HEAP.library_alloc(layout)).map_or(null_mut(), NonNull::as_ptr);
     }
     // SAFETY: the block is the calling thread's.
     match lifecycle::with_conf(tunables, |thread| unsafe { HEAP.alloc(thread, layout) }) {
@@ -460,8 +461,11 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
+        if HEAP.owns(ptr.as_ptr() as usize) {
+            lifecycle::with(|_| ()); // a signal handler's: the end of the process
+        }
         // SAFETY: the library frees what it allocated, and does both between `enter_library` and `leave_library`.
-        unsafe { HEAP.library_free(ptr) };
+        lifecycle::for_library(|| unsafe { HEAP.library_free(ptr) });
     } else {
         kswapd::attend();
         // SAFETY: the block is the calling thread's; the rest by contract.

@@ -1,8 +1,8 @@
 //! lifecycle: from a thread's first slow call to its end.
 //!
 //! # Algorithm
-//! The pointer in `tls` is the state. *Fresh*: the first slow call attaches a block of the heap and enters it under a
-//! pthread key. *Live*: the pointer is the block. The key's destructor runs after all destructors of Rust's
+//! The pointer in `tls` is the state. *Fresh*: the first slow call (in C, not the first few frees) attaches a block of the heap
+//! and enters it under a pthread key. *Live*: the pointer is the block. The key's destructor runs after all destructors of Rust's
 //! thread-locals; it flushes the block and gives it back. *Uncached*: calls after that, by destructors of other keys,
 //! are served object by object. *Guest*: the thread is in the heap without a block; a signal handler that it meets there
 //! and that allocates ends the process with a line, since it might wait for a lock of its own thread. (A thread with a
@@ -21,10 +21,11 @@ use crate::tls::State;
 use crate::{conf, fork, kswapd, tls, HEAP};
 use allocator_core::gate::Barred;
 use allocator_core::sheaf::Sheaves;
-use allocator_core::sys::die;
+use allocator_core::sys::{die, quietly};
 use allocator_core::thread::Thread;
 use allocator_core::tunables::Tunables;
-use core::ptr::addr_of;
+use core::ops::Range;
+use core::ptr::{addr_of, null};
 use core::sync::atomic::{
     AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed},
@@ -57,23 +58,46 @@ pub(crate) fn with<R>(call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
     }
 }
 
+/// As [`with`], for a free of C: a new thread gets no block for the first few.
+#[cfg(feature = "override")]
+pub(crate) fn with_for_free<R>(call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
+    match tls::frees() {
+        Some(frees) if tls::set_frees(frees + 1) => as_guest(|| call(None)),
+        _ => with(call),
+    }
+}
+
+/// As [`with`], and no block is attached.
+pub(crate) fn with_own<R>(call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
+    match block() {
+        None => as_guest(|| call(None)),
+        thread => call(thread),
+    }
+}
+
 /// A call into the heap in which the thread's block is not used.
 fn as_guest<R>(call: impl FnOnce() -> R) -> R {
-    let was = tls::get();
-    if was == State::Guest.sheaves() {
-        die(format_args!("{}", Barred::Interrupted.what()));
-    }
-    tls::set(State::Guest.sheaves());
+    let was = become_guest();
     let result = call();
     tls::set(was);
     result
+}
+
+/// From now on the thread is in the heap. Returns what its pointer was.
+fn become_guest() -> *const Sheaves {
+    if interrupts() {
+        die(format_args!("{}", Barred::Interrupted.what()));
+    }
+    let was = tls::get();
+    tls::set(State::Guest.sheaves());
+    was
 }
 
 /// The calling thread's block, attached if need be. `None`: serve it uncached. Before the first allocation nobody gets a
 /// block, so that whoever has one need not ask whether there were choices.
 fn current() -> Option<&'static Thread> {
     match block() {
-        None if State::Fresh.is_current() && conf::is_read() => attach(|| HEAP.attach()),
+        None if tls::frees().is_some() && conf::is_read() => attach(|| HEAP.attach()),
         block => block,
     }
 }
@@ -100,19 +124,32 @@ fn attach(block: impl FnOnce() -> Option<&'static Thread>) -> Option<&'static Th
     if let Some(block) = self::block() {
         return Some(block);
     }
-    let thread = as_guest(block)?;
     #[cfg(feature = "override")]
     crate::c::keep();
+    // From a guest to the owner of a block, and nothing in between: if a signal handler forked there, the block would be two threads'.
+    let was = become_guest();
+    let block = block();
     // Before the next call: it may allocate, where the C library's heap is ours.
-    tls::set(addr_of!(*thread).cast());
+    tls::set(block.map_or(was, |thread| addr_of!(*thread).cast()));
+    let thread = block?;
     // SAFETY: the key exists; the block outlives the thread.
     if unsafe { libc::pthread_setspecific(key, addr_of!(*thread).cast()) } != 0 {
-        tls::set(State::Uncached.sheaves());
-        // SAFETY: this thread's block, and the pointer names it no more.
-        as_guest(|| unsafe { HEAP.detach(thread) });
+        // SAFETY: this thread's block.
+        unsafe { give_back(thread) };
         return None;
     }
     Some(thread)
+}
+
+/// The thread has no block from now on.
+///
+/// # Safety
+/// It is the calling thread's block.
+unsafe fn give_back(thread: &Thread) {
+    tls::set(State::Guest.sheaves());
+    // SAFETY: by contract, and the pointer names it no more.
+    unsafe { HEAP.detach(thread) };
+    tls::set(State::Uncached.sheaves());
 }
 
 fn key() -> Option<libc::pthread_key_t> {
@@ -138,11 +175,10 @@ fn key() -> Option<libc::pthread_key_t> {
 
 /// The thread ends.
 unsafe extern "C" fn on_exit(block: *mut libc::c_void) {
-    tls::set(State::Uncached.sheaves());
     // SAFETY: the value under the key is the thread's block (Li1), which stays mapped for ever.
     let thread = unsafe { &*block.cast::<Thread>() };
-    // SAFETY: the calling thread's block, and its pointer names it no more.
-    as_guest(|| unsafe { HEAP.detach(thread) });
+    // SAFETY: as above.
+    unsafe { give_back(thread) };
     kswapd::attend_at_exit();
 }
 
@@ -157,9 +193,17 @@ pub(crate) fn in_library() -> bool {
     State::Library.is_current()
 }
 
-/// True if the calling thread is in the heap without a block: this is a signal handler.
-pub(crate) fn is_guest() -> bool {
-    State::Guest.is_current()
+/// True if the calling thread is in the heap without a block, or in crossbeam-epoch and not called by it: this is a signal handler.
+pub(crate) fn interrupts() -> bool {
+    State::Guest.is_current() || State::Library.is_current()
+}
+
+/// A call for crossbeam-epoch's memory, while the thread is inside it.
+pub(crate) fn for_library<R>(call: impl FnOnce() -> R) -> R {
+    tls::set(State::Guest.sheaves());
+    let result = call();
+    tls::set(State::Library.sheaves());
+    result
 }
 
 /// Bytes of stack that a call into crossbeam-epoch may need: it moves bags of 2 KiB by value, and code that is not
@@ -170,8 +214,11 @@ const LIBRARY_STACK: usize = if cfg!(debug_assertions) { 64 << 10 } else { 24 <<
 /// enough stack.
 pub(crate) fn enter_library() -> Option<usize> {
     let was = tls::get();
-    // A thread that ends has no block any more, but most of its stack; it got its handle where there was enough.
-    let fits = block().map_or(true, |thread| has_stack(thread, addr_of!(was) as usize));
+    let here = addr_of!(was) as usize;
+    let fits = match block() {
+        Some(thread) => has_stack(thread, here),
+        None => find_stack(here).is_some_and(|(floor, end)| fits_in(floor..end, here)),
+    };
     if !fits || !HEAP.enter_library() {
         return None;
     }
@@ -183,11 +230,7 @@ pub(crate) fn enter_library() -> Option<usize> {
 /// thread.
 fn has_stack(thread: &Thread, here: usize) -> bool {
     let [floor, end] = thread.stack();
-    // Neither on a signal stack nor on that of a coroutine, whose ends are not known.
-    let fits = || {
-        let known = floor.load(Relaxed)..end.load(Relaxed);
-        known.contains(&here.saturating_sub(LIBRARY_STACK)) && known.contains(&here)
-    };
+    let fits = || fits_in(floor.load(Relaxed)..end.load(Relaxed), here);
     // Under C, no more of it is known than was asked for so far.
     if end.load(Relaxed) == 0 || cfg!(feature = "override") && !fits() {
         let (from, to) = find_stack(here).unwrap_or((1, 1));
@@ -197,23 +240,38 @@ fn has_stack(thread: &Thread, here: usize) -> bool {
     fits()
 }
 
+/// Neither on a signal stack nor on that of a coroutine, whose ends are not known.
+fn fits_in(stack: Range<usize>, here: usize) -> bool {
+    stack.contains(&here.saturating_sub(LIBRARY_STACK)) && stack.contains(&here)
+}
+
 /// More than any stack of the main thread is taken to have. The kernel maps nothing else that near below it.
 const MAIN_STACK: usize = 64 << 20;
 
 #[cold]
 fn find_stack(here: usize) -> Option<(usize, usize)> {
-    // The kernel puts a few random bytes at the upper end of the main thread's stack. (The number of the process is no
-    // sign of the main thread: in a child of a fork it is the number of whichever thread forked.)
+    // The kernel puts the program's name at the upper end of the main thread's stack, above its arguments. (The number of the
+    // process is no sign of the main thread: in a child of a fork it is the number of whichever thread forked.)
     // SAFETY: has no precondition.
-    let top = unsafe { libc::getauxval(libc::AT_RANDOM) } as usize;
-    if top.checked_sub(here).is_some_and(|depth| depth < MAIN_STACK) {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the answer goes where there is room for it.
-        let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } == 0;
-        let size = if known { usize::try_from(limit.rlim_cur).unwrap_or(MAIN_STACK).min(MAIN_STACK) } else { 0 };
-        return Some((top.saturating_sub(size), top));
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as usize;
+    let end = HEAP.os().whole_pages(name);
+    if end.checked_sub(here).is_some_and(|depth| depth < MAIN_STACK) {
+        return Some((end.saturating_sub(main_stack()), end));
     }
     threads_stack(here)
+}
+
+/// How long the main thread's stack may become. By its number: a program may have put something before the C library's function.
+fn main_stack() -> usize {
+    let (this, none) = (0, null::<libc::rlimit64>());
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the answer goes where there is room for it.
+    let ask = || unsafe { libc::syscall(libc::SYS_prlimit64, this, libc::RLIMIT_STACK, none, &mut limit) };
+    if quietly(ask) == 0 {
+        usize::try_from(limit.rlim_cur).unwrap_or(MAIN_STACK).min(MAIN_STACK)
+    } else {
+        0
+    }
 }
 
 /// Who is deeper in its stack has none, as far as is known.
@@ -238,7 +296,7 @@ fn threads_stack(here: usize) -> Option<(usize, usize)> {
 #[cfg(feature = "override")]
 fn is_readable(address: usize) -> bool {
     let nonsense: libc::c_int = -1;
-    allocator_core::sys::quietly(|| {
+    quietly(|| {
         // SAFETY: the address is the kernel's to look at, and nothing is changed.
         unsafe { libc::syscall(libc::SYS_rt_sigprocmask, nonsense, address, 0usize, 8usize) };
         // SAFETY: has no precondition.

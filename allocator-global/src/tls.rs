@@ -24,8 +24,27 @@ pub(crate) enum State {
     Library,
 }
 
-/// In one place, so that one comparison tells them from blocks.
-static STATES: [Sheaves; 4] = [const { Sheaves::new() }; 4];
+/// Frees that a thread without a block may begin with and not get one. A free of C may be a thread's last act, of memory that the C
+/// library has allocated for other threads, and later than the destructor that takes a block back.
+const FREES: usize = if cfg!(feature = "override") { 3 } else { 0 };
+
+/// In one place, so that one comparison tells them from blocks. Behind those of `State`: of a thread that has freed so often, and called
+/// for nothing else.
+static STATES: [Sheaves; STATES_OF_STATE + FREES] = [const { Sheaves::new() }; STATES_OF_STATE + FREES];
+const STATES_OF_STATE: usize = 4;
+
+/// What the calling thread has freed so far, if it has no block and has called for nothing else.
+pub(crate) fn frees() -> Option<usize> {
+    let freed = || STATES[STATES_OF_STATE..].iter().position(|state| core::ptr::eq(state, get())).map(|n| n + 1);
+    State::Fresh.is_current().then_some(0).or_else(freed)
+}
+
+/// Notes so many frees of a thread without a block. False if it is to have one.
+#[cfg(feature = "override")]
+pub(crate) fn set_frees(frees: usize) -> bool {
+    let state = STATES.get(STATES_OF_STATE + frees - 1);
+    state.inspect(|state| set(*state)).is_some()
+}
 
 impl State {
     /// What the pointer is in this state.

@@ -210,13 +210,13 @@ pub(crate) fn register_beside() {
         THREAD.try_with(|own| own.0.get()).ok().flatten()
     }
     unsafe extern "C" fn prepare() {
-        HEAP.before_fork(own());
+        HEAP.before_fork(own(), false);
     }
     unsafe extern "C" fn parent() {
         HEAP.after_fork_in_parent();
     }
     unsafe extern "C" fn child() {
-        HEAP.after_fork_in_child(own());
+        HEAP.after_fork_in_child(own(), false);
     }
     static ONCE: Once = Once::new();
     // SAFETY: the handlers are functions of this program, which stay.

@@ -77,11 +77,16 @@ impl Heap {
     }
 
     /// To be called before `fork`: waits until no other thread is in the heap, and keeps all but the calling one out.
-    /// If somebody stays inside for seconds, or the calling thread is inside (in a signal handler), nobody is kept
-    /// out, and the child will not be able to use the heap.
-    pub fn before_fork(&self, thread: Option<&Thread>) {
-        let thread = self.own(thread);
-        self.parts.gate.close(self.os(), thread.map(Thread::presence), || self.parts.registry.presences());
+    /// If somebody stays inside for seconds, or the calling thread is inside, nobody is kept out, and the child will not be
+    /// able to use the heap. That thread is a signal handler: a block says so by itself; `interrupts`, that it has
+    /// interrupted a call without one.
+    pub fn before_fork(&self, thread: Option<&Thread>, interrupts: bool) {
+        let inside = self.is_inside(thread, interrupts);
+        self.parts.gate.close(self.os(), inside, || self.parts.registry.presences());
+    }
+
+    fn is_inside(&self, thread: Option<&Thread>, interrupts: bool) -> bool {
+        interrupts || self.own(thread).is_some_and(|thread| thread.presence().is_inside())
     }
 
     /// To be called after `fork` in the parent.
@@ -91,8 +96,10 @@ impl Heap {
 
     /// To be called after `fork` in the child. What other threads had in their sheaves is kept until somebody needs it;
     /// what they had from the heap stays allocated.
-    pub fn after_fork_in_child(&self, thread: Option<&Thread>) {
-        if self.parts.gate.open_in_child(self.os(), self.parts.registry.presences()) {
+    /// `interrupts` as before the fork.
+    pub fn after_fork_in_child(&self, thread: Option<&Thread>, interrupts: bool) {
+        let inside = self.is_inside(thread, interrupts);
+        if self.parts.gate.open_in_child(self.os(), inside, self.parts.registry.presences()) {
             self.parts.registry.fork(self.os(), self.own(thread));
             self.parts.zone.kswapd.fork();
         }

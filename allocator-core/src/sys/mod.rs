@@ -169,7 +169,7 @@ impl Reservation {
         let tail = unsafe { ptr.add(len) };
         let tail_len = long - head - len;
         // SAFETY: slack behind the range, never used.
-        if tail_len == 0 || unsafe { os.unmap(tail, tail_len) } {
+        if unsafe { os.unmap(tail, tail_len) } {
             this.map_len -= tail_len;
         }
         // SAFETY: slack before the range, never used.

@@ -217,10 +217,15 @@ unsafe impl Os for Unix {
             let unknown = !advised && unsafe { *errno } == libc::EINVAL;
             // A system that does not know the advice has put no guard there by it.
             if on {
-                advised || set()
-            } else {
-                (advised || unknown) && set()
+                return advised || set();
             }
+            let off = (advised || unknown) && set();
+            if advised && !off {
+                // It is as it was.
+                // SAFETY: as above.
+                unsafe { madvise(ptr.as_ptr().cast(), len, INSTALL) };
+            }
+            off
         })
     }
 

@@ -1,6 +1,7 @@
 //! next: whose memory it is, if it is not ours.
 //!
-//! Where the program as a whole uses our functions, the one that would be used without us: the C library's. Else this is a copy that
+//! Where the program as a whole uses our functions, the one that would be used without us: the C library's, of which it is asked by its
+//! name, since what comes next in the program's order may be another copy of this library, which would ask us. Else this is a copy that
 //! was loaded beside another heap, and it is what the program uses. Which of the two, a name says that nobody takes the address of
 //! or wraps (of a name whose address a program takes, the address is in the program, whoever has the function). Each is looked up once.
 
@@ -22,35 +23,42 @@ impl Next {
 
     /// Its address. `None`: there is none.
     pub(super) fn find(&self) -> Option<NonNull<c_void>> {
-        let mut found = self.found.load(Relaxed);
-        if found.is_null() {
-            // SAFETY: a name that ends.
-            let used = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_free".as_ptr()) };
-            let whose = if is_ours(used) { libc::RTLD_NEXT } else { libc::RTLD_DEFAULT };
-            // SAFETY: as above.
-            found = unsafe { libc::dlsym(whose, self.name.as_ptr()) };
-            self.found.store(found, Relaxed);
-        }
-        NonNull::new(found)
+        self.find_in(&[c"libc.so.6"])
     }
 
-    /// Its address, also where only a part of the program has the C++ library.
+    /// The same of a function of the C++ library, also where only a part of the program has that.
     pub(super) fn find_in_cxx(&self) -> Option<NonNull<c_void>> {
-        self.find().or_else(|| {
-            [c"libstdc++.so.6", c"libc++.so.1"].into_iter().find_map(|library| {
-                // SAFETY: a name that ends; nothing is loaded.
-                let library = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
-                // SAFETY: a library that is loaded, and a name that ends.
-                if library.is_null() {
-                    return None;
-                }
-                // SAFETY: a library that is loaded, and a name that ends.
-                let found = unsafe { libc::dlsym(library, self.name.as_ptr()) };
-                self.found.store(found, Relaxed);
-                NonNull::new(found)
-            })
-        })
+        self.find_in(&[c"libstdc++.so.6", c"libc++.so.1"])
     }
+
+    fn find_in(&self, libraries: &[&CStr]) -> Option<NonNull<c_void>> {
+        let found = NonNull::new(self.found.load(Relaxed)).or_else(|| {
+            // SAFETY: a name that ends.
+            let used = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_free".as_ptr()) };
+            let in_libraries = || libraries.iter().find_map(|library| self.find_by(loaded(library)?));
+            if is_ours(used) {
+                in_libraries().or_else(|| self.find_by(libc::RTLD_NEXT))
+            } else {
+                self.find_by(libc::RTLD_DEFAULT).or_else(in_libraries)
+            }
+        })?;
+        self.found.store(found.as_ptr(), Relaxed);
+        Some(found)
+    }
+
+    fn find_by(&self, handle: *mut c_void) -> Option<NonNull<c_void>> {
+        // SAFETY: a library that is loaded, or one of the two that mean all; and a name that ends.
+        let found = unsafe { libc::dlsym(handle, self.name.as_ptr()) };
+        // Who has replaced `dlsym` may have asked for what is next to somebody else.
+        NonNull::new(found).filter(|found| !is_ours(found.as_ptr()))
+    }
+}
+
+/// A library of the process.
+fn loaded(library: &CStr) -> Option<*mut c_void> {
+    // SAFETY: a name that ends; nothing is loaded.
+    let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    (!handle.is_null()).then_some(handle)
 }
 
 /// True if the function is of the library or program that this one is of.

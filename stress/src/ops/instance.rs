@@ -447,7 +447,7 @@ impl Visitor {
 
     /// Stops all others outside the heap for a moment, as a fork does: then it must be whole.
     pub fn stop_the_others(&self) -> Result<(), &'static str> {
-        self.heap.before_fork(self.thread);
+        self.heap.before_fork(self.thread, false);
         let whole = self.heap.validate(self.thread);
         self.heap.after_fork_in_parent();
         whole

@@ -264,8 +264,8 @@ fn a_heap_wants_its_thread_when_it_has_grown() {
     heap.set_purge_after(None, Some(10));
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     assert_eq!(attend(), Attend::Start(2));
-    heap.before_fork(None);
-    heap.after_fork_in_child(None);
+    heap.before_fork(None, false);
+    heap.after_fork_in_child(None, false);
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     assert_eq!(attend(), Attend::Start(3), "the child has none");
     heap.dismiss_kswapd(None);
