@@ -21,7 +21,7 @@ use crate::config::{
     CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT, SMALL_CHUNKS,
 };
 use crate::error::Misuse;
-use crate::huge::{HugePages, Policy};
+use crate::huge::{Height, HugePages, Policy};
 use crate::page::{AddressTable, Backing, ChunkMap, Kind, Rooms};
 use crate::page_counter::PageCounter;
 use crate::poison;
@@ -65,8 +65,7 @@ pub struct Arena {
     leaving: AtomicU32,
     /// All of it was mapped readable and writable.
     writable: bool,
-    /// It is the first one of its zone, of which the lower chunks have small pages.
-    first: bool,
+    height: Height,
     /// Chunks that were backed by huge pages and are not any more.
     broken: UnwatchedU32,
     /// One once the system knows it by a name.
@@ -157,7 +156,7 @@ impl Arena {
             own_len,
             leaving: AtomicU32::new(0),
             writable,
-            first,
+            height: Height::new(first),
             broken: UnwatchedU32::new(0),
             named: UnwatchedU32::new(0),
             maps,
@@ -309,8 +308,8 @@ impl Arena {
             let huge = unsafe { self.ground.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
                 chunks().for_each(|map| self.note_huge(map));
-                if self.first && !by_run {
-                    self.ground.huge.note_high(first + 1);
+                if !by_run {
+                    self.height.note_high(self.ground.huge, first + 1);
                 }
             }
             huge
@@ -319,7 +318,7 @@ impl Arena {
 
     /// Whether a chunk lies so high that the part of it that is never touched is small beside all that lies below.
     fn is_high(&self, chunk: u32) -> bool {
-        !self.first || chunk >= self.ground.huge.from_chunk()
+        chunk >= self.height.from_chunk(self.ground.huge)
     }
 
     /// Notes that a chunk is backed by huge pages from now on.
@@ -370,18 +369,18 @@ impl Arena {
         pages.filter_map(of_first).map(|class| class.cut().rest(page_size)).sum()
     }
 
-    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. In the first arena those below
-    /// are asked now and then, since they may have filled up between two ticks. What they say first is no more than a sign,
-    /// after which this one has small pages, and some more have.
+    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. Those below are asked now and then,
+    /// since they may have filled up between two ticks. What they say first is no more than a sign, after which this one has
+    /// small pages, and some more have.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
-        if self.first && !huge.is_sparse() && huge.looks_below(first) {
+        if !huge.is_sparse() && self.height.looks_below(first) {
             if huge.has_room() {
                 if self.is_sparse_below(first) {
                     huge.note_dense(false);
                 }
             } else if self.is_blind_below(first) || self.is_sparse_below(first) {
-                huge.note_high(first);
+                self.height.note_high(huge, first);
                 huge.note_room();
                 return false;
             }
@@ -515,9 +514,12 @@ impl Arena {
         self.buddy().purge(Purge { group, ..what }, |start, n| {
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(start.byte_offset()) };
-            let map = self.map(start.get() / PAGES_PER_CHUNK);
+            let chunk = start.get() / PAGES_PER_CHUNK;
+            let map = self.map(chunk);
             if n.get() < PAGES_PER_CHUNK {
                 self.break_up(map);
+            } else {
+                self.height.note_purged(chunk);
             }
             let first = (start.get() % PAGES_PER_CHUNK) as usize;
             for (rooms, len) in map.rooms_alone(first, n.get() as usize, self.ground.os.page_size()) {
@@ -544,17 +546,23 @@ impl Arena {
     /// would fill the gap some time. The caller owns something in it.
     pub fn break_up(&self, map: &ChunkMap) {
         let Some(base) = NonNull::new(map.base()) else { return };
-        if map.replace_backing(Backing::Usual, Backing::Small)
-            || self.broken.load(Relaxed) >= MAX_BROKEN
-            || !map.replace_backing(Backing::Huge, Backing::Broken)
-        {
+        let fills = self.ground.os.fills_gaps();
+        if !fills && map.replace_backing(Backing::Usual, Backing::Small) || self.broken.load(Relaxed) >= MAX_BROKEN {
             return;
         }
+        // In this order: one may become the other meanwhile.
+        let was = if fills && map.replace_backing(Backing::Usual, Backing::Broken) {
+            Backing::Usual
+        } else if map.replace_backing(Backing::Huge, Backing::Broken) {
+            Backing::Huge
+        } else {
+            return;
+        };
         // SAFETY: a chunk of the range, and committed.
         if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
             self.broken.fetch_add(1, Relaxed);
         } else {
-            map.replace_backing(Backing::Broken, Backing::Huge);
+            map.replace_backing(Backing::Broken, was);
         }
     }
 

@@ -1,23 +1,25 @@
 //! huge: which memory is to be backed by huge pages.
 //!
 //! A huge page spares the processor misses of its address cache, and the system 512 faults; and makes 2 MiB resident where
-//! perhaps little of it is used. `auto` asks for them where that little is little beside all the rest: above the first few
-//! chunks of the first arena, and for runs longer than a chunk and areas that will be used as a whole, before they are
-//! touched (not for what was asked for as zeros, unless such blocks were found to be written as a whole: `zeroing`); and
-//! for a chunk of the first few once it has been in use as a whole from one tick of kswapd to the next, and nothing of it
-//! ever went back.
+//! perhaps little of it is used. `auto` asks for them where that little is little beside all the rest: for chunks that lie
+//! *high*, above the first few of the first arena, and for runs longer than a chunk and areas that will be used as a whole,
+//! before they are touched (not for what was asked for as zeros, unless such blocks were found to be written as a whole:
+//! `zeroing`); and for a chunk that has small pages once it has been in use as a whole from one tick of kswapd to the next,
+//! and nothing of it ever went back.
 //!
 //! A program whose blocks have *room*, as they are longer than what it writes into them, would have the rest resident as
 //! well. Two signs tell of such blocks before anything of them is written: one grows and is a run of pages or an area then,
-//! or a long one is asked for as zeros. Before the first sign the fifth chunk lies high enough; after it the ninth does or,
-//! if others had huge pages by then, one that has four with small pages between it and those.
+//! or a long one is asked for as zeros. Before the first sign the fifth chunk of the first arena lies high enough, and each of
+//! the others; after it four more chunks of each arena have small pages, behind those that had huge ones before it.
 //!
-//! And the chunks below are asked before each second one of the first arena is backed by huge pages for where it lies, and
-//! before each of the fifth to the eighth, once: unless three quarters of what was given out of them is resident, the heap
-//! is *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are left out, and so are
-//! chunks that have or had huge pages; what is left must be a quarter of those chunks, or two. If there was no sign before,
-//! such an answer is only a sign: the heap is not called sparse yet, since few chunks were asked. It is a sign, too, if
-//! seven eighths of the shorter runs lie in chunks with huge pages, since then nothing would be told of runs.
+//! And the chunks below in the same arena are asked before each second one is backed by huge pages for where it lies, before
+//! each of the first eight, and less often where very many lie below, once: unless three quarters of what was given out of them
+//! is resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are
+//! left out, and so are chunks that have or had huge pages; what is left must be a quarter of those chunks, or two. If there
+//! was no sign before, such an answer is only a sign: the heap is not called sparse yet, since few chunks were asked. It is a
+//! sign, too, if seven eighths of the shorter runs lie in chunks with huge pages, since then nothing would be told of runs.
+//!
+//! A chunk of which all went back is asked for anew when it is opened again, whatever it was before.
 //!
 //! A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are
 //! resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they
@@ -54,15 +56,25 @@ impl HugePages {
 /// Before one in so many chunks is opened those below are asked.
 const LOOK_EACH: u32 = 2;
 
+/// And in a long arena so seldom that each time it has become longer by a thirty-second.
+const LOOK_PART: u32 = 32;
+
 /// The policy of a zone. All zeros: [`HugePages::Auto`], dense, and no block has room.
 pub struct Policy {
     policy: UnwatchedU32,
     sparse: UnwatchedU32,
-    /// Up to this chunk of the first arena those below were asked.
-    looked: UnwatchedU32,
     /// One since a block may have room.
     roomy: UnwatchedU32,
-    /// Behind the highest chunk that had huge pages for where it lies before that, or would have had them. Even.
+}
+
+/// Which chunks of one arena lie high.
+pub struct Height {
+    /// Chunks that do not in any case.
+    low: u32,
+    /// Up to this chunk those below were asked.
+    looked: UnwatchedU32,
+    /// Behind the highest chunk that had huge pages for where it lies before a block may have had room, or would have had
+    /// them. Even.
     high: UnwatchedU32,
 }
 
@@ -70,8 +82,8 @@ impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            let [policy, sparse, looked, roomy, high] = [const { UnwatchedU32::new(0) }; 5];
-            Self { policy, sparse, looked, roomy, high }
+            let [policy, sparse, roomy] = [const { UnwatchedU32::new(0) }; 3];
+            Self { policy, sparse, roomy }
         }
     }
 
@@ -108,32 +120,6 @@ impl Policy {
         self.roomy.load(Relaxed) != 0
     }
 
-    /// Chunks of the first arena from this one on lie high enough for huge pages.
-    pub fn from_chunk(&self) -> u32 {
-        if self.has_room() {
-            SMALL_CHUNKS + self.high.load(Relaxed).saturating_sub(HUGE_FROM_CHUNK)
-        } else {
-            HUGE_FROM_CHUNK
-        }
-    }
-
-    /// Notes that chunks of the first arena below this one have huge pages for where they lie, or would have had them.
-    pub fn note_high(&self, chunk: u32) {
-        if !self.has_room() {
-            let even = chunk.div_ceil(LOOK_EACH) * LOOK_EACH;
-            self.high.store(self.high.load(Relaxed).max(even), Relaxed);
-        }
-    }
-
-    /// Whether the chunks below this one are to be asked: once, but for threads that come at the same time.
-    pub fn looks_below(&self, chunk: u32) -> bool {
-        let looks = chunk > self.looked.load(Relaxed) && (chunk < SMALL_CHUNKS || chunk % LOOK_EACH == 0);
-        if looks {
-            self.looked.store(chunk, Relaxed);
-        }
-        looks
-    }
-
     /// True if blocks seem to be longer than what is written into them.
     pub fn is_sparse(&self) -> bool {
         self.sparse.load(Relaxed) != 0
@@ -142,5 +128,48 @@ impl Policy {
     /// Notes whether blocks are written as a whole, as far as somebody has looked.
     pub fn note_dense(&self, dense: bool) {
         self.sparse.store(u32::from(!dense), Relaxed);
+    }
+}
+
+impl Height {
+    /// Of a new arena: the `first` one of its zone, or another.
+    pub fn new(first: bool) -> Self {
+        let low = if first { HUGE_FROM_CHUNK } else { 0 };
+        Self { low, looked: UnwatchedU32::new(0), high: UnwatchedU32::new(0) }
+    }
+
+    /// Chunks from this one on lie high enough for huge pages.
+    pub fn from_chunk(&self, policy: &Policy) -> u32 {
+        if policy.has_room() {
+            self.high.load(Relaxed).max(self.low) + (SMALL_CHUNKS - HUGE_FROM_CHUNK)
+        } else {
+            self.low
+        }
+    }
+
+    /// Notes that chunks below this one have huge pages for where they lie, or would have had them.
+    pub fn note_high(&self, policy: &Policy, chunk: u32) {
+        if !policy.has_room() {
+            let even = chunk.div_ceil(LOOK_EACH) * LOOK_EACH;
+            self.high.store(self.high.load(Relaxed).max(even), Relaxed);
+        }
+    }
+
+    /// Whether the chunks below this one are to be asked: once, but for threads that come at the same time, and for chunks that
+    /// went back.
+    pub fn looks_below(&self, chunk: u32) -> bool {
+        let each = LOOK_EACH.max(chunk.next_power_of_two() / LOOK_PART);
+        let looks = chunk > self.looked.load(Relaxed) && (chunk < SMALL_CHUNKS || chunk & (each - 1) == 0);
+        if looks {
+            self.looked.store(chunk, Relaxed);
+        }
+        looks
+    }
+
+    /// Notes that all of a chunk went back: before it is opened again those below may be asked again.
+    pub fn note_purged(&self, chunk: u32) {
+        if chunk <= self.looked.load(Relaxed) {
+            self.looked.store(chunk.saturating_sub(1), Relaxed);
+        }
     }
 }

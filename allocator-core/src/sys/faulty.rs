@@ -93,6 +93,7 @@ pub struct FaultyOs<O> {
     second: AtomicU64,
     mapped: AtomicUsize,
     limit: AtomicUsize,
+    fills: AtomicUsize,
     /// Told of every refusal, on the thread and under the call that is refused.
     watcher: Option<fn(Call, u64)>,
 }
@@ -119,6 +120,7 @@ impl<O: Os> FaultyOs<O> {
                 second: AtomicU64::new(0),
                 mapped: AtomicUsize::new(0),
                 limit: AtomicUsize::new(usize::MAX),
+                fills: AtomicUsize::new(0),
                 watcher,
             }
         }
@@ -194,6 +196,11 @@ impl<O: Os> FaultyOs<O> {
     /// limit of address space.
     pub fn limit(&self, bytes: usize) {
         self.limit.store(bytes, Relaxed);
+    }
+
+    /// From now on it says that it backs memory by huge pages unasked.
+    pub fn fill_gaps(&self) {
+        self.fills.store(1, Relaxed);
     }
 
     /// True if `more` bytes would exceed the limit.
@@ -287,6 +294,10 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         // SAFETY: the caller's contract is the callee's.
         !self.fails(Call::AdviseHuge) && unsafe { self.inner.advise_huge(ptr, len, huge) }
+    }
+
+    fn fills_gaps(&self) -> bool {
+        self.fills.load(Relaxed) != 0 || self.inner.fills_gaps()
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {

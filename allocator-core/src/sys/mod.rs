@@ -74,6 +74,11 @@ pub unsafe trait Os: Park + Sync {
     /// The range is whole pages of a readable and writable mapping of ours.
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool;
 
+    /// Whether the system backs memory by huge pages unasked, and so fills the gaps that something has left in it.
+    fn fills_gaps(&self) -> bool {
+        false
+    }
+
     /// Makes a range resident by one call, which costs a fraction of a fault for each page.
     ///
     /// # Safety

@@ -67,47 +67,64 @@ impl Park for Unix {
 }
 
 impl Unix {
-    /// Whether there are huge pages of a chunk's length for who asks.
-    fn has_huge_pages(&self) -> bool {
+    /// Who gets huge pages of a chunk's length.
+    fn huge_pages(&self) -> Granted {
         // A huge page is as many pages as a page has entries of 8 bytes.
         let page = self.page_size();
-        page * (page / 8) == CHUNK_SIZE && self.lets_have_huge_pages()
+        if page * (page / 8) == CHUNK_SIZE {
+            self.granted()
+        } else {
+            Granted::Nobody
+        }
     }
 
-    /// Whether huge pages are switched on, for all and for this process: the system takes the advice even where they are not. What it
-    /// says when it is first asked counts; one that says nothing is thought to have some.
-    fn lets_have_huge_pages(&self) -> bool {
-        static HAS: UnwatchedU32 = UnwatchedU32::new(0); // zero: nobody has asked
-        const NO: u32 = 1;
+    /// Who gets huge pages, by the system's choice for all and for this process: it takes the advice even where nobody does. What it
+    /// says when it is first asked counts; of one that says nothing, who asks is thought to get some.
+    fn granted(&self) -> Granted {
+        static SAID: UnwatchedU32 = UnwatchedU32::new(0); // zero: nobody has asked
         const GET_THP_DISABLE: libc::c_int = 42;
         const CHOICES: [&CStr; 2] = [
             c"/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled",
             c"/sys/kernel/mm/transparent_hugepage/enabled",
         ];
-        let mut has = HAS.load(Relaxed);
-        if has == 0 {
-            let none = 0 as libc::c_ulong;
-            // SAFETY: asks about this process.
-            let off = quietly(|| unsafe { prctl(GET_THP_DISABLE, none, none, none, null::<libc::c_char>()) }) == 1;
-            let chosen = |path: &&CStr| {
-                let mut text = [0; 64];
-                let len = self.read(path, &mut text)?;
-                is_chosen(text.get(..len)?)
-            };
-            has = NO + u32::from(!off && CHOICES.iter().find_map(chosen).unwrap_or(true));
-            HAS.store(has, Relaxed);
+        let said = SAID.load(Relaxed);
+        if let Some(granted) = Granted::ALL.into_iter().find(|granted| *granted as u32 == said) {
+            return granted;
         }
-        has != NO
+        let none = 0 as libc::c_ulong;
+        // SAFETY: asks about this process.
+        let off = quietly(|| unsafe { prctl(GET_THP_DISABLE, none, none, none, null::<libc::c_char>()) }) == 1;
+        let choice = |path: &&CStr| {
+            let mut text = [0; 64];
+            let len = self.read(path, &mut text)?;
+            Granted::chosen(text.get(..len)?)
+        };
+        let granted = if off { Granted::Nobody } else { CHOICES.iter().find_map(choice).unwrap_or(Granted::WhoAsks) };
+        SAID.store(granted as u32, Relaxed);
+        granted
     }
 }
 
-/// Whether a file of the system's, such as `always [madvise] never`, says that who asks gets huge pages. `None`: it leaves that to
-/// another one (`inherit`), or is none of these.
-fn is_chosen(text: &[u8]) -> Option<bool> {
-    match text.iter().skip_while(|byte| **byte != b'[').nth(1) {
-        Some(b'n') => Some(false),
-        Some(b'a' | b'm') => Some(true),
-        _ => None,
+/// Who gets huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Granted {
+    Nobody = 1,
+    WhoAsks,
+    Everybody,
+}
+
+impl Granted {
+    const ALL: [Self; 3] = [Self::Nobody, Self::WhoAsks, Self::Everybody];
+
+    /// What a file of the system's, such as `always [madvise] never`, says. `None`: it leaves that to another one (`inherit`), or is
+    /// none of these.
+    fn chosen(text: &[u8]) -> Option<Self> {
+        match text.iter().skip_while(|byte| **byte != b'[').nth(1) {
+            Some(b'n') => Some(Self::Nobody),
+            Some(b'm') => Some(Self::WhoAsks),
+            Some(b'a') => Some(Self::Everybody),
+            _ => None,
+        }
     }
 }
 
@@ -174,7 +191,12 @@ unsafe impl Os for Unix {
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // SAFETY: by contract a range of our own.
-        (!huge || self.has_huge_pages()) && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
+        (!huge || self.huge_pages() != Granted::Nobody)
+            && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
+    }
+
+    fn fills_gaps(&self) -> bool {
+        self.huge_pages() == Granted::Everybody
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
@@ -287,15 +309,15 @@ mod tests {
     #[test]
     fn the_choice_of_huge_pages_is_the_word_in_brackets() {
         for (text, chosen) in [
-            ("always madvise [never]\n", Some(false)),
-            ("always [madvise] never\n", Some(true)),
-            ("[always] madvise never\n", Some(true)),
+            ("always madvise [never]\n", Some(Granted::Nobody)),
+            ("always [madvise] never\n", Some(Granted::WhoAsks)),
+            ("[always] madvise never\n", Some(Granted::Everybody)),
             ("always [inherit] madvise never\n", None),
             ("always [", None),
             ("never", None),
             ("", None),
         ] {
-            assert_eq!(is_chosen(text.as_bytes()), chosen, "{text}");
+            assert_eq!(Granted::chosen(text.as_bytes()), chosen, "{text}");
         }
     }
 

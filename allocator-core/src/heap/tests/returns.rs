@@ -382,8 +382,8 @@ fn without_a_thread_whoever_gives_pages_back_is_told_to_tick() {
 #[test]
 fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
     let Setup { os, heap } = setup(false);
-    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK || !gets_huge_pages() {
-        return; // nothing lies so low, or is made huge
+    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK || !gets_huge_pages() || Unix.fills_gaps() {
+        return; // nothing lies so low, or is made huge by us
     }
     let thread = heap.attach();
     let asked = || os.calls_of(Call::AdviseHuge);
@@ -417,10 +417,7 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
 
 /// Whether chunks of a heap have small pages at first and huge ones later.
 fn begins_with_small_pages() -> bool {
-    let always = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-    FIRST_ARENA_CHUNKS > SMALL_CHUNKS
-        && gets_huge_pages()
-        && !always.is_ok_and(|policies| policies.contains("[always]"))
+    FIRST_ARENA_CHUNKS > SMALL_CHUNKS && gets_huge_pages() && !Unix.fills_gaps()
 }
 
 /// A heap with blocks that may have room.
@@ -652,6 +649,55 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
     all.extend(fill(heap, 1, 1));
     assert_eq!((os.calls_of(Call::Resident), heap.stats(None).huge), (0, CHUNK_SIZE));
     free_all(heap, all);
+}
+
+/// Class of bug: what went back comes back, since the system makes huge pages of what has gaps.
+#[test]
+fn a_chunk_of_which_a_part_went_back_has_no_huge_page_that_nobody_asked_for() {
+    for fills in [Unix.fills_gaps(), true] {
+        let Setup { os, heap } = setup(false);
+        if fills {
+            os.fill_gaps();
+        }
+        let half = || Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap();
+        let (kept, gone) = (half(), half());
+        gone.free(heap, None);
+        let advised = os.calls_of(Call::AdviseHuge);
+        // SAFETY: no block of a thread is meant.
+        assert_eq!(unsafe { heap.reclaim(None) }, CHUNK_SIZE / 2);
+        assert_eq!(os.calls_of(Call::AdviseHuge) - advised, u64::from(fills));
+        half().free(heap, None);
+        // SAFETY: as above.
+        unsafe { heap.reclaim(None) };
+        assert_eq!(os.calls_of(Call::AdviseHuge) - advised, u64::from(fills), "once");
+        kept.free(heap, None);
+        heap.validate(None).unwrap();
+    }
+}
+
+/// Class of bug: a program is sparse when it is larger than the first arena, where nobody asks any more.
+#[test]
+fn chunks_of_later_arenas_are_asked_too() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    let first_arena = FIRST_ARENA_CHUNKS as usize * CHUNK_SIZE;
+    for (grows, written_of_each) in [(true, 1), (true, 2 * PAGE_SIZE), (false, 1), (false, 2 * PAGE_SIZE)] {
+        let Setup { heap, .. } = if grows { roomy() } else { setup(false) };
+        let below = written(heap, layout(VMALLOC_THRESHOLD, 8), first_arena / VMALLOC_THRESHOLD, 0).collect::<Vec<_>>();
+        let huge = || heap.stats(None).huge.saturating_sub(first_arena) / CHUNK_SIZE;
+        assert_eq!((heap.stats(None).arenas, huge()), (1, 0));
+        // The chunk that shows that nothing would be told of runs has huge pages, and four have small ones behind it and one more.
+        let (early, small) = if grows { (0, 4) } else { (1, 5) };
+        let mut all: Vec<_> = fill(heap, (early + small) * TWO_PAGES_IN_A_CHUNK, written_of_each).collect();
+        assert_eq!((heap.stats(None).arenas, huge()), (2, early));
+        all.extend(fill(heap, 20 * TWO_PAGES_IN_A_CHUNK, written_of_each));
+        let dense = written_of_each > 1;
+        assert_eq!(huge(), early + if dense { 20 } else { 0 });
+        free_all(heap, all);
+        free_all(heap, below);
+        heap.validate(None).unwrap();
+    }
 }
 
 /// Class of bug: a chunk that was a huge page for one block is one for all that come after it.
