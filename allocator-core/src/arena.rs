@@ -18,7 +18,7 @@
 use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
 use crate::chunk::{Chunk, Content, PageSet};
 use crate::config::{
-    CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT, SMALL_CHUNKS,
+    CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT,
 };
 use crate::error::Misuse;
 use crate::huge::{Height, HugePages, Policy};
@@ -409,7 +409,7 @@ impl Arena {
     /// Asks the system about the chunks below this one: whether less than three quarters of what can tell how much of its blocks
     /// a program writes is resident. Where little can tell, nothing is known.
     fn is_sparse_below(&self, first: u32) -> bool {
-        let enough = first.min(SMALL_CHUNKS) as usize * CHUNK_SIZE / 4;
+        let enough = (self.height.small_below(first) as usize * CHUNK_SIZE / 4).max(CHUNK_SIZE / 2);
         let (mut all, mut resident) = (0, 0);
         self.each_telling(first, |_, _, given_out| all += given_out);
         if all < enough {

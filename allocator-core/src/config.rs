@@ -44,6 +44,8 @@ pub const MAX_ARENAS: usize = or_in_a_model(1024, 3) as usize;
 pub const HUGE_FROM_CHUNK: u32 = 4;
 /// The first one where some block may have room, and none had huge pages before that.
 pub const SMALL_CHUNKS: u32 = 8;
+/// In a later arena, so many have small pages then.
+pub const LATER_SMALL_CHUNKS: u32 = 1;
 /// A block of this length that is asked for as zeros may have room.
 pub const ROOMY_PAGES: u32 = PAGES_PER_CHUNK / 4;
 /// Chunks made writable at a time.

@@ -10,14 +10,16 @@
 //! A program whose blocks have *room*, as they are longer than what it writes into them, would have the rest resident as
 //! well. Two signs tell of such blocks before anything of them is written: one grows and is a run of pages or an area then,
 //! or a long one is asked for as zeros. Before the first sign the fifth chunk of the first arena lies high enough, and each of
-//! the others; after it four more chunks of each arena have small pages, behind those that had huge ones before it.
+//! the others; after it four more chunks of the first arena have small pages, and one of each other, behind those that had huge
+//! ones before it.
 //!
 //! And the chunks below in the same arena are asked before each second one is backed by huge pages for where it lies, before
 //! each of the first eight, and less often where very many lie below, once: unless three quarters of what was given out of them
 //! is resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are
-//! left out, and so are chunks that have or had huge pages; what is left must be a quarter of those chunks, or two. If there
-//! was no sign before, such an answer is only a sign: the heap is not called sparse yet, since few chunks were asked. It is a
-//! sign, too, if seven eighths of the shorter runs lie in chunks with huge pages, since then nothing would be told of runs.
+//! left out, and so are chunks that have or had huge pages; what is left must be a quarter of those chunks, or of so many as
+//! have small pages at first, and a half of one. If there was no sign before, such an answer is only a sign: the heap is not called sparse yet,
+//! since few chunks were asked. It is a sign, too, if seven eighths of the shorter runs lie in chunks with huge pages, since
+//! then nothing would be told of runs.
 //!
 //! A chunk of which all went back is asked for anew when it is opened again, whatever it was before.
 //!
@@ -26,7 +28,7 @@
 //! had never been written: to be called sparse for a while costs a program some time, and one that is and was not would
 //! keep what it does not need for good.
 
-use crate::config::{HUGE_FROM_CHUNK, SMALL_CHUNKS};
+use crate::config::{HUGE_FROM_CHUNK, LATER_SMALL_CHUNKS, SMALL_CHUNKS};
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
 
 /// What is backed by huge pages.
@@ -71,6 +73,8 @@ pub struct Policy {
 pub struct Height {
     /// Chunks that do not in any case.
     low: u32,
+    /// Chunks more that do not since a block may have room.
+    more: u32,
     /// Up to this chunk those below were asked.
     looked: UnwatchedU32,
     /// Behind the highest chunk that had huge pages for where it lies before a block may have had room, or would have had
@@ -134,17 +138,23 @@ impl Policy {
 impl Height {
     /// Of a new arena: the `first` one of its zone, or another.
     pub fn new(first: bool) -> Self {
-        let low = if first { HUGE_FROM_CHUNK } else { 0 };
-        Self { low, looked: UnwatchedU32::new(0), high: UnwatchedU32::new(0) }
+        let (low, more) =
+            if first { (HUGE_FROM_CHUNK, SMALL_CHUNKS - HUGE_FROM_CHUNK) } else { (0, LATER_SMALL_CHUNKS) };
+        Self { low, more, looked: UnwatchedU32::new(0), high: UnwatchedU32::new(0) }
     }
 
     /// Chunks from this one on lie high enough for huge pages.
     pub fn from_chunk(&self, policy: &Policy) -> u32 {
         if policy.has_room() {
-            self.high.load(Relaxed).max(self.low) + (SMALL_CHUNKS - HUGE_FROM_CHUNK)
+            self.high.load(Relaxed).max(self.low) + self.more
         } else {
             self.low
         }
+    }
+
+    /// Chunks with small pages below this one, if none had huge pages before a block may have had room: at most.
+    pub fn small_below(&self, chunk: u32) -> u32 {
+        chunk.min(self.low + self.more)
     }
 
     /// Notes that chunks below this one have huge pages for where they lie, or would have had them.

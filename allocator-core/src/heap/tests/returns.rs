@@ -687,8 +687,8 @@ fn chunks_of_later_arenas_are_asked_too() {
         let below = written(heap, layout(VMALLOC_THRESHOLD, 8), first_arena / VMALLOC_THRESHOLD, 0).collect::<Vec<_>>();
         let huge = || heap.stats(None).huge.saturating_sub(first_arena) / CHUNK_SIZE;
         assert_eq!((heap.stats(None).arenas, huge()), (1, 0));
-        // The chunk that shows that nothing would be told of runs has huge pages, and four have small ones behind it and one more.
-        let (early, small) = if grows { (0, 4) } else { (1, 5) };
+        // The chunk that shows that nothing would be told of runs has huge pages, and the two behind it have small ones.
+        let (early, small) = if grows { (0, 1) } else { (1, 2) };
         let mut all: Vec<_> = fill(heap, (early + small) * TWO_PAGES_IN_A_CHUNK, written_of_each).collect();
         assert_eq!((heap.stats(None).arenas, huge()), (2, early));
         all.extend(fill(heap, 20 * TWO_PAGES_IN_A_CHUNK, written_of_each));
