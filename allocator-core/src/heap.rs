@@ -443,7 +443,8 @@ impl Heap {
         }
     }
 
-    /// Changes the size of an allocation, in place where it can be. On a refusal the old one is as it was.
+    /// Changes the size of an allocation, in place where it can be. On a refusal the old one is as it was; asked once more, it
+    /// may be served, since what was free has gone back to the system meanwhile, and in place it takes less than a copy.
     ///
     /// # Safety
     /// As for [`Heap::free`]; `new_size`, rounded up to the alignment, does not exceed `isize::MAX`.
@@ -471,15 +472,7 @@ impl Heap {
         // SAFETY: by contract.
         let to = unsafe { self.alloc(thread, new) };
         shrinks.inspect(|thread| thread.set_relieving(false));
-        let to = match to {
-            Ok(to) => to,
-            // What was free has gone back to the system meanwhile, and in place it takes less.
-            // SAFETY: by contract; it is as it was.
-            Err(refused) => match unsafe { self.in_place(thread, ptr, layout, new) } {
-                Ok(resized) => return resized.ok_or(refused),
-                Err(misuse) => self.not_so(ptr, misuse, layout),
-            },
-        };
+        let to = to?;
         let copy = || {
             // SAFETY: both are at least this long, and the new one is not the old one.
             unsafe { to.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new_size)) };

@@ -244,7 +244,9 @@ impl Vmalloc {
             site.counter.uncharge(found.len);
             return None;
         }
-        site.counter.uncharge(found.len.saturating_sub(len));
+        if found.len > len {
+            site.counter.uncharge(found.len - len);
+        }
         Some(Area { ptr: map, layout, map, map_len: found.map_len, len, guard, next: null_mut() })
     }
 
@@ -383,25 +385,25 @@ impl Vmalloc {
 
     /// Takes an area out of the table, for [`Vmalloc::release`] alone to follow. `record` is what the table says of the
     /// window of `ptr`. Of several threads exactly one succeeds.
-    pub fn claim(&self, site: Site<'_>, record: NonNull<u8>, ptr: NonNull<u8>, layout: Layout) -> Result<(), Misuse> {
-        self.take_out(site, record, ptr, layout).map(|_| ())
-    }
-
-    /// As [`Vmalloc::claim`]; the area is the caller's to change now.
-    fn take_out(&self, site: Site<'_>, record: NonNull<u8>, ptr: NonNull<u8>, layout: Layout) -> Result<Area, Misuse> {
+    #[inline(never)] // leaves registers to those who free runs
+    pub fn claim(
+        &self,
+        table: &AddressTable,
+        record: NonNull<u8>,
+        ptr: NonNull<u8>,
+        layout: Layout,
+    ) -> Result<(), Misuse> {
         self.check(record, ptr, layout)?;
-        if !site.table.clear_area(ptr, record) {
+        if !table.clear_area(ptr, record) {
             return Err(Misuse::DoubleFree);
         }
-        // SAFETY: it was in the table, so it is ours (Vm2, Vm3).
-        let area = unsafe { Record::read(record.cast()) };
-        // Once more: another thread may have resized it in between, and entered it again.
-        match Self::compare(&area, ptr, layout) {
+        // Once more, now that it is ours: another thread may have resized it in between, and entered it again.
+        match self.check(record, ptr, layout) {
             Err(misuse) if recheck("an area was resized meanwhile", true) => {
-                site.table.set_area(ptr, record);
+                table.set_area(ptr, record);
                 Err(misuse)
             }
-            _ => Ok(area),
+            _ => Ok(()),
         }
     }
 
@@ -486,8 +488,10 @@ impl Vmalloc {
         let Ok(need) = Self::mapped_len(site.os, new.size()) else {
             return self.check(record, ptr, layout).map(|()| None);
         };
-        let mut area = self.take_out(site, record, ptr, layout)?;
+        self.claim(site.table, record, ptr, layout)?;
         let record = record.cast::<Record>();
+        // SAFETY: claimed (Vm2, Vm3).
+        let mut area = unsafe { Record::read(record) };
         let had = area.len;
         if !Self::take_guard(site.os, &area) {
             site.table.set_area(ptr, record.cast());

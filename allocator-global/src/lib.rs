@@ -226,7 +226,8 @@ impl Kmalloc {
     }
 
     /// Starts that thread now, if there may be one, whatever the heap has: for whoever has a moment when a thread can be started, and
-    /// does not free as Rust does. Costs starting a thread.
+    /// does not free as Rust does. With the feature `override` a child of a fork has none, and those who free do its work. Costs
+    /// starting a thread.
     pub fn start_background_thread() {
         kswapd::start_now();
     }
@@ -543,5 +544,7 @@ fn alloc_zeroed_at_last(layout: Layout, why: AllocError) -> *mut u8 {
 #[inline(never)]
 unsafe fn realloc_at_last(ptr: NonNull<u8>, layout: Layout, new_size: usize, why: AllocError) -> *mut u8 {
     // SAFETY: the block is the calling thread's; the rest by contract.
-    at_last(new_size, why, || lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }))
+    let attempt = || lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) });
+    // Where it lies it may take less than a copy, and what is free has gone back to the system.
+    attempt().map_or_else(|_| at_last(new_size, why, attempt), |ptr| ptr.as_ptr())
 }

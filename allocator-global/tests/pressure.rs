@@ -25,6 +25,7 @@ fn main() -> std::process::ExitCode {
                 "shrinkers_give_memory_back_before_anybody_is_refused",
                 shrinkers_give_memory_back_before_anybody_is_refused,
             ),
+            ("a_block_that_grows_is_not_refused_for_what_is_free", a_block_that_grows_is_not_refused_for_what_is_free),
             ("the_program_is_told_of_the_soft_limit", the_program_is_told_of_the_soft_limit),
             ("a_callback_may_allocate_and_must_not_panic", a_callback_may_allocate_and_must_not_panic),
             ("whoever_starts_the_program_has_the_first_word", whoever_starts_the_program_has_the_first_word),
@@ -41,6 +42,7 @@ fn main() -> std::process::ExitCode {
             ("greedy", greedy),
             ("collection", collection),
             ("shrinking", shrinking),
+            ("growing", growing),
             ("told", told),
             ("allocating_callback", allocating_callback),
             ("panicking_callback", panicking_callback),
@@ -194,6 +196,27 @@ fn shrinkers_give_memory_back_before_anybody_is_refused() {
 
 static LOW: AtomicUsize = AtomicUsize::new(0);
 static CRITICAL: AtomicUsize = AtomicUsize::new(0);
+
+fn growing(_: &str) {
+    Kmalloc::set_huge_pages(HugePages::Never);
+    Kmalloc::set_background_thread(false);
+    let [others, free, mut grows, behind] = [22, 12, 28, 4].map(|mib| Block::filled(mib * MIB, 8, mib as u64));
+    behind.free();
+    Kmalloc::reclaim();
+    let used = Kmalloc::stats().charged;
+    // A copy is too much even without what is free, and two more are too much with it.
+    Kmalloc::set_limits(Limits { max: used + 2 * MIB, high: used + 2 * MIB, min: MIB }).expect("more than there is");
+    free.free();
+    grows.resize(30 * MIB);
+    grows.check_prefix(28, 28 * MIB);
+    assert!(Kmalloc::stats().charged < used - 8 * MIB);
+    [others, grows].map(Block::free);
+}
+
+/// Class of bug: free memory that is resident is what refuses a request.
+fn a_block_that_grows_is_not_refused_for_what_is_free() {
+    assert_child_exits("growing", "", 0);
+}
 
 fn count(pressure: Pressure) {
     match pressure {

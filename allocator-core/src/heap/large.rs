@@ -78,7 +78,7 @@ impl Heap {
                 Ok(Claimed::Run(map, ptr, pages))
             }
             Owner::Area(record) => {
-                self.parts.vmalloc.claim(self.site(Urgency::Usual), record, ptr, layout).map(|()| Claimed::Area(record))
+                self.parts.vmalloc.claim(&self.parts.zone.table, record, ptr, layout).map(|()| Claimed::Area(record))
             }
             Owner::Nobody => Err(Misuse::Foreign),
         }

@@ -17,7 +17,11 @@ impl Heap {
     pub fn class_of(&self, ptr: NonNull<u8>) -> Option<SizeClass> {
         let address = ptr.as_ptr() as usize;
         match self.parts.zone.table.owner(address) {
-            Owner::Chunk(map) => map.tag(map.page_of(address)).class().and_then(SizeClass::new),
+            Owner::Chunk(map) => {
+                let class = map.tag(map.page_of(address)).class()?;
+                // SAFETY: what says that it is a slab was made of a class.
+                Some(unsafe { SizeClass::new(class).unwrap_unchecked() })
+            }
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ fn free(world: &'static World, address: usize) -> usize {
     let ptr = NonNull::new(address as *mut u8).unwrap();
     match world.zone.table.owner(address) {
         // What two claim at once is what the model is about; it decides between them.
-        Owner::Area(record) if world.vmalloc.claim(world.site(), record, ptr, layout()).is_ok() => {
+        Owner::Area(record) if world.vmalloc.claim(&world.zone.table, record, ptr, layout()).is_ok() => {
             // SAFETY: claimed.
             unsafe { world.vmalloc.release(world.site(), record, false) };
             1
@@ -60,7 +60,7 @@ fn who_frees_an_area_that_was_resized_meanwhile_does_not_get_it() {
                 let Owner::Area(record) = w.zone.table.owner(area[0]) else { panic!("an area of ours") };
                 let (ptr, new) =
                     (NonNull::new(area[0] as *mut u8).unwrap(), Layout::from_size_align(layout().size() - 1, 1));
-                w.vmalloc.claim(w.site(), record, ptr, new.unwrap()).unwrap();
+                w.vmalloc.claim(&w.zone.table, record, ptr, new.unwrap()).unwrap();
                 // SAFETY: claimed.
                 unsafe { w.vmalloc.release(w.site(), record, false) };
             }
@@ -86,7 +86,7 @@ fn what_is_set_aside_is_used_again_or_goes_back_and_stays_counted() {
     fn free_aside(world: &'static World, address: usize) -> usize {
         let ptr = NonNull::new(address as *mut u8).unwrap();
         let Owner::Area(record) = world.zone.table.owner(address) else { panic!("an area of ours") };
-        world.vmalloc.claim(world.site(), record, ptr, layout()).unwrap();
+        world.vmalloc.claim(&world.zone.table, record, ptr, layout()).unwrap();
         // SAFETY: claimed.
         unsafe { world.vmalloc.release(world.site(), record, true) };
         0
