@@ -210,7 +210,7 @@ fn growing(_: &str) {
     grows.resize(30 * MIB);
     grows.check_prefix(28, 28 * MIB);
     assert!(Kmalloc::stats().charged < used - 8 * MIB);
-    [others, grows].map(Block::free);
+    [others, grows].into_iter().for_each(Block::free);
 }
 
 /// Class of bug: free memory that is resident is what refuses a request.

@@ -70,12 +70,8 @@ impl Unix {
     /// Who gets huge pages of a chunk's length.
     fn huge_pages(&self) -> Granted {
         // A huge page is as many pages as a page has entries of 8 bytes.
-        let page = self.page_size();
-        if page * (page / 8) == CHUNK_SIZE {
-            self.granted()
-        } else {
-            Granted::Nobody
-        }
+        let as_long_as_chunks = Some(self.page_size()).filter(|page| page * (page / 8) == CHUNK_SIZE);
+        as_long_as_chunks.map_or(Granted::Nobody, |_| self.granted())
     }
 
     /// Who gets huge pages, by the system's choice for all and for this process: it takes the advice even where nobody does. What it
