@@ -31,7 +31,7 @@ use crate::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use crate::sync::{lay, recheck, UnwatchedU32};
-use crate::sys::{Kept, Os, Reservation};
+use crate::sys::{Granted, Kept, Os, Reservation};
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
 use core::ops::Range;
@@ -41,6 +41,9 @@ use static_assertions::const_assert;
 /// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
 /// system, which bounds their number for a process (65 530): arenas that are broken up as far as that are 64 at most.
 const MAX_BROKEN: u32 = 512;
+
+/// Chunks about which the system is asked in one look, at most.
+const ASKED: u32 = 64;
 
 /// What all arenas of a zone have in common.
 #[derive(Clone, Copy)]
@@ -66,7 +69,7 @@ pub struct Arena {
     /// All of it was mapped readable and writable.
     writable: bool,
     height: Height,
-    /// Chunks that were backed by huge pages and are not any more.
+    /// Chunks that the system was told to back by huge pages no more, or, where it does so unasked, not at all.
     broken: UnwatchedU32,
     /// One once the system knows it by a name.
     named: UnwatchedU32,
@@ -374,6 +377,9 @@ impl Arena {
     /// small pages, and some more have.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
+        if self.ground.os.huge_pages() == Granted::Nobody {
+            return false; // and nobody need be asked
+        }
         if !huge.is_sparse() && self.height.looks_below(first) {
             if huge.has_room() {
                 if self.is_sparse_below(first) {
@@ -426,12 +432,12 @@ impl Arena {
         all >= enough && resident < all / 4 * 3
     }
 
-    /// Shows that part of each chunk below this one of which what is resident says how much of its blocks a program writes: its
+    /// Shows that part of each of the lowest chunks below this one of which what is resident says how much of its blocks a program writes: its
     /// first byte, its length, and how much of it was given out, but for the rests of slabs. Their holes count as not written. Not
     /// those of a chunk that has huge pages, of which all was resident once; nor those of runs as long as a chunk, which may be
-    /// about to be written. At about this moment.
+    /// about to be written. No more than `ASKED`. At about this moment.
     fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
-        let mut run_ends = 0u32;
+        let (mut run_ends, mut left) = (0u32, ASKED);
         for c in 0..first {
             let map = self.map(c);
             let begins = c * PAGES_PER_CHUNK;
@@ -442,7 +448,8 @@ impl Arena {
             let start = PAGES_PER_CHUNK.min(run_ends.saturating_sub(begins));
             let (end, n) = long.unwrap_or((PAGES_PER_CHUNK, 0));
             run_ends = if n > 0 { begins + end + n } else { run_ends };
-            if map.was_never_huge() && start < end {
+            if map.was_never_huge() && start < end && left > 0 {
+                left -= 1;
                 let pages = PageSet::run(start, end - start);
                 let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
                 let bytes = |pages| PageCount::new(pages).bytes();
@@ -546,24 +553,33 @@ impl Arena {
     /// would fill the gap some time. The caller owns something in it.
     pub fn break_up(&self, map: &ChunkMap) {
         let Some(base) = NonNull::new(map.base()) else { return };
-        let fills = self.ground.os.fills_gaps();
-        if !fills && map.replace_backing(Backing::Usual, Backing::Small) || self.broken.load(Relaxed) >= MAX_BROKEN {
+        // Twice, since kswapd may make it huge meanwhile.
+        for _ in 0..2 {
+            let (was, has_room) = (map.backing(), self.broken.load(Relaxed) < MAX_BROKEN);
+            let becomes = match was {
+                Backing::Usual if has_room && self.is_filled_up() => Backing::Broken,
+                Backing::Usual => Backing::Small,
+                Backing::Huge if has_room => Backing::Broken,
+                _ => return,
+            };
+            if !map.replace_backing(was, becomes) {
+                continue;
+            }
+            if becomes == Backing::Broken {
+                // SAFETY: a chunk of the range, and committed.
+                if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
+                    self.broken.fetch_add(1, Relaxed);
+                } else {
+                    map.replace_backing(becomes, if was == Backing::Usual { Backing::Small } else { was });
+                }
+            }
             return;
         }
-        // In this order: one may become the other meanwhile.
-        let was = if fills && map.replace_backing(Backing::Usual, Backing::Broken) {
-            Backing::Usual
-        } else if map.replace_backing(Backing::Huge, Backing::Broken) {
-            Backing::Huge
-        } else {
-            return;
-        };
-        // SAFETY: a chunk of the range, and committed.
-        if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
-            self.broken.fetch_add(1, Relaxed);
-        } else {
-            map.replace_backing(Backing::Broken, was);
-        }
+    }
+
+    /// Whether the system makes huge pages of what has gaps though nobody has asked for any.
+    fn is_filled_up(&self) -> bool {
+        self.ground.huge.get() != HugePages::Never && self.ground.os.huge_pages() == Granted::Everybody
     }
 
     /// Takes every chunk out of the buddy and the table. False, and nothing changed, if a page is out or somebody who

@@ -183,3 +183,46 @@ impl Height {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::vec::Vec;
+
+    fn looks(height: &Height, chunks: core::ops::Range<u32>) -> Vec<u32> {
+        chunks.filter(|chunk| height.looks_below(*chunk)).collect()
+    }
+
+    #[test]
+    fn those_below_are_asked_once_and_again_when_a_chunk_comes_back() {
+        let height = Height::new(false);
+        assert_eq!(looks(&height, 0..13), [1, 2, 3, 4, 5, 6, 7, 8, 10, 12]);
+        assert!(looks(&height, 0..13).is_empty());
+        height.note_purged(10);
+        assert_eq!(looks(&height, 0..15), [10, 12, 14]);
+        height.note_purged(20);
+        assert_eq!(looks(&height, 0..17), [16], "it was not asked about");
+    }
+
+    #[test]
+    fn in_a_long_arena_they_are_asked_seldom() {
+        let height = Height::new(false);
+        assert_eq!(looks(&height, 64..71), [64, 68]);
+        assert_eq!(looks(&height, 2048..2300), [2048, 2176]);
+        let all = looks(&Height::new(true), 0..4096).len();
+        assert!((100..200).contains(&all), "{all} times");
+    }
+
+    #[test]
+    fn small_pages_are_below_and_behind_what_had_huge_ones_before_a_sign() {
+        for (first, high, before, after) in [(true, 0, 4, 8), (true, 9, 4, 14), (false, 0, 0, 1), (false, 3, 0, 5)] {
+            let (height, policy) = (Height::new(first), Policy::new());
+            height.note_high(&policy, high);
+            assert_eq!(height.from_chunk(&policy), before);
+            policy.note_room();
+            height.note_high(&policy, 40);
+            assert_eq!(height.from_chunk(&policy), after);
+        }
+    }
+}

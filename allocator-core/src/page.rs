@@ -199,7 +199,7 @@ pub enum Backing {
     Usual,
     /// A huge page.
     Huge,
-    /// A huge page at first, and then no longer.
+    /// No huge page any more; or, where the system makes them unasked, none.
     Broken,
     /// Never a huge page: a part of it went back, or the system refused.
     Small,

@@ -94,7 +94,7 @@ static ADRIFT: AtomicBool = AtomicBool::new(false);
 pub(crate) fn attend_at_exit() {
     // SAFETY: has no precondition.
     let this = || unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t;
-    // No process waits for a thread that there cannot be.
+    // No process waits for a thread that there cannot be (but for one that allows it after its main thread has ended).
     if ALLOWED.load(Relaxed) && this() == OWNER.load(Relaxed) {
         ADRIFT.store(true, Relaxed);
     }

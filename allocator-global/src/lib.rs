@@ -422,6 +422,9 @@ unsafe fn alloc_slow(size: usize, align: usize, tunables: Option<&Tunables>) -> 
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
+        if tunables.is_none() {
+            lifecycle::interrupted(); // a call of C, which the library does not make
+        }
         return lifecycle::for_library(|| HEAP.library_alloc(layout)).map_or(null_mut(), NonNull::as_ptr);
     }
     // SAFETY: the block is the calling thread's.
@@ -463,7 +466,7 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     if lifecycle::in_library() {
         if HEAP.owns(ptr.as_ptr() as usize) {
-            lifecycle::with(|_| ()); // a signal handler's: the end of the process
+            lifecycle::interrupted(); // no memory of the library's
         }
         // SAFETY: the library frees what it allocated, and does both between `enter_library` and `leave_library`.
         lifecycle::for_library(|| unsafe { HEAP.library_free(ptr) });
@@ -514,7 +517,7 @@ unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: us
         return object.as_ptr();
     }
     if lifecycle::in_library() {
-        return null_mut(); // crossbeam-epoch never does; a null is a refusal
+        lifecycle::interrupted(); // crossbeam-epoch never does
     }
     // SAFETY: the block is the calling thread's; the rest by contract.
     match lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }) {
@@ -546,5 +549,6 @@ unsafe fn realloc_at_last(ptr: NonNull<u8>, layout: Layout, new_size: usize, why
     // SAFETY: the block is the calling thread's; the rest by contract.
     let attempt = || lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) });
     // Where it lies it may take less than a copy, and what is free has gone back to the system.
-    attempt().map_or_else(|_| at_last(new_size, why, attempt), |ptr| ptr.as_ptr())
+    let again = if why == AllocError::OutOfMemory { attempt() } else { Err(why) };
+    again.map_or_else(|_| at_last(new_size, why, attempt), NonNull::as_ptr)
 }

@@ -86,7 +86,7 @@ fn as_guest<R>(call: impl FnOnce() -> R) -> R {
 /// From now on the thread is in the heap. Returns what its pointer was.
 fn become_guest() -> *const Sheaves {
     if interrupts() {
-        die(format_args!("{}", Barred::Interrupted.what()));
+        interrupted();
     }
     let was = tls::get();
     tls::set(State::Guest.sheaves());
@@ -193,9 +193,15 @@ pub(crate) fn in_library() -> bool {
     State::Library.is_current()
 }
 
-/// True if the calling thread is in the heap without a block, or in crossbeam-epoch and not called by it: this is a signal handler.
+/// True if the calling thread is in the heap without a block, or in crossbeam-epoch: unless that has called, this is a signal handler.
 pub(crate) fn interrupts() -> bool {
     State::Guest.is_current() || State::Library.is_current()
+}
+
+/// The end of the process: its signal handler has called what it had interrupted.
+#[cold]
+pub(crate) fn interrupted() -> ! {
+    die(format_args!("{}", Barred::Interrupted.what()))
 }
 
 /// A call for crossbeam-epoch's memory, while the thread is inside it.

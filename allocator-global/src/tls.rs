@@ -25,7 +25,7 @@ pub(crate) enum State {
 }
 
 /// Frees that a thread without a block may begin with and not get one. A free of C may be a thread's last act, of memory that the C
-/// library has allocated for other threads, and later than the destructor that takes a block back.
+/// library has allocated for other threads, and later than the destructor that takes a block back. It seldom frees more.
 const FREES: usize = if cfg!(feature = "override") { 3 } else { 0 };
 
 /// In one place, so that one comparison tells them from blocks. Behind those of `State`: of a thread that has freed so often, and called

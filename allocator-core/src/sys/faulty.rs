@@ -1,6 +1,6 @@
 //! FaultyOs: another system whose calls fail when a plan says so.
 
-use super::Os;
+use super::{Granted, Os};
 use crate::sync::{
     array_of,
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -93,7 +93,7 @@ pub struct FaultyOs<O> {
     second: AtomicU64,
     mapped: AtomicUsize,
     limit: AtomicUsize,
-    fills: AtomicUsize,
+    grants: AtomicUsize,
     /// Told of every refusal, on the thread and under the call that is refused.
     watcher: Option<fn(Call, u64)>,
 }
@@ -120,7 +120,7 @@ impl<O: Os> FaultyOs<O> {
                 second: AtomicU64::new(0),
                 mapped: AtomicUsize::new(0),
                 limit: AtomicUsize::new(usize::MAX),
-                fills: AtomicUsize::new(0),
+                grants: AtomicUsize::new(0),
                 watcher,
             }
         }
@@ -198,9 +198,9 @@ impl<O: Os> FaultyOs<O> {
         self.limit.store(bytes, Relaxed);
     }
 
-    /// From now on it says that it backs memory by huge pages unasked.
-    pub fn fill_gaps(&self) {
-        self.fills.store(1, Relaxed);
+    /// From now on it says that everybody gets huge pages.
+    pub fn grant_huge_pages(&self) {
+        self.grants.store(1, Relaxed);
     }
 
     /// True if `more` bytes would exceed the limit.
@@ -296,8 +296,12 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
         !self.fails(Call::AdviseHuge) && unsafe { self.inner.advise_huge(ptr, len, huge) }
     }
 
-    fn fills_gaps(&self) -> bool {
-        self.fills.load(Relaxed) != 0 || self.inner.fills_gaps()
+    fn huge_pages(&self) -> Granted {
+        if self.grants.load(Relaxed) != 0 {
+            Granted::Everybody
+        } else {
+            self.inner.huge_pages()
+        }
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {

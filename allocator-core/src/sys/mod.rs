@@ -23,6 +23,17 @@ use crate::sync::Park;
 use core::ffi::CStr;
 use core::ptr::NonNull;
 
+/// Who gets huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Granted {
+    /// Nobody: there are none, or they are switched off.
+    Nobody = 1,
+    /// Who asks.
+    WhoAsks,
+    /// Everybody, so that the system fills gaps in memory.
+    Everybody,
+}
+
 /// The system calls under the allocator. A refusal is `None` or `false` and leaves everything as it was; `errno` is
 /// never changed.
 ///
@@ -74,9 +85,9 @@ pub unsafe trait Os: Park + Sync {
     /// The range is whole pages of a readable and writable mapping of ours.
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool;
 
-    /// Whether the system backs memory by huge pages unasked, and so fills the gaps that something has left in it.
-    fn fills_gaps(&self) -> bool {
-        false
+    /// Who gets huge pages of a chunk's length.
+    fn huge_pages(&self) -> Granted {
+        Granted::WhoAsks
     }
 
     /// Makes a range resident by one call, which costs a fraction of a fault for each page.

@@ -4,7 +4,7 @@
 use super::file::File;
 #[cfg(feature = "raw")]
 use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
-use super::{pagemap, Os};
+use super::{pagemap, Granted, Os};
 use crate::config::CHUNK_SIZE;
 use crate::sync::{atomic::Ordering::Relaxed, Park, UnwatchedU32, Word};
 use core::ffi::CStr;
@@ -67,13 +67,6 @@ impl Park for Unix {
 }
 
 impl Unix {
-    /// Who gets huge pages of a chunk's length.
-    fn huge_pages(&self) -> Granted {
-        // A huge page is as many pages as a page has entries of 8 bytes.
-        let as_long_as_chunks = Some(self.page_size()).filter(|page| page * (page / 8) == CHUNK_SIZE);
-        as_long_as_chunks.map_or(Granted::Nobody, |_| self.granted())
-    }
-
     /// Who gets huge pages, by the system's choice for all and for this process: it takes the advice even where nobody does. What it
     /// says when it is first asked counts; of one that says nothing, who asks is thought to get some.
     fn granted(&self) -> Granted {
@@ -99,14 +92,6 @@ impl Unix {
         SAID.store(granted as u32, Relaxed);
         granted
     }
-}
-
-/// Who gets huge pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Granted {
-    Nobody = 1,
-    WhoAsks,
-    Everybody,
 }
 
 impl Granted {
@@ -191,8 +176,10 @@ unsafe impl Os for Unix {
             && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
     }
 
-    fn fills_gaps(&self) -> bool {
-        self.huge_pages() == Granted::Everybody
+    fn huge_pages(&self) -> Granted {
+        // A huge page is as many pages as a page has entries of 8 bytes.
+        let as_long_as_chunks = Some(self.page_size()).filter(|page| page * (page / 8) == CHUNK_SIZE);
+        as_long_as_chunks.map_or(Granted::Nobody, |_| self.granted())
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {

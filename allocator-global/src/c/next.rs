@@ -1,6 +1,6 @@
 //! next: whose memory it is, if it is not ours.
 //!
-//! Where the program as a whole uses our functions, the one that would be used without us: the C library's, of which it is asked by its
+//! Where the program as a whole uses our functions, the one that would be used without us: the C library's, which is asked for by its
 //! name, since what comes next in the program's order may be another copy of this library, which would ask us. Else this is a copy that
 //! was loaded beside another heap, and it is what the program uses. Which of the two, a name says that nobody takes the address of
 //! or wraps (of a name whose address a program takes, the address is in the program, whoever has the function). Each is looked up once.
@@ -23,27 +23,36 @@ impl Next {
 
     /// Its address. `None`: there is none.
     pub(super) fn find(&self) -> Option<NonNull<c_void>> {
-        self.find_in(&[c"libc.so.6"])
+        self.find_as(|| self.find_in(&[c"libc.so.6"]).or_else(|| self.find_by(libc::RTLD_NEXT)))
     }
 
     /// The same of a function of the C++ library, also where only a part of the program has that.
     pub(super) fn find_in_cxx(&self) -> Option<NonNull<c_void>> {
-        self.find_in(&[c"libstdc++.so.6", c"libc++.so.1"])
+        // Whose heap comes next. That of the C library has no such function.
+        // SAFETY: a name that ends.
+        let heap = || unsafe { libc::dlsym(libc::RTLD_NEXT, c"__libc_free".as_ptr()) };
+        let next = || self.find_by(libc::RTLD_NEXT).filter(|found| module(found.as_ptr()) != module(heap()));
+        self.find_as(|| next().or_else(|| self.find_in(&[c"libstdc++.so.6", c"libc++.so.1"])))
     }
 
-    fn find_in(&self, libraries: &[&CStr]) -> Option<NonNull<c_void>> {
+    /// By `without_us`, where the program as a whole uses our functions.
+    fn find_as(&self, without_us: impl Fn() -> Option<NonNull<c_void>>) -> Option<NonNull<c_void>> {
         let found = NonNull::new(self.found.load(Relaxed)).or_else(|| {
             // SAFETY: a name that ends.
             let used = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_free".as_ptr()) };
-            let in_libraries = || libraries.iter().find_map(|library| self.find_by(loaded(library)?));
+            let as_used = || self.find_by(libc::RTLD_DEFAULT).or_else(&without_us);
             if is_ours(used) {
-                in_libraries().or_else(|| self.find_by(libc::RTLD_NEXT))
+                without_us()
             } else {
-                self.find_by(libc::RTLD_DEFAULT).or_else(in_libraries)
+                as_used()
             }
         })?;
         self.found.store(found.as_ptr(), Relaxed);
         Some(found)
+    }
+
+    fn find_in(&self, libraries: &[&CStr]) -> Option<NonNull<c_void>> {
+        libraries.iter().find_map(|library| self.find_by(loaded(library)?))
     }
 
     fn find_by(&self, handle: *mut c_void) -> Option<NonNull<c_void>> {
@@ -63,14 +72,16 @@ fn loaded(library: &CStr) -> Option<*mut c_void> {
 
 /// True if the function is of the library or program that this one is of.
 pub(super) fn is_ours(function: *mut c_void) -> bool {
-    let base = |function: *const c_void| {
-        let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: there is room for the answer.
-        unsafe { libc::dladdr(function, info.as_mut_ptr()) };
-        // SAFETY: zeros are null pointers.
-        unsafe { info.assume_init() }.dli_fbase
-    };
-    base(function) == base(is_ours as *const c_void)
+    module(function) == module(is_ours as *mut c_void)
+}
+
+/// Where the library or program begins that has this function.
+fn module(function: *mut c_void) -> *mut c_void {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: there is room for the answer.
+    unsafe { libc::dladdr(function, info.as_mut_ptr()) };
+    // SAFETY: zeros are null pointers.
+    unsafe { info.assume_init() }.dli_fbase
 }
 
 /// The one that `name` has, or the end of the process: somebody has given back what nobody can have.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::huge::HugePages;
 use crate::kswapd::{Attend, Watermarks};
+use crate::sys::Granted;
 
 fn tick(heap: &'static Heap, thread: Option<&Thread>) -> bool {
     // SAFETY: the block is the calling thread's.
@@ -382,7 +383,7 @@ fn without_a_thread_whoever_gives_pages_back_is_told_to_tick() {
 #[test]
 fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
     let Setup { os, heap } = setup(false);
-    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK || !gets_huge_pages() || Unix.fills_gaps() {
+    if FIRST_ARENA_CHUNKS <= HUGE_FROM_CHUNK || !gets_huge_pages() || Unix.huge_pages() == Granted::Everybody {
         return; // nothing lies so low, or is made huge by us
     }
     let thread = heap.attach();
@@ -417,7 +418,7 @@ fn a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before() {
 
 /// Whether chunks of a heap have small pages at first and huge ones later.
 fn begins_with_small_pages() -> bool {
-    FIRST_ARENA_CHUNKS > SMALL_CHUNKS && gets_huge_pages() && !Unix.fills_gaps()
+    FIRST_ARENA_CHUNKS > SMALL_CHUNKS && gets_huge_pages() && Unix.huge_pages() != Granted::Everybody
 }
 
 /// A heap with blocks that may have room.
@@ -654,10 +655,10 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
 /// Class of bug: what went back comes back, since the system makes huge pages of what has gaps.
 #[test]
 fn a_chunk_of_which_a_part_went_back_has_no_huge_page_that_nobody_asked_for() {
-    for fills in [Unix.fills_gaps(), true] {
+    for fills in [Unix.huge_pages() == Granted::Everybody, true] {
         let Setup { os, heap } = setup(false);
         if fills {
-            os.fill_gaps();
+            os.grant_huge_pages();
         }
         let half = || Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap();
         let (kept, gone) = (half(), half());
