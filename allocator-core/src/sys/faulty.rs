@@ -198,9 +198,9 @@ impl<O: Os> FaultyOs<O> {
         self.limit.store(bytes, Relaxed);
     }
 
-    /// From now on it says that everybody gets huge pages.
-    pub fn grant_huge_pages(&self) {
-        self.grants.store(1, Relaxed);
+    /// From now on it says that everybody gets huge pages, or nobody does.
+    pub fn grant_huge_pages(&self, to: Granted) {
+        self.grants.store(to as usize, Relaxed);
     }
 
     /// True if `more` bytes would exceed the limit.
@@ -297,11 +297,9 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
     }
 
     fn huge_pages(&self) -> Granted {
-        if self.grants.load(Relaxed) != 0 {
-            Granted::Everybody
-        } else {
-            self.inner.huge_pages()
-        }
+        let says = self.grants.load(Relaxed);
+        let chosen = [Granted::Nobody, Granted::Everybody].into_iter().find(|granted| *granted as usize == says);
+        chosen.unwrap_or_else(|| self.inner.huge_pages())
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {

@@ -658,7 +658,7 @@ fn a_chunk_of_which_a_part_went_back_has_no_huge_page_that_nobody_asked_for() {
     for fills in [Unix.huge_pages() == Granted::Everybody, true] {
         let Setup { os, heap } = setup(false);
         if fills {
-            os.grant_huge_pages();
+            os.grant_huge_pages(Granted::Everybody);
         }
         let half = || Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap();
         let (kept, gone) = (half(), half());
@@ -674,6 +674,16 @@ fn a_chunk_of_which_a_part_went_back_has_no_huge_page_that_nobody_asked_for() {
         kept.free(heap, None);
         heap.validate(None).unwrap();
     }
+}
+
+#[test]
+fn nothing_is_asked_where_there_are_no_huge_pages() {
+    let Setup { os, heap } = setup(false);
+    os.grant_huge_pages(Granted::Nobody);
+    let all: Vec<_> = fill(heap, 2 * SMALL_CHUNKS as usize * TWO_PAGES_IN_A_CHUNK, 1).collect();
+    assert_eq!((os.calls_of(Call::Resident), os.calls_of(Call::AdviseHuge)), (0, 0));
+    free_all(heap, all);
+    heap.validate(None).unwrap();
 }
 
 /// Class of bug: a program is sparse when it is larger than the first arena, where nobody asks any more.
