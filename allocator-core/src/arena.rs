@@ -432,10 +432,10 @@ impl Arena {
         all >= enough && resident < all / 4 * 3
     }
 
-    /// Shows that part of each of the lowest chunks below this one of which what is resident says how much of its blocks a program writes: its
-    /// first byte, its length, and how much of it was given out, but for the rests of slabs. Their holes count as not written. Not
-    /// those of a chunk that has huge pages, of which all was resident once; nor those of runs as long as a chunk, which may be
-    /// about to be written. No more than `ASKED`. At about this moment.
+    /// Shows that part of each of the lowest chunks below this one, `ASKED` at most, of which what is resident says how much
+    /// of its blocks a program writes: its first byte, its length, and how much of it was given out, but for the rests of
+    /// slabs. Their holes count as not written. Not those of a chunk that has huge pages, of which all was resident once; nor
+    /// those of runs as long as a chunk, which may be about to be written. At about this moment.
     fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
         let (mut run_ends, mut left) = (0u32, ASKED);
         for c in 0..first {

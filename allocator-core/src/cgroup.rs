@@ -2,10 +2,10 @@
 //!
 //! # Algorithm
 //! `/proc/self/cgroup` says which group that is; the limit that counts is the smallest on the way from there to the root, in
-//! `memory.max` and `memory.high` (version 2), or in the hard and the soft `limit_in_bytes` (version 1). A group is short when what it uses,
-//! without page cache, which the system can take back, is above seven eighths of that limit; or when the system says that
-//! some of its threads wait for memory a tenth of the time (pressure stall information, `memory.pressure` of the group, or of
-//! the whole system). The limit is looked up once in a while, the rest at each look: two or three small files.
+//! `memory.max` and `memory.high` (version 2), or in the hard and the soft `limit_in_bytes` (version 1). A group is short when
+//! what it uses, without page cache, which the system can take back, is above seven eighths of that limit; or when the system
+//! says that some of its threads wait for memory a tenth of the time (pressure stall information, `memory.pressure` of the
+//! group, or of the whole system). The limit is looked up once in a while, the rest at each look: two or three small files.
 //!
 //! A file that is not there, or not as expected, says nothing: then the group is not short. In a container the files of the
 //! group may lie at the root of the mount; a path that does not exist is left for its parent.

@@ -259,18 +259,23 @@ mod tests {
         core::iter::empty()
     }
 
-    #[test]
-    fn the_closer_passes_and_others_wait_until_it_opens() {
-        let (gate, mine, theirs) = (Gate::new(), Presence::new(), Presence::new());
-        assert!(gate.close(&Unix, false, || [&mine, &theirs].into_iter()));
-        assert!(gate.enter(&Unix, Some(&mine)).is_ok() && gate.enter(&Unix, None).is_ok());
+    /// Another thread does not come in before the gate is opened once more, and then does.
+    fn waits_until_it_opens(gate: &Gate, theirs: &Presence) {
         thread::scope(|scope| {
-            let other = scope.spawn(|| gate.enter(&Unix, Some(&theirs)).is_ok());
+            let other = scope.spawn(|| gate.enter(&Unix, Some(theirs)).is_ok());
             thread::sleep(core::time::Duration::from_millis(20));
             assert!(!other.is_finished());
             assert!(gate.open(&Unix));
             assert!(other.join().unwrap());
         });
+    }
+
+    #[test]
+    fn the_closer_passes_and_others_wait_until_it_opens() {
+        let (gate, mine, theirs) = (Gate::new(), Presence::new(), Presence::new());
+        assert!(gate.close(&Unix, false, || [&mine, &theirs].into_iter()));
+        assert!(gate.enter(&Unix, Some(&mine)).is_ok() && gate.enter(&Unix, None).is_ok());
+        waits_until_it_opens(&gate, &theirs);
         assert!(!gate.open(&Unix), "open already");
     }
 
@@ -278,14 +283,8 @@ mod tests {
     fn a_gate_that_was_closed_twice_stays_closed_until_it_was_opened_twice() {
         let (gate, theirs) = (Gate::new(), Presence::new());
         assert!(gate.close(&Unix, false, nobody) && gate.close(&Unix, false, nobody));
-        thread::scope(|scope| {
-            assert!(gate.open(&Unix));
-            let other = scope.spawn(|| gate.enter(&Unix, Some(&theirs)).is_ok());
-            thread::sleep(core::time::Duration::from_millis(20));
-            assert!(!other.is_finished());
-            assert!(gate.open(&Unix));
-            assert!(other.join().unwrap());
-        });
+        assert!(gate.open(&Unix));
+        waits_until_it_opens(&gate, &theirs);
         assert!(gate.close(&Unix, false, nobody) && gate.close(&Unix, false, nobody));
         assert!(gate.open_in_child(&Unix, false, nobody()), "a child has one handler to run, not two");
         assert!(gate.enter(&Unix, Some(&theirs)).is_ok());
@@ -309,13 +308,7 @@ mod tests {
         let inside = gate.enter(&Unix, Some(&mine)).unwrap();
         assert!(!gate.close(&Unix, mine.is_inside(), nobody) && gate.open(&Unix));
         drop(inside);
-        thread::scope(|scope| {
-            let other = scope.spawn(|| gate.enter(&Unix, Some(&theirs)).is_ok());
-            thread::sleep(core::time::Duration::from_millis(20));
-            assert!(!other.is_finished());
-            assert!(gate.open(&Unix));
-            assert!(other.join().unwrap());
-        });
+        waits_until_it_opens(&gate, &theirs);
         assert!(gate.close(&Unix, false, nobody) && !gate.close(&Unix, true, nobody));
         assert!(!gate.open_in_child(&Unix, true, nobody()));
         assert_eq!(gate.enter(&Unix, None).err(), Some(Barred::Damaged));

@@ -530,7 +530,7 @@ impl Heap {
     }
 
     /// Sets memory aside for one call into a library that allocates through this heap and cannot be told that there is
-    /// none; until [`Heap::leave_library`] the thread's requests must go to [`Heap::library_alloc`]. False: do without.
+    /// none; until [`Heap::leave_library`] the thread's requests must go to [`Heap::alloc_for_library`]. False: do without.
     pub fn enter_library(&self) -> bool {
         self.parts.mempool.promise(self.os(), &self.parts.zone.kept)
     }
@@ -541,15 +541,15 @@ impl Heap {
     }
 
     /// Memory for the library: up to [`Mempool::ELEMENT`] bytes, counted apart.
-    pub fn library_alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+    pub fn alloc_for_library(&self, layout: Layout) -> Option<NonNull<u8>> {
         (layout.size().max(layout.align()) <= Mempool::ELEMENT).then(|| self.parts.mempool.alloc(self.os())).flatten()
     }
 
     /// Frees memory of the library.
     ///
     /// # Safety
-    /// It came from [`Heap::library_alloc`], and nobody uses it any more.
-    pub unsafe fn library_free(&self, ptr: NonNull<u8>) {
+    /// It came from [`Heap::alloc_for_library`], and nobody uses it any more.
+    pub unsafe fn free_for_library(&self, ptr: NonNull<u8>) {
         // SAFETY: by contract.
         unsafe { self.parts.mempool.free(self.os(), ptr) };
     }

@@ -17,9 +17,9 @@
 //! each of the first eight, and less often where very many lie below, once: unless three quarters of what was given out of them
 //! is resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are
 //! left out, and so are chunks that have or had huge pages; what is left must be a quarter of those chunks, or of so many as
-//! have small pages at first, and a half of one. If there was no sign before, such an answer is only a sign: the heap is not called sparse yet,
-//! since few chunks were asked. It is a sign, too, if seven eighths of the shorter runs lie in chunks with huge pages, since
-//! then nothing would be told of runs.
+//! have small pages at first, and a half of one. If there was no sign before, such an answer is only a sign: the heap is not
+//! called sparse yet, since few chunks were asked. It is a sign, too, if seven eighths of the shorter runs lie in chunks with
+//! huge pages, since then nothing would be told of runs.
 //!
 //! A chunk of which all went back is asked for anew when it is opened again, whatever it was before.
 //!

@@ -425,7 +425,7 @@ unsafe fn alloc_slow(size: usize, align: usize, tunables: Option<&Tunables>) -> 
         if tunables.is_none() {
             lifecycle::interrupted(); // a call of C, which the library does not make
         }
-        return lifecycle::for_library(|| HEAP.library_alloc(layout)).map_or(null_mut(), NonNull::as_ptr);
+        return lifecycle::for_library(|| HEAP.alloc_for_library(layout)).map_or(null_mut(), NonNull::as_ptr);
     }
     // SAFETY: the block is the calling thread's.
     match lifecycle::with_conf(tunables, |thread| unsafe { HEAP.alloc(thread, layout) }) {
@@ -469,7 +469,7 @@ unsafe fn dealloc_slow(ptr: NonNull<u8>, size: usize, align: usize) {
             lifecycle::interrupted(); // no memory of the library's
         }
         // SAFETY: the library frees what it allocated, and does both between `enter_library` and `leave_library`.
-        lifecycle::for_library(|| unsafe { HEAP.library_free(ptr) });
+        lifecycle::for_library(|| unsafe { HEAP.free_for_library(ptr) });
     } else {
         kswapd::attend();
         // SAFETY: the block is the calling thread's; the rest by contract.

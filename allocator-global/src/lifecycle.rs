@@ -52,7 +52,13 @@ pub(crate) fn with_conf<R>(tunables: Option<&Tunables>, call: impl FnOnce(Option
 /// Calls into the heap with the calling thread's block, attached if need be, or without one.
 #[inline(always)]
 pub(crate) fn with<R>(call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
-    match current() {
+    on(current(), call)
+}
+
+/// As [`with`], with this block or none.
+#[inline(always)]
+fn on<R>(block: Option<&'static Thread>, call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
+    match block {
         None => as_guest(|| call(None)),
         thread => call(thread),
     }
@@ -69,10 +75,7 @@ pub(crate) fn with_for_free<R>(call: impl FnOnce(Option<&'static Thread>) -> R) 
 
 /// As [`with`], and no block is attached.
 pub(crate) fn with_own<R>(call: impl FnOnce(Option<&'static Thread>) -> R) -> R {
-    match block() {
-        None => as_guest(|| call(None)),
-        thread => call(thread),
-    }
+    on(block(), call)
 }
 
 /// A call into the heap in which the thread's block is not used.

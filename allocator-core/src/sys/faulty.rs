@@ -198,7 +198,7 @@ impl<O: Os> FaultyOs<O> {
         self.limit.store(bytes, Relaxed);
     }
 
-    /// From now on it says that everybody gets huge pages, or nobody does.
+    /// From now on it says that these get huge pages.
     pub fn grant_huge_pages(&self, to: Granted) {
         self.grants.store(to as usize, Relaxed);
     }
@@ -297,9 +297,7 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
     }
 
     fn huge_pages(&self) -> Granted {
-        let says = self.grants.load(Relaxed);
-        let chosen = [Granted::Nobody, Granted::Everybody].into_iter().find(|granted| *granted as usize == says);
-        chosen.unwrap_or_else(|| self.inner.huge_pages())
+        Granted::noted(self.grants.load(Relaxed) as u32).unwrap_or_else(|| self.inner.huge_pages())
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {

@@ -2,9 +2,9 @@
 //!
 //! `munmap` may fail (at the limit of mappings it needs a new one to cut an old one). Then the range stays ours: it is
 //! discarded, remembered in a list threaded through the first words of the ranges themselves, and handed out before the
-//! system is asked for a new mapping of this length, or of a quarter of it at least; what is left of it stays in the list. A range without access
-//! has no first word: it needs a [`Place`] in a table, which whoever may come to give one back holds from before it is
-//! mapped. Without a place one does without such a mapping, so none is ever lost.
+//! system is asked for a new mapping of this length, or of a quarter of it at least; what is left of it stays in the list.
+//! A range without access has no first word: it needs a [`Place`] in a table, which whoever may come to give one back
+//! holds from before it is mapped. Without a place one does without such a mapping, so none is ever lost.
 
 use super::{Discard, Os};
 use crate::sync::{const_unless_loom, Mutex, Rank, Ranked};

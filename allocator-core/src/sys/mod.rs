@@ -34,6 +34,13 @@ pub enum Granted {
     Everybody,
 }
 
+impl Granted {
+    /// What was noted as this number. Zero: nothing.
+    fn noted(word: u32) -> Option<Self> {
+        [Self::Nobody, Self::WhoAsks, Self::Everybody].into_iter().find(|granted| *granted as u32 == word)
+    }
+}
+
 /// The system calls under the allocator. A refusal is `None` or `false` and leaves everything as it was; `errno` is
 /// never changed.
 ///

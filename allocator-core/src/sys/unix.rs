@@ -76,8 +76,7 @@ impl Unix {
             c"/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled",
             c"/sys/kernel/mm/transparent_hugepage/enabled",
         ];
-        let said = SAID.load(Relaxed);
-        if let Some(granted) = Granted::ALL.into_iter().find(|granted| *granted as u32 == said) {
+        if let Some(granted) = Granted::noted(SAID.load(Relaxed)) {
             return granted;
         }
         let none = 0 as libc::c_ulong;
@@ -95,8 +94,6 @@ impl Unix {
 }
 
 impl Granted {
-    const ALL: [Self; 3] = [Self::Nobody, Self::WhoAsks, Self::Everybody];
-
     /// What a file of the system's, such as `always [madvise] never`, says. `None`: it leaves that to another one (`inherit`), or is
     /// none of these.
     fn chosen(text: &[u8]) -> Option<Self> {

@@ -36,17 +36,14 @@ impl Next {
     }
 
     /// By `without_us`, where the program as a whole uses our functions.
-    fn find_as(&self, without_us: impl Fn() -> Option<NonNull<c_void>>) -> Option<NonNull<c_void>> {
-        let found = NonNull::new(self.found.load(Relaxed)).or_else(|| {
-            // SAFETY: a name that ends.
-            let used = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_free".as_ptr()) };
-            let as_used = || self.find_by(libc::RTLD_DEFAULT).or_else(&without_us);
-            if is_ours(used) {
-                without_us()
-            } else {
-                as_used()
-            }
-        })?;
+    fn find_as(&self, without_us: impl FnOnce() -> Option<NonNull<c_void>>) -> Option<NonNull<c_void>> {
+        if let Some(found) = NonNull::new(self.found.load(Relaxed)) {
+            return Some(found);
+        }
+        // SAFETY: a name that ends.
+        let used = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_free".as_ptr()) };
+        let as_used = if is_ours(used) { None } else { self.find_by(libc::RTLD_DEFAULT) };
+        let found = as_used.or_else(without_us)?;
         self.found.store(found.as_ptr(), Relaxed);
         Some(found)
     }
