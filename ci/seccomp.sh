@@ -27,15 +27,15 @@ excepted=(
     heap::tests::returns::a_slab_at_rest_loses_the_memory_behind_its_holes_and_no_object
     heap::tests::returns::every_sparse_slab_rests_at_the_next_look
     heap::tests::returns::a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted
-    heap::tests::returns::a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before
-    heap::tests::returns::new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense
-    heap::tests::returns::a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages
-    heap::tests::returns::a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse
-    heap::tests::returns::a_heap_that_becomes_sparse_has_small_pages_from_the_next_look_on
-    heap::tests::returns::a_heap_whose_slabs_have_holes_is_sparse
-    heap::tests::returns::half_of_a_slab_is_not_worth_a_huge_page
-    heap::tests::returns::the_rest_of_a_slab_behind_its_last_object_is_not_touched_and_not_missed
-    heap::tests::returns::a_run_that_is_discarded_takes_the_huge_pages_of_both_chunks_that_it_has_a_part_of
+    heap::tests::huge::a_chunk_is_made_huge_when_it_is_full_of_what_lives_long_and_not_before
+    heap::tests::huge::new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense
+    heap::tests::huge::a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages
+    heap::tests::huge::a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse
+    heap::tests::huge::a_heap_that_becomes_sparse_has_small_pages_from_the_next_look_on
+    heap::tests::huge::a_heap_whose_slabs_have_holes_is_sparse
+    heap::tests::huge::half_of_a_slab_is_not_worth_a_huge_page
+    heap::tests::huge::the_rest_of_a_slab_behind_its_last_object_is_not_touched_and_not_missed
+    heap::tests::huge::a_run_that_is_discarded_takes_the_huge_pages_of_both_chunks_that_it_has_a_part_of
     heap::tests::returns::a_chunk_of_which_a_part_went_back_has_no_huge_page_that_nobody_asked_for
     heap::tests::areas::an_area_of_the_same_length_is_the_same_pages_again # shorter, as the rest goes back
     # So do these, of limits: free memory makes room by going back.
@@ -47,7 +47,7 @@ excepted=(
     heap::tests::limits::an_extension_beyond_the_limit_leaves_nothing_that_counts
     heap::tests::limits::beyond_the_soft_limit_free_memory_goes_first_and_a_tick_says_what_is_left
     heap::tests::limits::free_memory_in_pieces_makes_room_for_something_large_even_where_the_reserve_is_used
-    heap::tests::limits::huge_pages_are_asked_for_as_the_policy_says
+    heap::tests::huge::huge_pages_are_asked_for_as_the_policy_says
     heap::tests::limits::limits_that_make_no_sense_are_errors_and_change_nothing
     heap::tests::limits::no_kind_of_request_passes_the_limit_and_all_goes_on_once_memory_is_back
     heap::tests::limits::the_program_is_told_once_for_each_tick_that_memory_is_short

@@ -31,7 +31,7 @@ use crate::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use crate::sync::{lay, recheck, UnwatchedU32};
-use crate::sys::{Granted, Kept, Os, Reservation};
+use crate::sys::{Kept, Os, Reservation};
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
 use core::ops::Range;
@@ -69,7 +69,7 @@ pub struct Arena {
     /// All of it was mapped readable and writable.
     writable: bool,
     height: Height,
-    /// Chunks that the system was told to back by huge pages no more, or, where it does so unasked, not at all.
+    /// Chunks that the system was told to back by huge pages no more.
     broken: UnwatchedU32,
     /// One once the system knows it by a name.
     named: UnwatchedU32,
@@ -140,6 +140,11 @@ impl Arena {
             unsafe { kept.unmap(os, own, own_len) };
             return None;
         };
+        if own_len >= CHUNK_SIZE {
+            // They are touched one by one. A refusal costs memory, nothing else.
+            // SAFETY: just mapped.
+            unsafe { os.advise_huge(own, own_len, false) };
+        }
         // SAFETY: offsets of `Parts` lie inside the mapping of `parts.len` bytes.
         let at = |offset: usize| unsafe { own.add(offset) };
         let n = chunks as usize;
@@ -202,7 +207,8 @@ impl Arena {
         if !self.writable && !unsafe { self.ground.os.commit(start, len) } {
             return false;
         }
-        if self.ground.huge.get() == HugePages::Never {
+        if self.ground.huge.get() != HugePages::Always {
+            // Who gets huge pages is not for the system to say. To ask it whether it would takes as long as a file.
             // SAFETY: as above. A refusal costs memory, nothing else.
             unsafe { self.ground.os.advise_huge(start, len, false) };
         }
@@ -377,7 +383,7 @@ impl Arena {
     /// small pages, and some more have.
     fn is_dense_below(&self, first: u32) -> bool {
         let huge = self.ground.huge;
-        if self.ground.os.huge_pages() == Granted::Nobody {
+        if !self.ground.os.has_huge_pages() {
             return false; // and nobody need be asked
         }
         if !huge.is_sparse() && self.height.looks_below(first) {
@@ -553,33 +559,19 @@ impl Arena {
     /// would fill the gap some time. The caller owns something in it.
     pub fn break_up(&self, map: &ChunkMap) {
         let Some(base) = NonNull::new(map.base()) else { return };
-        // Twice, since kswapd may make it huge meanwhile.
-        for _ in 0..2 {
-            let (was, has_room) = (map.backing(), self.broken.load(Relaxed) < MAX_BROKEN);
-            let becomes = match was {
-                Backing::Usual if has_room && self.is_filled_up() => Backing::Broken,
-                Backing::Usual => Backing::Small,
-                Backing::Huge if has_room => Backing::Broken,
-                _ => return,
-            };
-            if !map.replace_backing(was, becomes) {
-                continue;
-            }
-            if becomes == Backing::Broken {
-                // SAFETY: a chunk of the range, and committed.
-                if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
-                    self.broken.fetch_add(1, Relaxed);
-                } else {
-                    map.replace_backing(becomes, if was == Backing::Usual { Backing::Small } else { was });
-                }
-            }
+        // Kswapd may make it huge meanwhile.
+        if map.replace_backing(Backing::Usual, Backing::Small)
+            || self.broken.load(Relaxed) >= MAX_BROKEN
+            || !map.replace_backing(Backing::Huge, Backing::Broken)
+        {
             return;
         }
-    }
-
-    /// Whether the system makes huge pages of what has gaps though nobody has asked for any.
-    fn is_filled_up(&self) -> bool {
-        self.ground.huge.get() != HugePages::Never && self.ground.os.huge_pages() == Granted::Everybody
+        // SAFETY: a chunk of the range, and committed.
+        if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
+            self.broken.fetch_add(1, Relaxed);
+        } else {
+            map.replace_backing(Backing::Broken, Backing::Huge);
+        }
     }
 
     /// Takes every chunk out of the buddy and the table. False, and nothing changed, if a page is out or somebody who

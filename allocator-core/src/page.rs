@@ -195,11 +195,11 @@ unsafe impl Zeroed for Rooms {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Backing {
-    /// Nothing in particular.
+    /// Small pages.
     Usual,
     /// A huge page.
     Huge,
-    /// No huge page any more; or, where the system makes them unasked, none.
+    /// No huge page any more.
     Broken,
     /// Never a huge page: a part of it went back, or the system refused.
     Small,

@@ -209,14 +209,12 @@ impl Vmalloc {
             return None;
         };
         let huge = match site.huge.get() {
-            HugePages::Never => Some(false),
-            HugePages::Auto => dense.then_some(true),
-            HugePages::Always => Some(true),
+            HugePages::Never => false,
+            HugePages::Auto => dense,
+            HugePages::Always => true,
         };
-        if let Some(huge) = huge {
-            // SAFETY: just mapped. A refusal costs time or memory, nothing else.
-            unsafe { site.os.advise_huge(map, map_len, huge) };
-        }
+        // SAFETY: just mapped. A refusal costs time or memory, nothing else.
+        unsafe { site.os.advise_huge(map, map_len, huge) };
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
         Some(Area { ptr, layout, map, map_len, len, guard, next: null_mut() })

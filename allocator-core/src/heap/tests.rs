@@ -2,6 +2,7 @@
 
 extern crate std;
 mod areas;
+mod huge;
 mod limits;
 mod returns;
 mod slabs;
@@ -396,37 +397,6 @@ fn pages_that_were_purged_need_no_zeroing() {
 }
 
 #[test]
-fn huge_pages_are_asked_for_where_little_of_them_stays_unused_and_once() {
-    let Setup { os, heap } = setup(false);
-    let thread = heap.attach();
-    let asked = || os.calls_of(Call::AdviseHuge);
-    let fill = |bytes: usize| -> Vec<Block> {
-        (0..bytes / 1024).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()).collect()
-    };
-    if FIRST_ARENA_CHUNKS > HUGE_FROM_CHUNK + 4 {
-        let small = fill((HUGE_FROM_CHUNK as usize - 1) * CHUNK_SIZE);
-        assert_eq!(asked(), 0, "a heap that is small");
-        let large = fill(HUGE_FROM_CHUNK as usize * CHUNK_SIZE);
-        assert!((3..=4).contains(&asked()), "{} times for three chunks and a part", asked());
-        let before = asked();
-        small.into_iter().chain(large).for_each(|block| block.free(heap, thread));
-        fill(HUGE_FROM_CHUNK as usize * CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, thread));
-        assert_eq!(asked(), before, "what is resident already");
-        Block::new(heap, thread, layout(2 * CHUNK_SIZE, 8), 1).unwrap().free(heap, thread);
-        assert_eq!(asked(), before, "as above");
-    }
-    let before = asked();
-    Block::new(heap, thread, layout(VMALLOC_THRESHOLD + 1, 8), 1).unwrap().free(heap, thread);
-    assert_eq!(asked(), before + 1, "an area");
-    let zeros = layout(VMALLOC_THRESHOLD + 1, 8);
-    // SAFETY: the block is the calling thread's.
-    let sparse = unsafe { heap.alloc_zeroed(thread, zeros) }.unwrap();
-    assert_eq!(asked(), before + 1, "one of zeros, most of which may never be touched");
-    // SAFETY: just allocated.
-    unsafe { heap.free(thread, sparse, zeros) };
-}
-
-#[test]
 fn zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory() {
     for refused in [false, true] {
         let Setup { os, heap } = setup(false);
@@ -458,19 +428,6 @@ fn zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory()
         unsafe { heap.free(thread, again, zeros) };
         heap.audit(thread).unwrap();
     }
-}
-
-#[test]
-fn a_long_run_is_backed_by_huge_pages_wherever_it_lies() {
-    let Setup { os, heap } = setup(false);
-    let thread = heap.attach();
-    let mut run = Block::new(heap, thread, layout(CHUNK_SIZE, 8), 1).unwrap();
-    if FIRST_ARENA_CHUNKS > 4 && gets_huge_pages() {
-        assert_eq!(os.calls_of(Call::AdviseHuge), 0, "a chunk of a heap that is small");
-        assert!(run.resize(heap, thread, 3 * CHUNK_SIZE));
-        assert_eq!(os.calls_of(Call::AdviseHuge), 1, "the chunks that have come, at once");
-    }
-    run.free(heap, thread);
 }
 
 #[test]

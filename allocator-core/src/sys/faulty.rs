@@ -1,6 +1,6 @@
 //! FaultyOs: another system whose calls fail when a plan says so.
 
-use super::{Granted, Os};
+use super::Os;
 use crate::sync::{
     array_of,
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -23,8 +23,10 @@ pub enum Call {
     Unmap,
     /// [`Os::discard`]
     Discard,
-    /// [`Os::advise_huge`]
+    /// [`Os::advise_huge`], where it asks for huge pages.
     AdviseHuge,
+    /// The same, where it asks for none.
+    AdviseSmall,
     /// [`Os::populate`]
     Populate,
     /// [`Os::resize`]
@@ -45,13 +47,14 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Call; 14] = [
+    pub const ALL: [Call; 15] = [
         Call::Map,
         Call::Reserve,
         Call::Commit,
         Call::Unmap,
         Call::Discard,
         Call::AdviseHuge,
+        Call::AdviseSmall,
         Call::Populate,
         Call::Resize,
         Call::Relocate,
@@ -93,7 +96,7 @@ pub struct FaultyOs<O> {
     second: AtomicU64,
     mapped: AtomicUsize,
     limit: AtomicUsize,
-    grants: AtomicUsize,
+    denies: AtomicUsize,
     /// Told of every refusal, on the thread and under the call that is refused.
     watcher: Option<fn(Call, u64)>,
 }
@@ -120,7 +123,7 @@ impl<O: Os> FaultyOs<O> {
                 second: AtomicU64::new(0),
                 mapped: AtomicUsize::new(0),
                 limit: AtomicUsize::new(usize::MAX),
-                grants: AtomicUsize::new(0),
+                denies: AtomicUsize::new(0),
                 watcher,
             }
         }
@@ -198,9 +201,9 @@ impl<O: Os> FaultyOs<O> {
         self.limit.store(bytes, Relaxed);
     }
 
-    /// From now on it says that these get huge pages.
-    pub fn grant_huge_pages(&self, to: Granted) {
-        self.grants.store(to as usize, Relaxed);
+    /// From now on it says that there are no huge pages.
+    pub fn deny_huge_pages(&self) {
+        self.denies.store(1, Relaxed);
     }
 
     /// True if `more` bytes would exceed the limit.
@@ -293,11 +296,12 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
 
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         // SAFETY: the caller's contract is the callee's.
-        !self.fails(Call::AdviseHuge) && unsafe { self.inner.advise_huge(ptr, len, huge) }
+        !self.fails(if huge { Call::AdviseHuge } else { Call::AdviseSmall })
+            && unsafe { self.inner.advise_huge(ptr, len, huge) }
     }
 
-    fn huge_pages(&self) -> Granted {
-        Granted::noted(self.grants.load(Relaxed) as u32).unwrap_or_else(|| self.inner.huge_pages())
+    fn has_huge_pages(&self) -> bool {
+        self.denies.load(Relaxed) == 0 && self.inner.has_huge_pages()
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {

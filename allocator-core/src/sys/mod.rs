@@ -23,24 +23,6 @@ use crate::sync::Park;
 use core::ffi::CStr;
 use core::ptr::NonNull;
 
-/// Who gets huge pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Granted {
-    /// Nobody: there are none, or they are switched off.
-    Nobody = 1,
-    /// Who asks.
-    WhoAsks,
-    /// Everybody, so that the system fills gaps in memory.
-    Everybody,
-}
-
-impl Granted {
-    /// What was noted as this number. Zero: nothing.
-    fn noted(word: u32) -> Option<Self> {
-        [Self::Nobody, Self::WhoAsks, Self::Everybody].into_iter().find(|granted| *granted as u32 == word)
-    }
-}
-
 /// The system calls under the allocator. A refusal is `None` or `false` and leaves everything as it was; `errno` is
 /// never changed.
 ///
@@ -92,9 +74,9 @@ pub unsafe trait Os: Park + Sync {
     /// The range is whole pages of a readable and writable mapping of ours.
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool;
 
-    /// Who gets huge pages of a chunk's length.
-    fn huge_pages(&self) -> Granted {
-        Granted::WhoAsks
+    /// Whether there are huge pages of a chunk's length for who asks.
+    fn has_huge_pages(&self) -> bool {
+        true
     }
 
     /// Makes a range resident by one call, which costs a fraction of a fault for each page.

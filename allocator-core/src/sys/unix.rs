@@ -4,7 +4,7 @@
 use super::file::File;
 #[cfg(feature = "raw")]
 use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
-use super::{pagemap, Granted, Os};
+use super::{pagemap, Os};
 use crate::config::CHUNK_SIZE;
 use crate::sync::{atomic::Ordering::Relaxed, Park, UnwatchedU32, Word};
 use core::ffi::CStr;
@@ -67,42 +67,42 @@ impl Park for Unix {
 }
 
 impl Unix {
-    /// Who gets huge pages, by the system's choice for all and for this process: it takes the advice even where nobody does. What it
-    /// says when it is first asked counts; of one that says nothing, who asks is thought to get some.
-    fn granted(&self) -> Granted {
+    /// Whether who asks gets huge pages, by the system's choice for all and for this process: it takes the advice even where nobody
+    /// does. What it says when it is first asked counts; one that says nothing is thought to have some.
+    fn grants_huge_pages() -> bool {
         static SAID: UnwatchedU32 = UnwatchedU32::new(0); // zero: nobody has asked
+        const NO: u32 = 1;
+        const YES: u32 = 2;
         const GET_THP_DISABLE: libc::c_int = 42;
         const CHOICES: [&CStr; 2] = [
             c"/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled",
             c"/sys/kernel/mm/transparent_hugepage/enabled",
         ];
-        if let Some(granted) = Granted::noted(SAID.load(Relaxed)) {
-            return granted;
+        let said = SAID.load(Relaxed);
+        if said != 0 {
+            return said == YES;
         }
         let none = 0 as libc::c_ulong;
         // SAFETY: asks about this process.
         let off = quietly(|| unsafe { prctl(GET_THP_DISABLE, none, none, none, null::<libc::c_char>()) }) == 1;
         let choice = |path: &&CStr| {
             let mut text = [0; 64];
-            let len = self.read(path, &mut text)?;
-            Granted::chosen(text.get(..len)?)
+            let len = Unix.read(path, &mut text)?;
+            grants(text.get(..len)?)
         };
-        let granted = if off { Granted::Nobody } else { CHOICES.iter().find_map(choice).unwrap_or(Granted::WhoAsks) };
-        SAID.store(granted as u32, Relaxed);
+        let granted = !off && CHOICES.iter().find_map(choice).unwrap_or(true);
+        SAID.store(if granted { YES } else { NO }, Relaxed);
         granted
     }
 }
 
-impl Granted {
-    /// What a file of the system's, such as `always [madvise] never`, says. `None`: it leaves that to another one (`inherit`), or is
-    /// none of these.
-    fn chosen(text: &[u8]) -> Option<Self> {
-        match text.iter().skip_while(|byte| **byte != b'[').nth(1) {
-            Some(b'n') => Some(Self::Nobody),
-            Some(b'm') => Some(Self::WhoAsks),
-            Some(b'a') => Some(Self::Everybody),
-            _ => None,
-        }
+/// Whether who asks gets huge pages by what a file of the system's says, such as `always [madvise] never`. `None`: it leaves that to
+/// another one (`inherit`), or is none of these.
+fn grants(text: &[u8]) -> Option<bool> {
+    match text.iter().skip_while(|byte| **byte != b'[').nth(1) {
+        Some(b'n') => Some(false),
+        Some(b'm' | b'a') => Some(true),
+        _ => None,
     }
 }
 
@@ -169,14 +169,13 @@ unsafe impl Os for Unix {
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // SAFETY: by contract a range of our own.
-        (!huge || self.huge_pages() != Granted::Nobody)
-            && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
+        (!huge || self.has_huge_pages()) && quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, advice) }) == 0
     }
 
-    fn huge_pages(&self) -> Granted {
+    fn has_huge_pages(&self) -> bool {
         // A huge page is as many pages as a page has entries of 8 bytes.
-        let as_long_as_chunks = Some(self.page_size()).filter(|page| page * (page / 8) == CHUNK_SIZE);
-        as_long_as_chunks.map_or(Granted::Nobody, |_| self.granted())
+        let page = self.page_size();
+        page * (page / 8) == CHUNK_SIZE && Self::grants_huge_pages()
     }
 
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
@@ -288,16 +287,16 @@ mod tests {
 
     #[test]
     fn the_choice_of_huge_pages_is_the_word_in_brackets() {
-        for (text, chosen) in [
-            ("always madvise [never]\n", Some(Granted::Nobody)),
-            ("always [madvise] never\n", Some(Granted::WhoAsks)),
-            ("[always] madvise never\n", Some(Granted::Everybody)),
+        for (text, granted) in [
+            ("always madvise [never]\n", Some(false)),
+            ("always [madvise] never\n", Some(true)),
+            ("[always] madvise never\n", Some(true)),
             ("always [inherit] madvise never\n", None),
             ("always [", None),
             ("never", None),
             ("", None),
         ] {
-            assert_eq!(Granted::chosen(text.as_bytes()), chosen, "{text}");
+            assert_eq!(grants(text.as_bytes()), granted, "{text}");
         }
     }
 

@@ -150,7 +150,7 @@ fn no_guard_is_lost_however_many_are_neither_opened_nor_taken_back() {
 /// Class of bug: memory that is lost because the system refuses while it is passed on.
 #[test]
 fn a_system_that_refuses_loses_nothing() {
-    for call in [Call::Map, Call::Unmap, Call::Discard, Call::Guard, Call::AdviseHuge] {
+    for call in [Call::Map, Call::Unmap, Call::Discard, Call::Guard, Call::AdviseHuge, Call::AdviseSmall] {
         let os = forever(FaultyOs::new(Unix));
         let heap = with_kswapd(os);
         heap.set_guard_pages(true);

@@ -414,35 +414,6 @@ fn an_alarm_ends_the_sleep_of_the_thread() {
 }
 
 #[test]
-fn huge_pages_are_asked_for_as_the_policy_says() {
-    let asked = |policy, size| {
-        let Setup { os, heap } = setup(false);
-        heap.set_huge_pages(policy);
-        let before = os.calls_of(Call::AdviseHuge);
-        let block = Block::new(heap, None, layout(size, 8), 1).unwrap();
-        // SAFETY: no block is used.
-        let zeroed = unsafe { heap.alloc_zeroed(None, layout(size, 8)) }.unwrap();
-        let huge = heap.stats(None).huge;
-        // SAFETY: live, of this layout.
-        unsafe { heap.free(None, zeroed, layout(size, 8)) };
-        block.free(heap, None);
-        (os.calls_of(Call::AdviseHuge) - before, huge)
-    };
-    assert_eq!(asked(HugePages::Auto, 100), (0, 0));
-    assert_eq!(asked(HugePages::Always, 100), (1, if gets_huge_pages() { CHUNK_SIZE } else { 0 }));
-    let (calls, huge) = asked(HugePages::Never, 100);
-    assert!(calls > 0 && huge == 0, "told not to when it is committed");
-    // Of areas: those that will be used as a whole, all of them, or none.
-    assert_eq!(asked(HugePages::Auto, 40 * MIB).0, 1);
-    assert_eq!(asked(HugePages::Always, 40 * MIB).0, 2);
-    assert_eq!(asked(HugePages::Never, 40 * MIB).0, 2);
-    for (name, policy) in [("never", HugePages::Never), ("auto", HugePages::Auto), ("always", HugePages::Always)] {
-        assert_eq!(HugePages::named(name), Some(policy));
-    }
-    assert_eq!(HugePages::named("sometimes"), None);
-}
-
-#[test]
 fn watermarks_that_are_set_hold_and_the_others_follow() {
     let Setup { heap, .. } = setup(false);
     let marks = |low, high| {
