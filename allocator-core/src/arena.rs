@@ -38,9 +38,9 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use static_assertions::const_assert;
 
-/// Chunks of one arena at most that are not backed by huge pages any more: each may split a mapping in three for the
-/// system, which bounds their number for a process (65 530): arenas that are broken up as far as that are 64 at most.
-const MAX_BROKEN: u32 = 512;
+/// Borders in one arena, at most, between chunks that are backed by huge pages and others: each splits a mapping for the system,
+/// which bounds their number for a process (65 530): arenas that are divided as far as that are 64 at most.
+const MAX_BORDERS: i32 = 1024;
 
 /// Chunks about which the system is asked in one look, at most.
 const ASKED: u32 = 64;
@@ -69,8 +69,8 @@ pub struct Arena {
     /// All of it was mapped readable and writable.
     writable: bool,
     height: Height,
-    /// Chunks that the system was told to back by huge pages no more.
-    broken: UnwatchedU32,
+    /// About how many borders there are between chunks that are backed by huge pages and others. Below zero for a moment.
+    borders: UnwatchedU32,
     /// One once the system knows it by a name.
     named: UnwatchedU32,
     maps: NonNull<ChunkMap>,
@@ -114,7 +114,7 @@ impl Parts {
 
 /// Bytes of descriptors for each chunk.
 const DESCRIPTORS: usize = size_of::<Chunk>() + size_of::<ChunkMap>() + size_of::<Rooms>();
-// Those of the first arena are not to be backed by a huge page, whatever the system does by itself.
+// The first touch of those of the first arena is not to make a huge page, whatever the system does by itself.
 const_assert!(cfg!(loom) || CHECKED || FIRST_ARENA_CHUNKS as usize * DESCRIPTORS < CHUNK_SIZE);
 
 /// Somebody gives pages back and has not done with the arena while it lives.
@@ -140,10 +140,12 @@ impl Arena {
             unsafe { kept.unmap(os, own, own_len) };
             return None;
         };
-        if own_len >= CHUNK_SIZE {
-            // They are touched one by one. A refusal costs memory, nothing else.
-            // SAFETY: just mapped.
-            unsafe { os.advise_huge(own, own_len, false) };
+        // Who gets huge pages is not for the system to say, whatever the policy: it is asked for each chunk that is to have
+        // some. Said without asking whether it would, which takes as long as a file. A refusal costs memory, nothing else.
+        // SAFETY: just reserved.
+        unsafe { os.advise_huge(range.ptr, len, false) };
+        if !first {
+            Self::spare_descriptors(os, own, own_len);
         }
         // SAFETY: offsets of `Parts` lie inside the mapping of `parts.len` bytes.
         let at = |offset: usize| unsafe { own.add(offset) };
@@ -165,7 +167,7 @@ impl Arena {
             leaving: AtomicU32::new(0),
             writable,
             height: Height::new(first),
-            broken: UnwatchedU32::new(0),
+            borders: UnwatchedU32::new(0),
             named: UnwatchedU32::new(0),
             maps,
             rooms,
@@ -179,6 +181,12 @@ impl Arena {
         Some(this)
     }
 
+    /// Descriptors are touched one by one, and are to have no huge pages. A refusal costs memory, nothing else.
+    fn spare_descriptors(os: &dyn Os, own: NonNull<u8>, own_len: usize) {
+        // SAFETY: a mapping of ours.
+        unsafe { os.advise_huge(own, own_len, false) };
+    }
+
     /// Gives its mappings names, once. A refusal costs those, nothing else. False if it has had them.
     pub fn name(&self) -> bool {
         if self.named.swap(1, Relaxed) != 0 {
@@ -189,6 +197,8 @@ impl Arena {
         unsafe { os.name(self.range.ptr, self.bytes(), c"kmalloc arena") };
         // SAFETY: the mapping of the descriptors, which begins here.
         unsafe { os.name(this, self.own_len, c"kmalloc memmap") };
+        // Those of the first arena, too: together with what lies beside them they may be long enough.
+        Self::spare_descriptors(os, this, self.own_len);
         true
     }
 
@@ -206,11 +216,6 @@ impl Arena {
         // SAFETY: chunks from `first` on, of which there are `n`; whole pages of our reservation.
         if !self.writable && !unsafe { self.ground.os.commit(start, len) } {
             return false;
-        }
-        if self.ground.huge.get() != HugePages::Always {
-            // Who gets huge pages is not for the system to say. To ask it whether it would takes as long as a file.
-            // SAFETY: as above. A refusal costs memory, nothing else.
-            unsafe { self.ground.os.advise_huge(start, len, false) };
         }
         poison::poison(start, len);
         for c in first..first + n {
@@ -297,6 +302,8 @@ impl Arena {
             let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
             // Near a limit, nothing is resident that nobody asked for.
             let may = wanted == pages || !self.ground.counter.is_tight();
+            // A row of chunks has borders at its ends alone.
+            let may = may && self.may_have(self.more_borders(first, true).max(0));
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
                 HugePages::Auto => may && (by_run || by_place()),
@@ -316,7 +323,7 @@ impl Arena {
             // SAFETY: whole chunks, and committed.
             let huge = unsafe { self.ground.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
-                chunks().for_each(|map| self.note_huge(map));
+                (first..first + pages.get() / PAGES_PER_CHUNK).for_each(|c| self.note_huge(c));
                 if !by_run {
                     self.height.note_high(self.ground.huge, first + 1);
                 }
@@ -330,13 +337,29 @@ impl Arena {
         chunk >= self.height.from_chunk(self.ground.huge)
     }
 
-    /// Notes that a chunk is backed by huge pages from now on.
-    fn note_huge(&self, map: &ChunkMap) {
+    /// Notes that chunk `c` is backed by huge pages from now on.
+    fn note_huge(&self, c: u32) {
+        let (map, more) = (self.map(c), self.more_borders(c, true));
         let is = map.backing();
-        let noted = map.replace_backing(is, Backing::Huge);
-        if noted && is == Backing::Broken {
-            self.broken.fetch_sub(1, Relaxed);
+        if is != Backing::Huge && map.replace_backing(is, Backing::Huge) {
+            self.add_borders(more);
         }
+    }
+
+    /// How many borders more, or fewer, there are once chunk `c` is backed by huge pages, or not any more.
+    fn more_borders(&self, c: u32, huge: bool) -> i32 {
+        let beside = [c.checked_sub(1), Some(c + 1).filter(|c| *c < self.committed())];
+        let differs = |c: u32| if (self.map(c).backing() == Backing::Huge) == huge { -1 } else { 1 };
+        beside.into_iter().flatten().map(differs).sum()
+    }
+
+    /// Whether so many more are not too many.
+    fn may_have(&self, more: i32) -> bool {
+        more <= 0 || (self.borders.load(Relaxed) as i32) < MAX_BORDERS
+    }
+
+    fn add_borders(&self, more: i32) {
+        self.borders.fetch_add(more as u32, Relaxed);
     }
 
     /// What has small pages, and is full of what lives long since the last call: a chunk that was in use as a whole at two calls in a
@@ -346,17 +369,22 @@ impl Arena {
         if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
             return None;
         }
-        let mut told = None;
+        let (mut told, mut borders, mut before) = (None, 0, None);
         for c in 0..self.committed() {
             let map = self.map(c);
             if map.was_never_huge() && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
                 let dense = self.is_dense(map);
                 if dense {
-                    self.make_huge(map);
+                    self.make_huge(c);
                 }
                 told = Some(dense);
             }
+            let huge = map.backing() == Backing::Huge;
+            borders += u32::from(before.is_some_and(|before| before != huge));
+            before = Some(huge);
         }
+        // What was changed by two at once may have been counted wrongly.
+        self.borders.store(borders, Relaxed);
         told
     }
 
@@ -467,14 +495,18 @@ impl Arena {
 
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one
     /// has noted, and says the last word to the system.
-    fn make_huge(&self, map: &ChunkMap) {
+    fn make_huge(&self, c: u32) {
+        let (map, more) = (self.map(c), self.more_borders(c, true));
         let Some(base) = NonNull::new(map.base()) else { return };
-        if !map.replace_backing(Backing::Usual, Backing::Huge) {
+        if !self.may_have(more) || !map.replace_backing(Backing::Usual, Backing::Huge) {
             return;
         }
+        self.add_borders(more);
         // SAFETY: a chunk of the range, and committed.
-        if !unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) } {
-            map.replace_backing(Backing::Huge, Backing::Small);
+        if !unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) }
+            && map.replace_backing(Backing::Huge, Backing::Small)
+        {
+            self.add_borders(-more);
         }
         if recheck("a chunk was broken up meanwhile", map.backing() != Backing::Huge) {
             // SAFETY: as above.
@@ -560,15 +592,16 @@ impl Arena {
     pub fn break_up(&self, map: &ChunkMap) {
         let Some(base) = NonNull::new(map.base()) else { return };
         // Kswapd may make it huge meanwhile.
-        if map.replace_backing(Backing::Usual, Backing::Small)
-            || self.broken.load(Relaxed) >= MAX_BROKEN
-            || !map.replace_backing(Backing::Huge, Backing::Broken)
-        {
+        if map.replace_backing(Backing::Usual, Backing::Small) {
+            return;
+        }
+        let more = self.more_borders(self.page_at(base.as_ptr() as usize).get() / PAGES_PER_CHUNK, false);
+        if !self.may_have(more) || !map.replace_backing(Backing::Huge, Backing::Broken) {
             return;
         }
         // SAFETY: a chunk of the range, and committed.
         if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
-            self.broken.fetch_add(1, Relaxed);
+            self.add_borders(more);
         } else {
             map.replace_backing(Backing::Broken, Backing::Huge);
         }

@@ -329,6 +329,7 @@ mod tests {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
+    use crate::loom_tests::check;
     use crate::sync::loom_park::Futex;
     use loom::cell::UnsafeCell;
     use loom::sync::Arc;
@@ -382,15 +383,9 @@ mod loom_tests {
         }
     }
 
-    fn model(work: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(2));
-        builder.check(work);
-    }
-
     #[test]
     fn nobody_is_inside_while_the_gate_is_closed() {
-        model(|| {
+        check(|| {
             let world = World::new();
             let others: Vec<_> = [0, 2]
                 .into_iter()
@@ -407,7 +402,7 @@ mod loom_tests {
 
     #[test]
     fn a_thread_that_comes_twice_meets_a_fork_once_or_not_at_all() {
-        model(|| {
+        check(|| {
             let world = World::new();
             let other = {
                 let world = world.clone();
@@ -420,7 +415,7 @@ mod loom_tests {
 
     #[test]
     fn forks_at_once_take_turns() {
-        model(|| {
+        check(|| {
             let world = World::new();
             let other = {
                 let world = world.clone();

@@ -131,8 +131,8 @@ impl Heap {
         match self.parts.cpus.load(Relaxed) {
             0 => {
                 let cpus = self.os().cpus().clamp(1, MAX_SHARDS);
-                self.parts.cpus.store(cpus as u32, Relaxed);
-                cpus
+                // The largest answer: of two threads that ask first each may be bound to other processors.
+                self.parts.cpus.fetch_max(cpus as u32, Relaxed).max(cpus as u32) as usize
             }
             cpus => cpus as usize,
         }
@@ -556,20 +556,23 @@ impl Heap {
 
     /// Gives back what is not needed: the calling thread's sheaves, empty slabs, resident free pages, empty arenas,
     /// what ended threads left behind. Returns the bytes of free pages that went back to the system. Costs a walk over
-    /// all arenas and a system call for each run of free pages.
+    /// all arenas and a system call for each run of free pages; in between others may fork.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
     pub unsafe fn reclaim(&self, thread: Option<&Thread>) -> usize {
-        let _inside = self.enter(thread);
-        let _still = self.kswapd().hold_still(self.os());
-        // SAFETY: by contract.
-        let aside = unsafe { self.shrink(thread) };
-        let pages = self.parts.zone.purge(self.caller(thread), Purge::ALL);
-        let bytes = aside + PageCount::new(pages).bytes() + self.retire(thread);
-        self.parts.registry.shrink(self.os());
-        self.kswapd().note_call(bytes);
-        bytes
+        let (aside, dirty) = self.calmly(thread, |caller| {
+            // SAFETY: by contract.
+            let aside = unsafe { self.shrink(thread) };
+            (aside, self.parts.zone.resident_pages(caller).0)
+        });
+        let pages = self.purge_calmly(thread, dirty as u32, Purge::ALL);
+        self.calmly(thread, |caller| {
+            let bytes = aside + PageCount::new(pages).bytes() + self.retire(thread);
+            self.parts.registry.shrink(caller.os);
+            self.kswapd().note_call(bytes);
+            bytes
+        })
     }
 
     /// True if `address` lies in an arena of this heap, or is the start of one of its areas.

@@ -291,6 +291,12 @@ impl Kswapd {
         }
     }
 
+    /// Whether it looks at the control group.
+    #[cfg(test)]
+    pub fn looks_at_groups(&self) -> bool {
+        self.blind.load(Relaxed) == 0
+    }
+
     /// Nobody looks at the control group any more: nothing is known of it.
     pub fn forget_group(&self) {
         self.short.store(0, Relaxed);

@@ -419,6 +419,10 @@ pub struct AddressTable {
     root: [AtomicPtr<Leaf>; 1 << ROOT_SHIFT],
     /// A leaf of zeros, or none: left over by [`AddressTable::prepare_with`].
     spare: AtomicPtr<Leaf>,
+    /// The first leaf that is needed, which spares the first allocation of a process a system call.
+    first: Leaf,
+    /// One once that is in the root, or about to be.
+    taken: AtomicU32,
 }
 
 /// A leaf of zeros that belongs to its holder.
@@ -432,6 +436,8 @@ impl AddressTable {
             Self {
                 root: array_of!(1 << ROOT_SHIFT, AtomicPtr<Leaf>, AtomicPtr::new(null_mut())),
                 spare: AtomicPtr::new(null_mut()),
+                first: Leaf(array_of!(1 << LEAF_SHIFT, AtomicPtr<u8>, AtomicPtr::new(null_mut()))),
+                taken: AtomicU32::new(0),
             }
         }
     }
@@ -450,6 +456,14 @@ impl AddressTable {
 
     fn prepare_leaf(&self, os: &dyn Os, kept: &Kept, leaf: usize) -> bool {
         if !self.root[leaf].load(Relaxed).is_null() {
+            return true;
+        }
+        if self.taken.swap(1, Relaxed) == 0 {
+            let first = core::ptr::from_ref(&self.first).cast_mut();
+            // Relaxed: it holds what it held before there was a second thread.
+            if self.root[leaf].compare_exchange(null_mut(), first, Relaxed, Relaxed).is_err() {
+                self.taken.store(0, Relaxed); // somebody else was faster
+            }
             return true;
         }
         let Some(memory) = kept.map(os, core::mem::size_of::<Leaf>()) else { return false };
@@ -488,15 +502,20 @@ impl AddressTable {
     /// Gives the leaf of a window a name, if it has one.
     pub fn name_leaf(&self, os: &dyn Os, window: NonNull<u8>) {
         let leaf = self.root.get(key(window.as_ptr() as usize) >> (CHUNK_SHIFT + LEAF_SHIFT));
-        if let Some(leaf) = leaf.and_then(|leaf| NonNull::new(leaf.load(Relaxed))) {
+        if let Some(leaf) = leaf.and_then(|leaf| self.mapped(leaf)) {
             // SAFETY: a mapping of its own, which stays. A refusal costs the name, nothing else.
             unsafe { os.name(leaf.cast(), core::mem::size_of::<Leaf>(), c"kmalloc table") };
         }
     }
 
+    /// The leaf that is there, if it is a mapping of its own.
+    fn mapped(&self, leaf: &AtomicPtr<Leaf>) -> Option<NonNull<Leaf>> {
+        NonNull::new(leaf.load(Relaxed)).filter(|leaf| leaf.as_ptr() != core::ptr::from_ref(&self.first).cast_mut())
+    }
+
     /// Bytes mapped for leaves.
     pub fn own_bytes(&self) -> usize {
-        let there = |leaf: &&AtomicPtr<Leaf>| !leaf.load(Relaxed).is_null();
+        let there = |leaf: &&AtomicPtr<Leaf>| self.mapped(leaf).is_some();
         self.root.iter().chain([&self.spare]).filter(there).count() * core::mem::size_of::<Leaf>()
     }
 
@@ -650,6 +669,9 @@ mod tests {
         let at = NonNull::new((5usize << 40 | 3 << 21) as *mut u8).unwrap();
         let record = NonNull::from(&0u64).cast::<u8>();
         os.plan(Plan::Kind(Call::Map));
+        let other = NonNull::new((6usize << 40) as *mut u8).unwrap();
+        assert!(TABLE.prepare(&os, &KEPT, other, 1), "the first leaf is there");
+        assert_eq!(TABLE.own_bytes(), 0);
         assert!(!TABLE.prepare(&os, &KEPT, at, 1), "no memory for a leaf");
         os.plan(Plan::Never);
         assert!(TABLE.prepare(&os, &KEPT, at, 1));

@@ -454,15 +454,8 @@ impl Registry {
     }
 
     /// A block for a thread that begins. A thread of the heap itself is a `service`: it is counted nowhere, and allocates
-    /// nothing to speak of. `shards`: how many there are, asked where there is a choice. `None` if the system refuses memory
-    /// for one.
-    pub fn attach(
-        &self,
-        os: &dyn Os,
-        kept: &Kept,
-        shards: impl FnOnce() -> usize,
-        service: bool,
-    ) -> Option<NonNull<Thread>> {
+    /// nothing to speak of. `None` if the system refuses memory for one.
+    pub fn attach(&self, os: &dyn Os, kept: &Kept, shards: usize, service: bool) -> Option<NonNull<Thread>> {
         let mut blocks = self.blocks.lock(os);
         let block = match NonNull::new(blocks.free) {
             None => self.make(os, kept, &mut blocks)?,
@@ -475,9 +468,8 @@ impl Registry {
         // SAFETY: blocks stay mapped.
         let thread = unsafe { block.as_ref() };
         thread.generation.store(blocks.generation(), Relaxed);
-        // The first thread has the first one: that need not cost it a system call.
-        let choice = if self.in_shard[0].load(Relaxed) == 0 { 1 } else { shards().clamp(1, MAX_SHARDS) };
-        let fewest = self.in_shard[..choice].iter().enumerate().min_by_key(|(_, n)| n.load(Relaxed));
+        let fewest =
+            self.in_shard[..shards.clamp(1, MAX_SHARDS)].iter().enumerate().min_by_key(|(_, n)| n.load(Relaxed));
         let shard = fewest.map_or(0, |(shard, _)| shard);
         thread.shard.store(shard as u32, Relaxed);
         thread.service.store(service.into(), Relaxed);
@@ -601,12 +593,14 @@ impl Registry {
         }
     }
 
-    /// Gives the mappings of blocks names. A refusal costs those, nothing else.
+    /// Gives the mappings of blocks names, and no huge pages. A refusal costs those, or memory, nothing else.
     pub fn name(&self, os: &dyn Os) {
         for first in self.iter().filter(|block| block.unnamed.swap(0, Relaxed) != 0) {
             let len = os.whole_pages(THREAD_BATCH * size_of::<Thread>());
             // SAFETY: it begins a mapping of so many bytes, which stays.
             unsafe { os.name(NonNull::from(first).cast(), len, c"kmalloc threads") };
+            // SAFETY: as above.
+            unsafe { os.advise_huge(NonNull::from(first).cast(), len, false) };
         }
     }
 

@@ -42,7 +42,7 @@ pub struct Tunables {
 pub const NEVER: u32 = u32::MAX;
 
 /// One thing that can be set.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// What it is called.
     pub name: &'static str,
@@ -56,7 +56,7 @@ pub struct Key {
 }
 
 /// What can be set.
-pub const KEYS: [Key; 11] = [
+pub const KEYS: &[Key] = &[
     Key {
         name: "limit",
         values: "bytes, or none",

@@ -51,6 +51,8 @@ struct Area {
     len: usize,
     /// Bytes without access behind that; none, or one of those pages.
     guard: usize,
+    /// Huge pages were asked for.
+    huge: bool,
     next: *mut Record,
 }
 
@@ -94,12 +96,14 @@ struct Aside {
     map_len: usize,
     /// So much of it may be resident.
     len: usize,
+    /// As of an area.
+    huge: bool,
     /// Since before the last tick.
     old: bool,
 }
 
 impl Aside {
-    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, old: false };
+    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, huge: false, old: false };
 }
 
 /// Where areas come from and are entered.
@@ -162,19 +166,30 @@ impl Vmalloc {
         }
     }
 
-    /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
-    /// for, or what was set aside is used again. Costs two to four system calls, and another one if it is dense.
-    pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
+    /// An area, and whether it is known to read as zeros. It may be what was set aside, if it need not be (it is `dense`); huge
+    /// pages are asked for if all of it will be `written`. Costs three to five system calls.
+    pub fn alloc(
+        &self,
+        site: Site<'_>,
+        layout: Layout,
+        dense: bool,
+        written: bool,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        let huge = match site.huge.get() {
+            HugePages::Never => false,
+            HugePages::Auto => written,
+            HugePages::Always => true,
+        };
         let len = Self::mapped_len(site.os, layout.size())?;
         let guard = if self.guards.load(Relaxed) != 0 { site.os.page_size() } else { 0 };
         let again = (dense && layout.align() <= site.os.page_size())
-            .then(|| self.take_aside(site, layout, len, guard))
+            .then(|| self.take_aside(site, layout, (len, guard), huge))
             .flatten();
         if again.is_none() {
             self.give_aside_back(site, |_| true);
         }
         let zero = again.is_none();
-        let mapped = again.or_else(|| Self::map_new(site, layout, len, guard, dense));
+        let mapped = again.or_else(|| Self::map_new(site, layout, (len, guard), huge));
         let mut area = mapped.ok_or(AllocError::OutOfMemory)?;
         let Some(record) = self.record(site) else {
             // SAFETY: just mapped or taken, not used yet.
@@ -192,7 +207,7 @@ impl Vmalloc {
     }
 
     /// A new mapping of `len` bytes and a guard, counted, with its window prepared.
-    fn map_new(site: Site<'_>, layout: Layout, len: usize, guard: usize, dense: bool) -> Option<Area> {
+    fn map_new(site: Site<'_>, layout: Layout, (len, guard): (usize, usize), huge: bool) -> Option<Area> {
         if !site.counter.try_charge(len, site.urgency) {
             return None;
         }
@@ -208,20 +223,15 @@ impl Vmalloc {
             site.counter.uncharge(len);
             return None;
         };
-        let huge = match site.huge.get() {
-            HugePages::Never => false,
-            HugePages::Auto => dense,
-            HugePages::Always => true,
-        };
         // SAFETY: just mapped. A refusal costs time or memory, nothing else.
         unsafe { site.os.advise_huge(map, map_len, huge) };
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
-        Some(Area { ptr, layout, map, map_len, len, guard, next: null_mut() })
+        Some(Area { ptr, layout, map, map_len, len, guard, huge, next: null_mut() })
     }
 
     /// What was set aside and has about this length, counted as that; its window is prepared, since it had an area.
-    fn take_aside(&self, site: Site<'_>, layout: Layout, len: usize, guard: usize) -> Option<Area> {
+    fn take_aside(&self, site: Site<'_>, layout: Layout, (len, guard): (usize, usize), huge: bool) -> Option<Area> {
         let fits = |aside: &Aside| (len + guard..=len + guard + len / 4).contains(&aside.map_len);
         let found = self.unlink_aside(site.os, fits)?;
         let map = NonNull::new(found.map)?;
@@ -245,7 +255,11 @@ impl Vmalloc {
         if found.len > len {
             site.counter.uncharge(found.len - len);
         }
-        Some(Area { ptr: map, layout, map, map_len: found.map_len, len, guard, next: null_mut() })
+        if found.huge != huge {
+            // SAFETY: ours alone. A refusal costs time or memory, nothing else.
+            unsafe { site.os.advise_huge(map, found.map_len, huge) };
+        }
+        Some(Area { ptr: map, layout, map, map_len: found.map_len, len, guard, huge, next: null_mut() })
     }
 
     fn unlink_aside(&self, os: &dyn Os, which: impl Fn(&Aside) -> bool) -> Option<Aside> {
@@ -262,7 +276,7 @@ impl Vmalloc {
         }
         let Some(place) = records.aside.iter_mut().find(|aside| aside.map.is_null()) else { return false };
         poison::poison(area.map, area.map_len);
-        *place = Aside { map: area.map.as_ptr(), map_len: area.map_len, len: area.len, old: false };
+        *place = Aside { map: area.map.as_ptr(), map_len: area.map_len, len: area.len, huge: area.huge, old: false };
         true
     }
 

@@ -39,7 +39,7 @@ pub struct Stats {
     pub area_bytes: usize,
     /// Bytes of areas that were freed, kept for the next one until a tick of kswapd gives them back.
     pub aside_bytes: usize,
-    /// Free pages in the arenas.
+    /// Free pages (32 KiB) in the arenas.
     pub free_pages: usize,
     /// Those of them that may be resident.
     pub free_dirty_pages: usize,

@@ -24,10 +24,11 @@ impl Heap {
         if let Err(found) = self.adopt_orphans() {
             self.found(found);
         }
+        let shards = self.shards();
         // SAFETY: blocks stay mapped as long as the heap.
         self.parts
             .registry
-            .attach(self.os(), &self.parts.zone.kept, || self.shards(), service)
+            .attach(self.os(), &self.parts.zone.kept, shards, service)
             .map(|block| unsafe { block.as_ref() })
     }
 

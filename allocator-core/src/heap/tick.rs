@@ -86,16 +86,9 @@ impl Heap {
         let hollowed = self.hollow(thread);
         let mut purged = 0;
         for least in EMPTIEST_FIRST {
-            while excess > 0 {
-                let most = excess.min(AT_A_TIME);
-                let what = Purge { group: 0, idle: !short, least, most };
-                let now = self.calmly(thread, |caller| zone.purge(caller, what));
-                purged += now;
-                excess = excess.saturating_sub(now);
-                if now < most {
-                    break;
-                }
-            }
+            let now = self.purge_calmly(thread, excess, Purge { idle: !short, least, ..Purge::ALL });
+            purged += now;
+            excess = excess.saturating_sub(now);
         }
         let aged = self.calmly(thread, |caller| {
             zone.retire_empty(caller, true);
@@ -118,6 +111,20 @@ impl Heap {
         let bytes = aside.0 + hollowed + PageCount::new(purged).bytes();
         self.kswapd().note_tick(bytes);
         bytes > 0 || aside.1 || rested > 0 || excess > 0 && aged > 0 || zone.counter.is_high()
+    }
+
+    /// Purges `excess` pages, or a chunk more, in pieces; of what is `such`. Returns how many.
+    pub(super) fn purge_calmly(&self, thread: Option<&Thread>, excess: u32, such: Purge) -> u32 {
+        let mut purged = 0;
+        while purged < excess {
+            let most = (excess - purged).min(AT_A_TIME);
+            let now = self.calmly(thread, |caller| self.parts.zone.purge(caller, Purge { most, ..such }));
+            purged += now;
+            if now < most {
+                break;
+            }
+        }
+        purged
     }
 
     /// Sends the calling thread's objects home.
@@ -172,7 +179,7 @@ impl Heap {
     }
 
     /// A piece of a tick, short enough for a fork to wait for it, and for whoever must meet no pages in transit.
-    fn calmly<R>(&self, thread: Option<&Thread>, piece: impl FnOnce(Caller<'_>) -> R) -> R {
+    pub(super) fn calmly<R>(&self, thread: Option<&Thread>, piece: impl FnOnce(Caller<'_>) -> R) -> R {
         let _inside = self.enter(thread);
         let _still = self.kswapd().hold_still(self.os());
         piece(self.caller(thread))

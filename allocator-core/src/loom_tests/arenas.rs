@@ -289,21 +289,3 @@ fn a_chunk_of_which_a_part_goes_back_while_kswapd_makes_it_huge_is_not_huge_in_t
         },
     );
 }
-
-#[test]
-fn a_chunk_that_stays_full_from_tick_to_tick_is_made_huge() {
-    model(
-        |w| {
-            w.memory.takes_advice();
-            vec![alloc(w, w.alone(), 4)]
-        },
-        [],
-        |w, run, []| {
-            for huge in [false, true] {
-                w.zone.ripen(w.alone());
-                assert_eq!(w.memory.is_huge(run[0]), huge);
-            }
-            assert_eq!(w.zone.map_of(run[0] as *mut u8).backing(), Backing::Huge);
-        },
-    );
-}

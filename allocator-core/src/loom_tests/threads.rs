@@ -9,7 +9,7 @@ fn class() -> SizeClass {
 }
 
 fn attach(world: &'static World) -> &'static Thread {
-    let block = world.registry.attach(&world.memory, &world.zone.kept, || 2, false).unwrap();
+    let block = world.registry.attach(&world.memory, &world.zone.kept, 2, false).unwrap();
     world.touch(block.as_ptr() as usize);
     // SAFETY: blocks stay mapped as long as the world.
     unsafe { block.as_ref() }

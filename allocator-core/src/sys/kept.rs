@@ -105,6 +105,8 @@ impl Kept {
         }
         // SAFETY: by contract. A refusal costs memory, nothing else: the range is zeroed when it is taken again.
         unsafe { os.discard(ptr, len) };
+        // SAFETY: as above. It may be used for something else.
+        unsafe { os.advise_huge(ptr, len, false) };
         let range = ptr.cast::<Range>();
         let mut list = self.list.lock(os);
         // SAFETY: the range is ours, mapped, page-aligned and longer than a `Range`.

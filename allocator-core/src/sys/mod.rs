@@ -71,7 +71,7 @@ pub unsafe trait Os: Park + Sync {
     /// change.
     ///
     /// # Safety
-    /// The range is whole pages of a readable and writable mapping of ours.
+    /// The range is whole pages of a mapping of ours.
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool;
 
     /// Whether there are huge pages of a chunk's length for who asks.

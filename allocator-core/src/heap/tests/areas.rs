@@ -171,3 +171,21 @@ fn a_system_that_refuses_loses_nothing() {
         }
     }
 }
+
+/// Class of bug: memory that was asked for as zeros has small pages for whoever has it next, and the other way round.
+#[test]
+fn what_is_set_aside_has_huge_pages_if_its_next_owner_is_to_have_some() {
+    let os = forever(FaultyOs::new(Unix));
+    let heap = with_kswapd(os);
+    let advised = || [Call::AdviseHuge, Call::AdviseSmall].map(|call| os.calls_of(call));
+    Block::zeroed(heap, None, layout(40 * MIB, 8)).free(heap, None);
+    assert_eq!(aside(heap), 40 * MIB);
+    let [huge, small] = advised();
+    for _ in 0..2 {
+        area(heap, 40 * MIB).free(heap, None);
+        assert_eq!(advised(), [huge + 1, small], "once");
+    }
+    heap.set_huge_pages(HugePages::Never);
+    area(heap, 40 * MIB).free(heap, None);
+    assert_eq!((aside(heap), advised()), (40 * MIB, [huge + 1, small + 1]));
+}

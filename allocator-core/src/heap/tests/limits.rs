@@ -131,7 +131,8 @@ fn limits_that_make_no_sense_are_errors_and_change_nothing() {
 
 #[test]
 fn choices_are_taken_one_by_one() {
-    let Setup { heap, .. } = setup(false);
+    let Setup { os, heap } = setup(false);
+    assert!(heap.kswapd().looks_at_groups() && !heap.parts.zeroing.is_dense());
     let mut told = Vec::new();
     let tunables = Tunables {
         limit: Some(64 * MIB),
@@ -150,6 +151,11 @@ fn choices_are_taken_one_by_one() {
     assert_eq!(told, [("limit", ConfigError::OutOfOrder)]);
     assert_eq!((heap.watermarks(0).low, heap.watermarks(0).high), (MIB, 3 * MIB));
     assert_eq!(heap.kswapd().purge_after(), 5000);
+    assert_eq!(heap.parts.zone.huge.get(), HugePages::Never);
+    assert!(heap.parts.zeroing.is_dense(), "nobody asks what was written");
+    Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap().free(heap, None);
+    assert_eq!(os.calls_of(Call::Guard), 2, "put behind it, and taken away");
+    assert!(!heap.kswapd().looks_at_groups());
     // SAFETY: no block is used.
     unsafe { heap.configure(None, &Tunables { soft_limit: None, ..tunables }, &mut |_, why| panic!("{why}")) };
     assert_eq!(heap.counter().limits().max, 64 * MIB);
@@ -272,6 +278,9 @@ fn what_is_far_beyond_the_limit_is_in_nobodys_way() {
                 most.fetch_max(heap.counter().usage(), Relaxed);
             }
         });
+        while most.load(Relaxed) == 0 {
+            std::thread::yield_now();
+        }
         for _ in 0..2000 {
             assert!(Block::new(heap, None, layout(16 * MIB, 8), 1).is_none());
         }

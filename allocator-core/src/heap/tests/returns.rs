@@ -89,7 +89,7 @@ fn an_arena_without_pages_in_use_is_unmapped() {
 
 /// Class of bug: memory that is locked, which the system frees with its mapping alone, is kept for good.
 #[test]
-fn an_arena_without_pages_in_use_is_unmapped_where_nothing_else_can_be_freed() {
+fn an_empty_arena_is_unmapped_where_nothing_else_can_be_freed() {
     let Setup { os, heap } = setup(true);
     let thread = heap.attach();
     let (first, later) = (chunks(heap, FIRST_ARENA_CHUNKS as usize), chunks(heap, 70));
