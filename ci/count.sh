@@ -24,4 +24,13 @@ for arenas in "" -small-arenas; do
     cargo bench --quiet -p allocators --features "kmalloc$arenas" --bench instructions -- --output-format=json >"$counts"
     cargo run --quiet --release -p benches --bin count -- check "$table" --note "$note" "$@" <"$counts" || failed=1
 done
+# What README says of them.
+for size in 48 40000; do
+    is=$(awk -F, -v size="$size" '$1 == "pair" && $2 == size { printf "%d", $3 }' benches/instructions.csv)
+    written=$(sed 's/\(..\)\(...\)$/\1 \2/' <<<"$size")
+    if ! grep -q "^| allocate and free $written bytes | $is |$" README.md; then
+        echo "README.md should say that it takes $is instructions to allocate and free $written bytes" >&2
+        failed=1
+    fi
+done
 exit "$failed"

@@ -3,7 +3,7 @@
 #
 # | part      | what it does                                                                            |
 # |-----------|-----------------------------------------------------------------------------------------|
-# | stress    | every shape of load on every system, each block verified                                |
+# | stress    | every shape of load, with and without refusals, each block verified                     |
 # | yields    | the same, with threads that yield in the race windows of the allocator                  |
 # | schedules | the whole allocator under a scheduler that chooses at random: ci/schedules.sh           |
 # | faults    | every system call fails alone, some with all that follow, then two of them: ci/faults.sh |

@@ -123,8 +123,44 @@ fn environment() -> Tunables {
 #[cold]
 fn help() {
     warn(format_args!("KMALLOC_CONF=key:value,key:value"));
-    for key in &KEYS {
+    for key in KEYS {
         warn(format_args!("  {}: {} ({})", key.name, key.values, key.default));
         warn(format_args!("    {}", key.what));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use allocator_core::huge::HugePages;
+
+    #[test]
+    fn what_a_call_has_set_is_left_alone() {
+        let all = Tunables {
+            limit: Some(1),
+            soft_limit: Some(1),
+            reserve: Some(1),
+            low: Some(1),
+            high: Some(1),
+            purge_after: Some(1),
+            huge_pages: Some(HugePages::Never),
+            guard_pages: Some(true),
+            sparse_zeros: Some(true),
+            cgroup: Some(true),
+            background_thread: Some(true),
+        };
+        for (set, left) in [
+            (Setting::Limits, Tunables { limit: None, soft_limit: None, reserve: None, ..all }),
+            (Setting::Watermarks, Tunables { low: None, high: None, ..all }),
+            (Setting::PurgeAfter, Tunables { purge_after: None, ..all }),
+            (Setting::HugePages, Tunables { huge_pages: None, ..all }),
+            (Setting::GuardPages, Tunables { guard_pages: None, ..all }),
+            (Setting::SparseZeros, Tunables { sparse_zeros: None, ..all }),
+            (Setting::Cgroup, Tunables { cgroup: None, ..all }),
+            (Setting::BackgroundThread, Tunables { background_thread: None, ..all }),
+        ] {
+            assert_eq!(without(all, set as u32), left);
+        }
+        assert_eq!((without(all, 0), without(all, u32::MAX)), (all, Tunables::new()));
     }
 }

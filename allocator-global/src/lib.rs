@@ -20,6 +20,16 @@
 
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("Kmalloc is made for Linux with addresses of 64 bits");
+#[cfg(all(feature = "override", not(target_env = "gnu")))]
+compile_error!("the feature `override` replaces the heap of glibc alone");
+
+/// The examples of README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 #[cfg(feature = "override")]
 mod c;
 mod conf;
@@ -59,8 +69,12 @@ static PARTS: Parts = Parts::new();
 // SAFETY: no other heap has its parts.
 static HEAP: Heap = unsafe { Heap::new(&Unix, Some(&EPOCH), &PARTS) };
 
-/// The allocator. All values name the one heap of the process; the one that is declared as `#[global_allocator]` also says
-/// how it is to be, in so far as `KMALLOC_CONF` does not say otherwise.
+/// Bytes in a page of the heap, whatever the system's pages are: what [`Stats`] and the reports count in.
+pub const PAGE_SIZE: usize = allocator_core::config::PAGE_SIZE;
+
+/// The allocator. All values name the one heap of the process; the first one that allocates, which is the one that is declared as
+/// `#[global_allocator]`, also says how it is to be, in so far as `KMALLOC_CONF` does not say otherwise. What makes no sense is told
+/// on standard error, once, and left out: so a limit of which the marks are not in order, or below what is in use by then, is none.
 ///
 /// ```
 /// use allocator_global::{HugePages, Kmalloc};
@@ -83,59 +97,69 @@ pub struct Kmalloc(Tunables);
 
 impl Kmalloc {
     /// A handle on the heap of this process. Costs nothing.
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn new() -> Self {
         Kmalloc(Tunables::new())
     }
 
     /// No more than so many bytes are to be resident, but for what the heap needs itself: see [`Kmalloc::set_limits`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.0.limit = Some(bytes);
         self
     }
 
     /// As [`Kmalloc::limit`], with marks of its own.
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn limits(mut self, limits: Limits) -> Self {
         (self.0.limit, self.0.soft_limit, self.0.reserve) = (Some(limits.max), Some(limits.high), Some(limits.min));
         self
     }
 
     /// How much free memory stays resident: see [`Kmalloc::set_watermarks`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn watermarks(mut self, low: usize, high: usize) -> Self {
         (self.0.low, self.0.high) = (Some(low), Some(high));
         self
     }
 
     /// How long free memory stays resident: see [`Kmalloc::set_purge_after`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn purge_after(mut self, time: Option<Duration>) -> Self {
         self.0.purge_after = Some(millis(time));
         self
     }
 
     /// What is backed by huge pages: see [`Kmalloc::set_huge_pages`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn huge_pages(mut self, policy: HugePages) -> Self {
         self.0.huge_pages = Some(policy);
         self
     }
 
     /// Whether a page without access lies behind every block of more than 32 MiB: see [`Kmalloc::set_guard_pages`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn guard_pages(mut self, guards: bool) -> Self {
         self.0.guard_pages = Some(guards);
         self
     }
 
     /// Whether long blocks of zeros are cleared only where they were written: see [`Kmalloc::set_sparse_zeros`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn sparse_zeros(mut self, asks: bool) -> Self {
         self.0.sparse_zeros = Some(asks);
         self
     }
 
     /// Whether the control group is looked at: see [`Kmalloc::set_cgroup`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn cgroup(mut self, looks: bool) -> Self {
         self.0.cgroup = Some(looks);
         self
     }
 
     /// Whether a thread gives free memory back: see [`Kmalloc::set_background_thread`].
+    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn background_thread(mut self, thread: bool) -> Self {
         self.0.background_thread = Some(thread);
         self
@@ -146,11 +170,11 @@ impl Kmalloc {
     /// [`Kmalloc::register_shrinker`]); beyond `limits.max`, requests are refused, those of more than 32 KiB from `limits.min`
     /// bytes below it on. Zero: no such limit; [`Limits::of`] makes the usual ones.
     ///
-    /// What the heap needs itself is not counted: about 2 % of it, and up to 96 KiB for each thread. Where the system backs all
-    /// memory by huge pages unasked, [`HugePages::Never`] makes the limit exact.
+    /// What the heap needs itself is not counted: about 2 % of it, and up to 96 KiB for each thread.
     ///
     /// # Errors
-    /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas.
+    /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas, waits for a tick of kswapd,
+    /// and holds off forks meanwhile.
     pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })?;
@@ -174,13 +198,13 @@ impl Kmalloc {
 
     /// Calls this function when memory is short, until those that are registered have freed what is missing: it is told how
     /// many bytes are wanted (zero: nobody knows), and says how many it has freed. As for [`Kmalloc::on_pressure`]. `None`: there are
-    /// sixteen already.
+    /// sixteen already. Costs a look at sixteen places.
     pub fn register_shrinker(shrink: Shrink) -> Option<Shrinker> {
         pressure::register(shrink)
     }
 
     /// From now on, `low` bytes of free memory stay resident, and the others go back when there are more than `high`. `None`: as
-    /// much as the use of the heap says.
+    /// much as the use of the heap says; if one of them is said, the other one is twice `low`, or half of `high` at most.
     ///
     /// # Errors
     /// Nothing changes if `low` is above `high`. Costs two stores.
@@ -197,7 +221,8 @@ impl Kmalloc {
     }
 
     /// From now on, a page without access lies behind every new block of more than 32 MiB, so that running over its end (in whole
-    /// pages) ends the process. Costs a store; later, two system calls for each such block and each change of its size.
+    /// pages) ends the process. Where the system refuses the page the block has none. Costs a store; later, two system calls for each such
+    /// block and each change of its size.
     pub fn set_guard_pages(guards: bool) {
         conf::set(Setting::GuardPages);
         HEAP.set_guard_pages(guards);
@@ -219,7 +244,9 @@ impl Kmalloc {
     }
 
     /// From now on, a thread of the heap's own gives free memory back, or none does: then those who free do it, once in a while, and
-    /// a process that goes idle keeps what it has. Costs a lock and a walk over the arenas, and ends the thread that there is.
+    /// a process that goes idle keeps what it has. The thread that there is ends soon, after a tick that it may be in the middle of:
+    /// who must not have one at all (`unshare`, a sandbox without `clone`) says so in the builder. Costs a lock, a walk over the arenas,
+    /// and a system call.
     pub fn set_background_thread(thread: bool) {
         conf::set(Setting::BackgroundThread);
         kswapd::allow(thread);
@@ -234,16 +261,17 @@ impl Kmalloc {
 
     /// Flushes the calling thread's sheaves, gives empty slabs back to the buddy, and resident free pages and empty
     /// arenas back to the system. Returns the bytes given back. What other threads hold in their sheaves stays there.
-    /// Costs a walk over all arenas and a system call for each run of free pages.
+    /// Costs a walk over all arenas and a system call for each run of free pages, in pieces between which others may fork; waits for a
+    /// tick of kswapd.
     pub fn reclaim() -> usize {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.reclaim(thread) })
     }
 
     /// How long free memory stays resident before it goes back to the system by itself; half of that at least. `None`: for
-    /// ever, and there is no thread for it. One second unless somebody says something else. A process that never had 32
-    /// MiB made writable (by 16 at a time) has no thread either, and keeps them, unless it never has one
-    /// ([`Kmalloc::set_background_thread`]). Costs a lock.
+    /// ever, and the thread for it ends soon. One second unless somebody says something else. A process that never had 32 MiB made
+    /// writable (by 16 at a time), or a quarter of its soft limit, has no thread either, and keeps them, unless it never has one
+    /// ([`Kmalloc::set_background_thread`]). Costs a lock and a walk over the arenas, and may start the thread.
     pub fn set_purge_after(time: Option<Duration>) {
         conf::set(Setting::PurgeAfter);
         let millis = Some(millis(time)).filter(|millis| *millis != NEVER);
@@ -259,12 +287,20 @@ impl Kmalloc {
         HEAP.owns(ptr.cast::<u8>() as usize)
     }
 
-    /// Figures of the heap, exact while no other thread is in the allocator. Costs a walk over the memmap.
+    /// Bytes that count towards a limit ([`Kmalloc::set_limits`]), at this moment: pages that may be resident, and long blocks. Costs
+    /// a load, and may be called from anywhere.
+    pub fn usage() -> usize {
+        HEAP.counter().usage()
+    }
+
+    /// Figures of the heap, exact while no other thread is in the allocator. Costs a walk over the memmap; waits for a tick of kswapd,
+    /// and holds off forks meanwhile. In a signal handler that has interrupted the allocator it ends the process, as the reports do.
     pub fn stats() -> Stats {
         lifecycle::with(|thread| HEAP.stats(thread))
     }
 
-    /// As [`Kmalloc::stats`]. `None`: the calling thread is in the heap already (this is a signal handler), or nobody may enter it.
+    /// As [`Kmalloc::stats`], and waits as long. `None`: the calling thread is in the heap already (this is a signal handler), or nobody
+    /// may enter it any more.
     pub fn try_stats() -> Option<Stats> {
         if lifecycle::interrupts() {
             return None;
@@ -272,35 +308,43 @@ impl Kmalloc {
         lifecycle::with_own(|thread| HEAP.try_stats(thread))
     }
 
-    /// The caches in the text format of `/proc/slabinfo`, version 2.1. Writing it allocates nothing.
+    /// The caches in the text format of `/proc/slabinfo`, version 2.1; pages are of [`PAGE_SIZE`]. Writing it allocates nothing, and
+    /// costs what [`Kmalloc::stats`] costs, as the other reports do.
     pub fn slabinfo() -> impl Display {
         Report(|f| SlabInfo(&HEAP, lifecycle::block()).fmt(f))
     }
 
-    /// The free blocks in the text format of `/proc/buddyinfo`, and a line of how many chunks are backed by huge pages. Writing it allocates nothing.
+    /// The free blocks in the text format of `/proc/buddyinfo`, by orders of [`PAGE_SIZE`], and a line of how many chunks are backed by
+    /// huge pages. Writing it allocates nothing.
     pub fn buddyinfo() -> impl Display {
         Report(|f| BuddyInfo(&HEAP, lifecycle::block()).fmt(f))
     }
 
-    /// The zone in the text format of `/proc/zoneinfo`, with the watermarks of what may stay resident. Writing it allocates
-    /// nothing.
+    /// The zone in the text format of `/proc/zoneinfo`, in pages of [`PAGE_SIZE`], with the watermarks of what may stay resident.
+    /// Writing it allocates nothing.
     pub fn zoneinfo() -> impl Display {
         Report(|f| ZoneInfo(&HEAP, lifecycle::block()).fmt(f))
     }
 
-    /// Counters in the text format of `/proc/vmstat`: what pages are used for, what went back to the system, and why.
+    /// Counters in the text format of `/proc/vmstat`: what pages (of [`PAGE_SIZE`]) are used for, what went back to the system, and why.
     /// Writing it allocates nothing.
     pub fn vmstat() -> impl Display {
         Report(|f| VmStat(&HEAP, lifecycle::block()).fmt(f))
     }
 
-    /// Checks every invariant of every layer. Call it while no other thread allocates or frees.
+    /// Checks every invariant of every layer. Call it while no other thread allocates or frees. Costs a walk over all that there is.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold, by its name in the source.
     pub fn validate() -> Result<(), &'static str> {
         lifecycle::with(|thread| HEAP.validate(thread))
     }
 
     /// Proves that nothing is handed out and nothing lost: every object, run and area back, every buddy whole. Call
-    /// [`Kmalloc::reclaim`] first, as the only thread that still has a thread block.
+    /// [`Kmalloc::reclaim`] first, as the only thread that still has a thread block. Costs as much as [`Kmalloc::validate`].
+    ///
+    /// # Errors
+    /// What is left, or the first invariant that does not hold.
     pub fn audit() -> Result<(), &'static str> {
         lifecycle::with(|thread| HEAP.audit(thread))
     }

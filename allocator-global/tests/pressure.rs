@@ -342,7 +342,7 @@ fn what_makes_no_sense_is_told_once_and_left_out() {
     assert!(told.starts_with("kmalloc: limit: not in the order"), "{told}");
     let (limits, help) = with_conf("help");
     assert_eq!(limits, "256 224 4096");
-    for key in &KEYS {
+    for key in KEYS {
         assert!(help.contains(&format!("  {}: {} ({})\n", key.name, key.values, key.default)), "{help}");
     }
 }
@@ -433,7 +433,7 @@ fn mappings_have_names() {
 fn the_keys_are_those_of_the_readme() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("README.md");
     let mut table = String::from("| key | values | by default | what it does |\n|---|---|---|---|\n");
-    for Key { name, values, default, what, .. } in &KEYS {
+    for Key { name, values, default, what, .. } in KEYS {
         table += &format!("| `{name}` | {values} | {default} | {what} |\n");
     }
     assert!(readme.contains(&table), "README.md should have this table:\n{table}");

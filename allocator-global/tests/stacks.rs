@@ -2,7 +2,7 @@
 
 mod common;
 
-use allocator_global::Kmalloc;
+use allocator_global::{HugePages, Kmalloc, Limits};
 use common::{assert_child_exits, child, join_raw, layout, spawn_raw, Block, KIB, LONGEST_RUN, MIB, PAGE};
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -10,6 +10,7 @@ use std::os::raw::c_void;
 use std::os::unix::process::ExitStatusExt;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 suite! {
     tests: [
@@ -139,6 +140,36 @@ const CASES: &[Case] = &[
     ("dealloc: all that lies there", |s| (0..common::BEYOND_AN_ARENA).for_each(|_| s.free_last())),
     ("reclaim: arenas are retired", |_| _ = Kmalloc::reclaim()),
     ("stats: a walk", |_| _ = Kmalloc::stats()),
+    ("try_stats", |_| assert!(Kmalloc::try_stats().is_some())),
+    ("zoneinfo and vmstat", |s| {
+        s.text.clear();
+        write!(s.text, "{}{}", Kmalloc::zoneinfo(), Kmalloc::vmstat()).expect("a string takes everything");
+    }),
+    ("settings", |_| {
+        Kmalloc::set_watermarks(None, None).expect("what the use says");
+        Kmalloc::set_purge_after(Some(Duration::from_secs(1)));
+        Kmalloc::set_huge_pages(HugePages::Auto);
+        Kmalloc::set_guard_pages(false);
+        Kmalloc::set_sparse_zeros(true);
+        Kmalloc::set_cgroup(true);
+        Kmalloc::set_background_thread(true);
+    }),
+    ("callbacks are registered", |_| {
+        Kmalloc::on_pressure(Some(|_| ()));
+        assert!(Kmalloc::register_shrinker(|_| 0).is_some(), "one of sixteen");
+    }),
+    ("a limit is set, met, and lifted", |s| {
+        s.blocks.reserve(1 << 16);
+        let few = Kmalloc::usage() + 4 * MIB;
+        Kmalloc::set_limits(Limits { max: few, high: few / 2, min: 0 }).expect("less is in use");
+        for size in [100, 5000, 100 * KIB, MIB, LONGEST_RUN + 1] {
+            while let Some(block) = Block::try_new(layout(size, 8)) {
+                s.blocks.push(block);
+            }
+        }
+        Kmalloc::set_limits(Limits::default()).expect("no limit");
+    }),
+    ("background thread", |_| Kmalloc::start_background_thread()),
 ];
 
 /// Where the stack of the measured thread ends.

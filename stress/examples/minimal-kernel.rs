@@ -1,5 +1,5 @@
 //! `minimal-kernel COMMAND...`: runs a command that is refused what an allocator may ask a kernel for and can do
-//! without: `madvise`, `mremap`, `membarrier`, `prctl`, `sched_getaffinity`, `sched_yield`, and `mprotect` but for what
+//! without: `madvise`, `mincore`, `mremap`, `membarrier`, `prctl`, `sched_getaffinity`, `sched_yield`, and `mprotect` but for what
 //! loading a program and starting a thread need. A seccomp filter does it, so children and threads are refused the
 //! same.
 //!
@@ -73,6 +73,10 @@ fn check() -> Result<(), Box<dyn Error>> {
         unsafe { libc::prctl(libc::PR_GET_DUMPABLE) } >= 0,
         // SAFETY: takes no pointer.
         unsafe { libc::sched_yield() } == 0,
+        // SAFETY: the answer goes where there is room for it.
+        unsafe { libc::mincore(map, 4096, [0u8; 1].as_mut_ptr()) } == 0,
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, 128, [0u64; 16].as_mut_ptr()) } >= 0,
         // SAFETY: as above.
         unsafe { libc::mprotect(map, STACKS[0] as usize, access) } != 0,
         // SAFETY: as above.

@@ -66,6 +66,9 @@ fn schedules(arguments: &Schedules) -> Result<(), Violation> {
         "schedules: {runs} from seed {first}, {ops} operations, {verified} verified, {refused} refused, {} windows",
         total.windows
     );
+    if runs > 0 && total.windows == 0 {
+        return Err(Violation("no thread met a window: every schedule was one of whole calls".into()));
+    }
     Ok(())
 }
 

@@ -88,7 +88,7 @@ impl State {
     }
 }
 
-/// Every shape on the real system, and again in the storm; the sawtooth is also led to the edge.
+/// Every shape on the real system, and again in the storm; those that take most are also led to the edge.
 fn rota(shapes: &[Shape]) -> Vec<(Shape, System)> {
     let mut rota = Vec::new();
     for shape in shapes {

@@ -299,8 +299,8 @@ mod tests {
         let workload = workloads.iter().find(|workload| workload.name == "areas").unwrap();
         let mut sweep = Sweep::new(workload, false).unwrap();
         sweep.storms(1).unwrap();
-        let all = sweep.pairs(1, Instant::now() + Duration::from_secs(5)).unwrap();
+        sweep.pairs(1, Instant::now() + Duration::from_secs(5)).unwrap();
         let totals = sweep.totals();
-        assert!(totals.nulls > 0 && totals.pairs > 0 || !all, "{totals:?}");
+        assert!(totals.nulls > 0 && totals.pairs > 0, "{totals:?}");
     }
 }

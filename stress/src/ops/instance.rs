@@ -385,7 +385,7 @@ impl Subject for Instance {
     fn set(&mut self, what: u8, value: u16) {
         let value = usize::from(value);
         let thread = self.thread(0);
-        match what % 6 {
+        match what % 9 {
             few @ 0..=1 => {
                 let more = value << [10, 14][usize::from(few)];
                 let limits = Limits::of(self.heap.counter().usage() + more);
@@ -397,7 +397,10 @@ impl Subject for Instance {
             2 => unsafe { self.heap.set_limits(thread, Limits::default()) }.expect("no limit is too low"),
             3 => _ = self.heap.set_watermarks(Some(value << 8), Some(value << 9)),
             4 => self.heap.set_guard_pages(value % 2 == 1),
-            _ => self.heap.set_huge_pages([HugePages::Auto, HugePages::Never, HugePages::Always][value % 3]),
+            5 => self.heap.set_huge_pages([HugePages::Auto, HugePages::Never, HugePages::Always][value % 3]),
+            6 => self.heap.set_sparse_zeros(value % 2 == 1),
+            7 => self.heap.set_cgroup(value % 2 == 1),
+            _ => self.heap.set_purge_after(thread, [None, Some(0), Some(1000)][value % 3]),
         }
     }
     fn validate(&mut self) -> Option<Result<Stats, &'static str>> {

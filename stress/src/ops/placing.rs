@@ -97,7 +97,9 @@ unsafe impl Os for Placing {
     }
     unsafe fn advise_huge(&self, ptr: NonNull<u8>, len: usize, huge: bool) -> bool {
         // SAFETY: as above.
-        unsafe { Unix.advise_huge(ptr, len, huge) }
+        let done = unsafe { Unix.advise_huge(ptr, len, huge) };
+        // Of a system without huge pages it is noted all the same which memory was to have some.
+        done || huge && !Unix.has_huge_pages()
     }
     unsafe fn populate(&self, ptr: NonNull<u8>, len: usize) -> bool {
         // SAFETY: as above.
@@ -125,6 +127,10 @@ unsafe impl Os for Placing {
 
     fn resident(&self, ptr: NonNull<u8>, len: usize) -> Option<usize> {
         Unix.resident(ptr, len)
+    }
+
+    fn written(&self, ptr: NonNull<u8>, len: usize, show: &mut dyn FnMut(NonNull<u8>, usize)) -> usize {
+        Unix.written(ptr, len, show)
     }
 
     fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {

@@ -41,7 +41,7 @@ fn an_instance_refuses_when_its_system_does_and_serves_again_afterwards() {
 #[test]
 fn a_profile_names_the_sizes_that_it_is_meant_for() {
     use allocator_core::kmalloc::Route;
-    let mut seen = [[0u32; 3]; 7];
+    let mut seen = [[0u32; 3]; Profile::ALL.len()];
     for band in 0..=255u8 {
         for fine in (0..=u16::MAX).step_by(97) {
             for (profile, seen) in Profile::ALL.into_iter().zip(&mut seen) {
@@ -53,11 +53,12 @@ fn a_profile_names_the_sizes_that_it_is_meant_for() {
             }
         }
     }
-    let [objects, runs, areas, edges, everything, program, busy] = seen;
+    let [objects, runs, areas, edges, everything, program, busy, small] = seen;
     assert_eq!((objects[1], objects[2]), (0, 0));
     assert_eq!((runs[0], runs[2]), (0, 0));
     assert!(areas[0] == 0 && areas[1] < areas[2] / 5, "{areas:?}");
     assert!([edges, everything, program, busy].iter().all(|routes| routes.iter().all(|n| *n > 0)));
+    assert!(small[0] > 100 * small[1] && small[2] == 0, "{small:?}");
 }
 
 #[test]
