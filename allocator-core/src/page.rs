@@ -675,6 +675,14 @@ mod tests {
         assert!(!TABLE.prepare(&os, &KEPT, at, 1), "no memory for a leaf");
         os.plan(Plan::Never);
         assert!(TABLE.prepare(&os, &KEPT, at, 1));
+        for window in [other, at] {
+            TABLE.name_leaf(&os, window);
+        }
+        assert_eq!(
+            (TABLE.own_bytes(), os.calls_of(Call::Name)),
+            (core::mem::size_of::<Leaf>(), 1),
+            "the other is no mapping"
+        );
         assert!(matches!(TABLE.owner(at.as_ptr() as usize), Owner::Nobody));
         TABLE.set_area(at, record);
         for inside in [0, 1, CHUNK_SIZE - 1] {

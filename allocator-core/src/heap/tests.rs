@@ -10,7 +10,8 @@ mod untyped;
 
 use super::*;
 use crate::config::{
-    CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, ROOMY_PAGES, SMALL_CHUNKS, VMALLOC_THRESHOLD,
+    ADDRESS_BITS, CHUNK_SIZE, FIRST_ARENA_CHUNKS, HUGE_FROM_CHUNK, MAX_OBJECT, ROOMY_PAGES, SMALL_CHUNKS,
+    VMALLOC_THRESHOLD,
 };
 use crate::huge::HugePages;
 use crate::page::{ChunkMap, Tag};
@@ -243,6 +244,31 @@ fn every_call_of_a_workload_may_fail() {
         // SAFETY: our own block, if any.
         unsafe { heap.reclaim(thread) };
         assert_accounted(&setup, thread, &format!("{plan:?}"));
+    }
+}
+
+#[test]
+fn a_leaf_of_the_table_that_is_refused_costs_a_request_and_nothing_else() {
+    for size in [48, VMALLOC_THRESHOLD + 1] {
+        for nth in 1.. {
+            let setup = setup(false);
+            let Setup { os, heap } = setup;
+            // The one that is no mapping is for somewhere else.
+            let far = NonNull::new((1usize << (ADDRESS_BITS - 1)) as *mut u8).unwrap();
+            assert!(heap.parts.zone.table.prepare(os, &heap.parts.zone.kept, far, 1));
+            os.plan(Plan::Nth(nth));
+            let served = Block::new(heap, None, layout(size, 8), 1).map(|block| block.free(heap, None)).is_some();
+            let refused = os.refused() > 0;
+            assert!(served || refused);
+            os.plan(Plan::Never);
+            // SAFETY: no block of a thread is meant.
+            unsafe { heap.reclaim(None) };
+            heap.audit(None).unwrap_or_else(|e| panic!("{size}, {nth}: {e}"));
+            assert_accounted(&setup, None, &format!("{size}, {nth}"));
+            if !refused {
+                break;
+            }
+        }
     }
 }
 
