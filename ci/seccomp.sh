@@ -69,7 +69,7 @@ launcher=$(realpath "$target")/debug/examples/minimal-kernel
 triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export "CARGO_TARGET_${triple}_RUNNER=$launcher"
 tests=(cargo test -p allocator-core -p allocator-global --lib --tests)
-there=$("${tests[@]}" -- --list 2>/dev/null)
+there=$("${tests[@]}" -- --list 2>&1) || { echo "$there" >&2; exit 1; }
 skips=()
 for name in "${excepted[@]}"; do
     # A name is a part of one: it must be a part of one test's alone.

@@ -38,8 +38,9 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use static_assertions::const_assert;
 
-/// Borders in one arena, at most, between chunks that are backed by huge pages and others: each splits a mapping for the system,
-/// which bounds their number for a process (65 530): arenas that are divided as far as that are 64 at most.
+/// Borders in one arena, at most, between chunks that are backed by huge pages and others: each splits a mapping for the system
+/// (which may keep others apart that are alike by now), and it bounds their number for a process (65 530): arenas that are divided
+/// as far as that are 64 at most.
 const MAX_BORDERS: i32 = 1024;
 
 /// Chunks about which the system is asked in one look, at most.
@@ -69,7 +70,8 @@ pub struct Arena {
     /// All of it was mapped readable and writable.
     writable: bool,
     height: Height,
-    /// About how many borders there are between chunks that are backed by huge pages and others. Below zero for a moment.
+    /// How many borders there are between chunks that are backed by huge pages and others. What two threads change at once may be
+    /// off, until the next tick.
     borders: UnwatchedU32,
     /// One once the system knows it by a name.
     named: UnwatchedU32,
@@ -294,16 +296,16 @@ impl Arena {
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
     fn warm(&self, n: PageCount, dense: bool) -> impl Warm + '_ {
         move |page, pages, wanted| {
-            let first = page.get() / PAGES_PER_CHUNK;
-            let chunks = || (first..first + pages.get() / PAGES_PER_CHUNK).map(|c| self.map(c));
+            let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
+            let chunks = || (first..first + row).map(|c| self.map(c));
             let is_huge = |map: &&ChunkMap| map.backing() == Backing::Huge;
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
             let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
             let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
+            let all_huge = chunks().all(|map| is_huge(&map));
             // Near a limit, nothing is resident that nobody asked for.
-            let may = wanted == pages || !self.ground.counter.is_tight();
-            // A row of chunks has borders at its ends alone.
-            let may = may && self.may_have(self.more_borders(first, true).max(0));
+            let may = (wanted == pages || !self.ground.counter.is_tight())
+                && (all_huge || self.may_have(self.more_borders(first, row, true)));
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
                 HugePages::Auto => may && (by_run || by_place()),
@@ -315,7 +317,7 @@ impl Arena {
                 // What could not be broken up is resident as a whole all the same.
                 return chunks().any(|map| is_huge(&map));
             }
-            if chunks().all(|map| is_huge(&map)) {
+            if all_huge {
                 return true;
             }
             // SAFETY: pages of the buddy are pages of the range.
@@ -323,7 +325,7 @@ impl Arena {
             // SAFETY: whole chunks, and committed.
             let huge = unsafe { self.ground.os.advise_huge(ptr, pages.bytes(), true) };
             if huge {
-                (first..first + pages.get() / PAGES_PER_CHUNK).for_each(|c| self.note_huge(c));
+                (first..first + row).for_each(|c| self.note_huge(c));
                 if !by_run {
                     self.height.note_high(self.ground.huge, first + 1);
                 }
@@ -339,16 +341,16 @@ impl Arena {
 
     /// Notes that chunk `c` is backed by huge pages from now on.
     fn note_huge(&self, c: u32) {
-        let (map, more) = (self.map(c), self.more_borders(c, true));
+        let (map, more) = (self.map(c), self.more_borders(c, 1, true));
         let is = map.backing();
         if is != Backing::Huge && map.replace_backing(is, Backing::Huge) {
             self.add_borders(more);
         }
     }
 
-    /// How many borders more, or fewer, there are once chunk `c` is backed by huge pages, or not any more.
-    fn more_borders(&self, c: u32, huge: bool) -> i32 {
-        let beside = [c.checked_sub(1), Some(c + 1).filter(|c| *c < self.committed())];
+    /// How many borders more, or fewer, a row of `n` chunks from `c` on has at its ends once it is backed by huge pages, or not any more.
+    fn more_borders(&self, c: u32, n: u32, huge: bool) -> i32 {
+        let beside = [c.checked_sub(1), Some(c + n).filter(|c| *c < self.chunks)];
         let differs = |c: u32| if (self.map(c).backing() == Backing::Huge) == huge { -1 } else { 1 };
         beside.into_iter().flatten().map(differs).sum()
     }
@@ -362,14 +364,27 @@ impl Arena {
         self.borders.fetch_add(more as u32, Relaxed);
     }
 
+    /// Counts them.
+    fn count_borders(&self) -> u32 {
+        let huge = |c: u32| c < self.chunks && self.map(c).backing() == Backing::Huge;
+        (0..self.committed()).filter(|c| huge(*c) != huge(c + 1) && c + 1 < self.chunks).count() as u32
+    }
+
+    /// How many are known, and how many there are; from now on so many are known.
+    #[cfg(test)]
+    pub fn set_borders(&self, to: u32) -> (u32, u32) {
+        (self.borders.swap(to, Relaxed), self.count_borders())
+    }
+
     /// What has small pages, and is full of what lives long since the last call: a chunk that was in use as a whole at two calls in a
     /// row. If it is dense, and nothing of it ever went back to the system, it is backed by a huge page from now on,
     /// which makes little resident that was not. Says whether the highest of them is dense, if there is one. One thread at a time.
     pub fn ripen(&self) -> Option<bool> {
+        self.borders.store(self.count_borders(), Relaxed);
         if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
             return None;
         }
-        let (mut told, mut borders, mut before) = (None, 0, None);
+        let mut told = None;
         for c in 0..self.committed() {
             let map = self.map(c);
             if map.was_never_huge() && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
@@ -379,12 +394,7 @@ impl Arena {
                 }
                 told = Some(dense);
             }
-            let huge = map.backing() == Backing::Huge;
-            borders += u32::from(before.is_some_and(|before| before != huge));
-            before = Some(huge);
         }
-        // What was changed by two at once may have been counted wrongly.
-        self.borders.store(borders, Relaxed);
         told
     }
 
@@ -496,7 +506,7 @@ impl Arena {
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one
     /// has noted, and says the last word to the system.
     fn make_huge(&self, c: u32) {
-        let (map, more) = (self.map(c), self.more_borders(c, true));
+        let (map, more) = (self.map(c), self.more_borders(c, 1, true));
         let Some(base) = NonNull::new(map.base()) else { return };
         if !self.may_have(more) || !map.replace_backing(Backing::Usual, Backing::Huge) {
             return;
@@ -595,7 +605,7 @@ impl Arena {
         if map.replace_backing(Backing::Usual, Backing::Small) {
             return;
         }
-        let more = self.more_borders(self.page_at(base.as_ptr() as usize).get() / PAGES_PER_CHUNK, false);
+        let more = self.more_borders(self.page_at(base.as_ptr() as usize).get() / PAGES_PER_CHUNK, 1, false);
         if !self.may_have(more) || !map.replace_backing(Backing::Huge, Backing::Broken) {
             return;
         }

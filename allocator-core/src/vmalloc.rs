@@ -51,8 +51,8 @@ struct Area {
     len: usize,
     /// Bytes without access behind that; none, or one of those pages.
     guard: usize,
-    /// Huge pages were asked for.
-    huge: bool,
+    /// Whether it is to have huge pages, if somebody has said.
+    huge: Option<bool>,
     next: *mut Record,
 }
 
@@ -97,13 +97,13 @@ struct Aside {
     /// So much of it may be resident.
     len: usize,
     /// As of an area.
-    huge: bool,
+    huge: Option<bool>,
     /// Since before the last tick.
     old: bool,
 }
 
 impl Aside {
-    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, huge: false, old: false };
+    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, huge: None, old: false };
 }
 
 /// Where areas come from and are entered.
@@ -166,19 +166,14 @@ impl Vmalloc {
         }
     }
 
-    /// An area, and whether it is known to read as zeros. It may be what was set aside, if it need not be (it is `dense`); huge
-    /// pages are asked for if all of it will be `written`. Costs three to five system calls.
-    pub fn alloc(
-        &self,
-        site: Site<'_>,
-        layout: Layout,
-        dense: bool,
-        written: bool,
-    ) -> Result<(NonNull<u8>, bool), AllocError> {
+    /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
+    /// for, or what was set aside is used again; if not, which of it has huge pages is the system's choice. Costs two to four
+    /// system calls, and another one if it is dense.
+    pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let huge = match site.huge.get() {
-            HugePages::Never => false,
-            HugePages::Auto => written,
-            HugePages::Always => true,
+            HugePages::Never => Some(false),
+            HugePages::Auto => dense.then_some(true),
+            HugePages::Always => Some(true),
         };
         let len = Self::mapped_len(site.os, layout.size())?;
         let guard = if self.guards.load(Relaxed) != 0 { site.os.page_size() } else { 0 };
@@ -207,7 +202,7 @@ impl Vmalloc {
     }
 
     /// A new mapping of `len` bytes and a guard, counted, with its window prepared.
-    fn map_new(site: Site<'_>, layout: Layout, (len, guard): (usize, usize), huge: bool) -> Option<Area> {
+    fn map_new(site: Site<'_>, layout: Layout, (len, guard): (usize, usize), huge: Option<bool>) -> Option<Area> {
         if !site.counter.try_charge(len, site.urgency) {
             return None;
         }
@@ -223,15 +218,23 @@ impl Vmalloc {
             site.counter.uncharge(len);
             return None;
         };
-        // SAFETY: just mapped. A refusal costs time or memory, nothing else.
-        unsafe { site.os.advise_huge(map, map_len, huge) };
+        if let Some(huge) = huge {
+            // SAFETY: just mapped. A refusal costs time or memory, nothing else.
+            unsafe { site.os.advise_huge(map, map_len, huge) };
+        }
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
         Some(Area { ptr, layout, map, map_len, len, guard, huge, next: null_mut() })
     }
 
     /// What was set aside and has about this length, counted as that; its window is prepared, since it had an area.
-    fn take_aside(&self, site: Site<'_>, layout: Layout, (len, guard): (usize, usize), huge: bool) -> Option<Area> {
+    fn take_aside(
+        &self,
+        site: Site<'_>,
+        layout: Layout,
+        (len, guard): (usize, usize),
+        huge: Option<bool>,
+    ) -> Option<Area> {
         let fits = |aside: &Aside| (len + guard..=len + guard + len / 4).contains(&aside.map_len);
         let found = self.unlink_aside(site.os, fits)?;
         let map = NonNull::new(found.map)?;
@@ -255,7 +258,7 @@ impl Vmalloc {
         if found.len > len {
             site.counter.uncharge(found.len - len);
         }
-        if found.huge != huge {
+        if let Some(huge) = huge.filter(|_| huge != found.huge) {
             // SAFETY: ours alone. A refusal costs time or memory, nothing else.
             unsafe { site.os.advise_huge(map, found.map_len, huge) };
         }

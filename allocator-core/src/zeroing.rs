@@ -66,7 +66,7 @@ impl Zeroing {
         asks
     }
 
-    /// Whether a run or an area that is asked for as zeros is to be thought dense: if the last one was of which the system has told, or if it
+    /// Whether a run that is asked for as zeros is to be thought dense: if the last one was of which the system has told, or if it
     /// is not asked.
     pub fn is_dense(&self) -> bool {
         self.dense.load(Relaxed) != 0 || self.off.load(Relaxed) != 0

@@ -261,8 +261,8 @@ impl Kmalloc {
 
     /// Flushes the calling thread's sheaves, gives empty slabs back to the buddy, and resident free pages and empty
     /// arenas back to the system. Returns the bytes given back. What other threads hold in their sheaves stays there.
-    /// Costs a walk over all arenas and a system call for each run of free pages, in pieces between which others may fork; waits for a
-    /// tick of kswapd.
+    /// Costs a walk over all arenas and a system call for each run of free pages, in pieces between which others may fork. What others free
+    /// meanwhile may stay.
     pub fn reclaim() -> usize {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.reclaim(thread) })

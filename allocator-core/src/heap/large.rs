@@ -54,8 +54,7 @@ impl Heap {
             self.parts.zone.huge.note_room();
         }
         self.kswapd().grown(layout.size(), self.counter().limits());
-        let written = dense || self.parts.zeroing.is_dense();
-        let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense, written);
+        let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
         self.watch();
         area.map(|(ptr, zeros)| (ptr, if zeros { 0 } else { layout.size() }))
     }

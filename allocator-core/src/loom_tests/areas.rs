@@ -9,7 +9,7 @@ fn layout() -> Layout {
 }
 
 fn alloc(world: &'static World) -> usize {
-    let ptr = world.vmalloc.alloc(world.site(), layout(), true, true).unwrap().0.as_ptr() as usize;
+    let ptr = world.vmalloc.alloc(world.site(), layout(), true).unwrap().0.as_ptr() as usize;
     world.touch(ptr);
     ptr
 }

@@ -51,8 +51,18 @@ fn two_who_prepare_one_leaf_lose_no_window() {
 }
 
 #[test]
-fn who_finds_a_record_in_a_new_leaf_sees_what_is_in_both() {
+fn who_finds_a_record_in_the_first_leaf_sees_what_is_in_it() {
     model(nothing, [|w, _| enter(w, 1), |w, _| look_up(w, 1)], |w, _, _| assert_eq!(look_up(w, 1), 1));
+}
+
+#[test]
+fn who_finds_a_record_in_a_new_leaf_sees_what_is_in_both() {
+    /// The first leaf, which is no mapping, is for other windows.
+    fn without_the_first(world: &'static World) -> Vec<usize> {
+        assert!(world.zone.table.prepare(&world.memory, &world.zone.kept, window(world, 1 << LEAF_SHIFT), 1));
+        nothing(world)
+    }
+    model(without_the_first, [|w, _| enter(w, 1), |w, _| look_up(w, 1)], |w, _, _| assert_eq!(look_up(w, 1), 1));
 }
 
 #[test]

@@ -13,6 +13,7 @@ fn has_no_huge_pages(address: *mut u8) -> bool {
         let range = range.map(|(from, to)| [from, to].map(|end| usize::from_str_radix(end, 16)));
         !matches!(range, Some([Ok(from), Ok(to)]) if (from..to).contains(&(address as usize)))
     });
+    assert!(lines.next().is_some(), "no mapping has the address");
     let flags = lines.find_map(|line| line.strip_prefix("VmFlags:"));
     !gets_huge_pages() || flags.map_or(true, |flags| flags.split_whitespace().any(|flag| flag == "nh"))
 }
@@ -39,7 +40,7 @@ fn huge_pages_are_asked_for_as_the_policy_says() {
     assert_eq!(asked(HugePages::Always, 100), ([1, 1], if gets_huge_pages() { CHUNK_SIZE } else { 0 }));
     assert_eq!(asked(HugePages::Never, 100), ([0, 1], 0));
     // Of areas: those that will be used as a whole, all of them, or none.
-    assert_eq!(asked(HugePages::Auto, 40 << 20).0, [1, 1]);
+    assert_eq!(asked(HugePages::Auto, 40 << 20).0, [1, 0]);
     assert_eq!(asked(HugePages::Always, 40 << 20).0, [2, 0]);
     assert_eq!(asked(HugePages::Never, 40 << 20).0, [0, 2]);
     for (name, policy) in [("never", HugePages::Never), ("auto", HugePages::Auto), ("always", HugePages::Always)] {
@@ -373,18 +374,29 @@ fn the_system_gives_no_huge_page_that_nobody_asked_for() {
     let chunk = NonNull::new((small.ptr.as_ptr() as usize & !(CHUNK_SIZE - 1)) as *mut u8).unwrap();
     assert!(Unix.resident(chunk, CHUNK_SIZE).map_or(true, |bytes| bytes <= 4 * PAGE_SIZE.max(os.page_size())));
     assert!(has_no_huge_pages(chunk.as_ptr()));
+    small.free(heap, None);
     // So it is with what went back of a chunk that had some, since the system makes huge pages of what has gaps.
+    if !gets_huge_pages() {
+        return;
+    }
+    let Setup { heap, .. } = setup(false);
     heap.set_huge_pages(HugePages::Always);
     let half = || Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap();
     let (kept, gone) = (half(), half());
     let chunk = kept.ptr.as_ptr();
+    assert!(!has_no_huge_pages(chunk));
     gone.free(heap, None);
     // SAFETY: no block of a thread is meant.
     unsafe { heap.reclaim(None) };
     assert!(has_no_huge_pages(chunk));
     kept.free(heap, None);
-    small.free(heap, None);
     heap.validate(None).unwrap();
+}
+
+/// The arena that has a chunk, for as long as the chunk is in use.
+fn arena_of(map: &ChunkMap) -> &Arena {
+    // SAFETY: an arena of the zone, which lives as long as a block in it.
+    unsafe { &*map.arena().cast::<Arena>() }
 }
 
 /// Descriptors are touched one by one, and those of a long arena are as long as huge pages.
@@ -401,8 +413,7 @@ fn descriptors_have_no_huge_pages() {
         let run = unsafe { heap.alloc(None, long) }.unwrap();
         runs.push((run, long));
         let map = zone.map_of(run.as_ptr());
-        // SAFETY: an arena of the zone, which lives as long as the run.
-        let arena = unsafe { &*map.arena().cast::<Arena>() };
+        let arena = arena_of(map);
         if arena.own_bytes() >= 2 * CHUNK_SIZE {
             assert!(has_no_huge_pages(core::ptr::from_ref(arena).cast_mut().cast()));
             break;
@@ -648,5 +659,50 @@ fn a_long_row_of_chunks_of_which_a_part_went_back_has_no_huge_pages_any_more() {
     unsafe { heap.reclaim(None) };
     assert_eq!(heap.stats(None).huge, 0);
     free_all(heap, blocks(kept));
+    heap.validate(None).unwrap();
+}
+
+#[test]
+fn borders_between_huge_pages_and_others_are_counted_and_bounded() {
+    if FIRST_ARENA_CHUNKS < 20 || !gets_huge_pages() {
+        return;
+    }
+    let Setup { heap, .. } = setup(false);
+    let huge = || heap.stats(None).huge / CHUNK_SIZE;
+    let half = || Block::new(heap, None, layout(CHUNK_SIZE / 2, 8), 1).unwrap();
+    heap.set_huge_pages(HugePages::Always);
+    // One after the other, across a step of those that are committed together.
+    let mut all: Vec<[Block; 2]> = (0..20).map(|_| [half(), half()]).collect();
+    let arena = arena_of(heap.parts.zone.map_of(all[0][0].ptr.as_ptr()));
+    let borders = || {
+        let (known, are) = arena.set_borders(0);
+        arena.set_borders(known);
+        assert_eq!(known, are);
+        known
+    };
+    assert_eq!((huge(), borders()), (20, 1));
+    let mut halve = |chunk: usize| {
+        let [kept, gone] = all.remove(chunk);
+        gone.free(heap, None);
+        // SAFETY: no block of a thread is meant.
+        unsafe { heap.reclaim(None) };
+        kept
+    };
+    let mut kept = vec![halve(5)];
+    assert_eq!((huge(), borders()), (19, 3), "between two that are huge");
+    kept.push(halve(5));
+    assert_eq!((huge(), borders()), (18, 3), "beside the first");
+    kept.push(halve(0));
+    assert_eq!((huge(), borders()), (17, 4), "the first of the arena");
+    // As many as there may be: none that would be more, until a tick has counted them.
+    arena.set_borders(1024);
+    kept.push(halve(10));
+    assert_eq!(huge(), 17);
+    kept.push(halve(4));
+    assert_eq!(huge(), 16, "no more than before");
+    tick(heap, None);
+    kept.push(halve(10));
+    assert_eq!((huge(), borders()), (15, 6));
+    kept.into_iter().chain(all.into_iter().flatten()).for_each(|block| block.free(heap, None));
     heap.validate(None).unwrap();
 }
