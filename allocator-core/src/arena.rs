@@ -15,36 +15,28 @@
 //!   below it they reach through the buddy's words or the address table, which publish it; who counts goes by the bound alone, and
 //!   takes a memmap without an address as one of nothing.
 
-use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary, Warm};
-use crate::chunk::{Chunk, Content, PageSet};
+mod backing;
+
+use crate::buddy::{Buddy, NotFound, Purge, Region, Run, Summary};
+use crate::chunk::{Chunk, Content};
 use crate::config::{
     CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT,
 };
 use crate::error::Misuse;
-use crate::huge::{Height, HugePages, Policy};
-use crate::page::{AddressTable, Backing, ChunkMap, Kind, Rooms};
+use crate::huge::{Height, Policy};
+use crate::page::{AddressTable, ChunkMap, Rooms};
 use crate::page_counter::PageCounter;
 use crate::poison;
-use crate::size_class::SizeClass;
 use crate::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
-use crate::sync::{lay, recheck, UnwatchedU32};
+use crate::sync::{lay, UnwatchedU32};
 use crate::sys::{Kept, Os, Reservation};
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::mem::size_of;
-use core::ops::Range;
 use core::ptr::NonNull;
 use static_assertions::const_assert;
-
-/// Borders in one arena, at most, between chunks that are backed by huge pages and others: each splits a mapping for the system
-/// (which may keep others apart that are alike by now), and it bounds their number for a process (65 530): arenas that are divided
-/// as far as that are 64 at most.
-const MAX_BORDERS: i32 = 1024;
-
-/// Chunks about which the system is asked in one look, at most.
-const ASKED: u32 = 64;
 
 /// What all arenas of a zone have in common.
 #[derive(Clone, Copy)]
@@ -293,237 +285,6 @@ impl Arena {
         self.buddy().take_warming(n, align, self.warm(n, dense)).map(|run| self.at(run))
     }
 
-    /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
-    fn warm(&self, n: PageCount, dense: bool) -> impl Warm + '_ {
-        move |page, pages, wanted| {
-            let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
-            let chunks = || (first..first + row).map(|c| self.map(c));
-            let is_huge = |map: &&ChunkMap| map.backing() == Backing::Huge;
-            let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
-            let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
-            let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
-            let all_huge = chunks().all(|map| is_huge(&map));
-            // Near a limit, nothing is resident that nobody asked for.
-            let may = (wanted == pages || !self.ground.counter.is_tight())
-                && (all_huge || self.may_have(self.more_borders(first, row, true)));
-            let asks = match self.ground.huge.get() {
-                HugePages::Never => false,
-                HugePages::Auto => may && (by_run || by_place()),
-                HugePages::Always => may,
-            };
-            if !asks {
-                // The advice outlives the purge of a whole chunk.
-                chunks().filter(is_huge).for_each(|map| self.break_up(map));
-                // What could not be broken up is resident as a whole all the same.
-                return chunks().any(|map| is_huge(&map));
-            }
-            if all_huge {
-                return true;
-            }
-            // SAFETY: pages of the buddy are pages of the range.
-            let ptr = unsafe { self.base().add(page.byte_offset()) };
-            // SAFETY: whole chunks, and committed.
-            let huge = unsafe { self.ground.os.advise_huge(ptr, pages.bytes(), true) };
-            if huge {
-                (first..first + row).for_each(|c| self.note_huge(c));
-                if !by_run {
-                    self.height.note_high(self.ground.huge, first + 1);
-                }
-            }
-            huge
-        }
-    }
-
-    /// Whether a chunk lies so high that the part of it that is never touched is small beside all that lies below.
-    fn is_high(&self, chunk: u32) -> bool {
-        chunk >= self.height.from_chunk(self.ground.huge)
-    }
-
-    /// Notes that chunk `c` is backed by huge pages from now on.
-    fn note_huge(&self, c: u32) {
-        let (map, more) = (self.map(c), self.more_borders(c, 1, true));
-        let is = map.backing();
-        if is != Backing::Huge && map.replace_backing(is, Backing::Huge) {
-            self.add_borders(more);
-        }
-    }
-
-    /// How many borders more, or fewer, a row of `n` chunks from `c` on has at its ends once it is backed by huge pages, or not any more.
-    fn more_borders(&self, c: u32, n: u32, huge: bool) -> i32 {
-        let beside = [c.checked_sub(1), Some(c + n).filter(|c| *c < self.chunks)];
-        let differs = |c: u32| if (self.map(c).backing() == Backing::Huge) == huge { -1 } else { 1 };
-        beside.into_iter().flatten().map(differs).sum()
-    }
-
-    /// Whether so many more are not too many.
-    fn may_have(&self, more: i32) -> bool {
-        more <= 0 || (self.borders.load(Relaxed) as i32) < MAX_BORDERS
-    }
-
-    fn add_borders(&self, more: i32) {
-        self.borders.fetch_add(more as u32, Relaxed);
-    }
-
-    /// Counts them.
-    fn count_borders(&self) -> u32 {
-        let huge = |c: u32| c < self.chunks && self.map(c).backing() == Backing::Huge;
-        (0..self.committed()).filter(|c| huge(*c) != huge(c + 1) && c + 1 < self.chunks).count() as u32
-    }
-
-    /// How many are known, and how many there are; from now on so many are known.
-    #[cfg(test)]
-    pub fn set_borders(&self, to: u32) -> (u32, u32) {
-        (self.borders.swap(to, Relaxed), self.count_borders())
-    }
-
-    /// What has small pages, and is full of what lives long since the last call: a chunk that was in use as a whole at two calls in a
-    /// row. If it is dense, and nothing of it ever went back to the system, it is backed by a huge page from now on,
-    /// which makes little resident that was not. Says whether the highest of them is dense, if there is one. One thread at a time.
-    pub fn ripen(&self) -> Option<bool> {
-        self.borders.store(self.count_borders(), Relaxed);
-        if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
-            return None;
-        }
-        let mut told = None;
-        for c in 0..self.committed() {
-            let map = self.map(c);
-            if map.was_never_huge() && map.note_full(self.buddy().is_full(ChunkIndex::new(c))) {
-                let dense = self.is_dense(map);
-                if dense {
-                    self.make_huge(c);
-                }
-                told = Some(dense);
-            }
-        }
-        told
-    }
-
-    /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
-    fn is_dense(&self, map: &ChunkMap) -> bool {
-        let resident = NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE));
-        let all = CHUNK_SIZE.saturating_sub(self.rests(map, 0..PAGES_PER_CHUNK));
-        resident.map_or(true, |bytes| bytes >= all / 8 * 7)
-    }
-
-    /// Bytes of some pages of a chunk that nobody can write: the rests of slabs behind their last objects. At about this
-    /// moment.
-    fn rests(&self, map: &ChunkMap, pages: Range<u32>) -> usize {
-        let page_size = self.ground.os.page_size();
-        let of_first = |page| match map.tag(page as usize).kind() {
-            Kind::Slab { class, first, .. } if first == page as usize => SizeClass::new(class),
-            _ => None,
-        };
-        pages.filter_map(of_first).map(|class| class.cut().rest(page_size)).sum()
-    }
-
-    /// Whether a chunk is backed by huge pages for where it lies: unless the heap is sparse. Those below are asked now and then,
-    /// since they may have filled up between two ticks. What they say first is no more than a sign, after which this one has
-    /// small pages, and some more have.
-    fn is_dense_below(&self, first: u32) -> bool {
-        let huge = self.ground.huge;
-        if !self.ground.os.has_huge_pages() {
-            return false; // and nobody need be asked
-        }
-        if !huge.is_sparse() && self.height.looks_below(first) {
-            if huge.has_room() {
-                if self.is_sparse_below(first) {
-                    huge.note_dense(false);
-                }
-            } else if self.is_blind_below(first) || self.is_sparse_below(first) {
-                self.height.note_high(huge, first);
-                huge.note_room();
-                return false;
-            }
-        }
-        !huge.is_sparse()
-    }
-
-    /// Whether of the runs below this chunk that are shorter than a chunk seven eighths lie in chunks that have huge pages, or
-    /// had, where nobody can tell how much of them is written.
-    fn is_blind_below(&self, first: u32) -> bool {
-        let (mut all, mut seen) = (0, 0);
-        for map in (0..first).map(|c| self.map(c)) {
-            let runs = (0..PAGES_PER_CHUNK).map(|page| match map.tag(page as usize).kind() {
-                Kind::Run(n) if n.get() < PAGES_PER_CHUNK => n.get(),
-                _ => 0,
-            });
-            let pages: u32 = runs.sum();
-            all += pages;
-            if map.was_never_huge() {
-                seen += pages;
-            }
-        }
-        seen < all / 8
-    }
-
-    /// Asks the system about the chunks below this one: whether less than three quarters of what can tell how much of its blocks
-    /// a program writes is resident. Where little can tell, nothing is known.
-    fn is_sparse_below(&self, first: u32) -> bool {
-        let enough = (self.height.small_below(first) as usize * CHUNK_SIZE / 4).max(CHUNK_SIZE / 2);
-        let (mut all, mut resident) = (0, 0);
-        self.each_telling(first, |_, _, given_out| all += given_out);
-        if all < enough {
-            return false;
-        }
-        // Once more, since others may not tell any more.
-        all = 0;
-        self.each_telling(first, |from, len, given_out| {
-            all += given_out;
-            // A system that does not say so is no reason.
-            let says = NonNull::new(from).and_then(|from| self.ground.os.resident(from, len));
-            resident += says.unwrap_or(given_out);
-        });
-        all >= enough && resident < all / 4 * 3
-    }
-
-    /// Shows that part of each of the lowest chunks below this one, `ASKED` at most, of which what is resident says how much
-    /// of its blocks a program writes: its first byte, its length, and how much of it was given out, but for the rests of
-    /// slabs. Their holes count as not written. Not those of a chunk that has huge pages, of which all was resident once; nor
-    /// those of runs as long as a chunk, which may be about to be written. At about this moment.
-    fn each_telling(&self, first: u32, mut show: impl FnMut(*mut u8, usize, usize)) {
-        let (mut run_ends, mut left) = (0u32, ASKED);
-        for c in 0..first {
-            let map = self.map(c);
-            let begins = c * PAGES_PER_CHUNK;
-            let long = (0..PAGES_PER_CHUNK).find_map(|page| match map.tag(page as usize).kind() {
-                Kind::Run(n) if n.get() >= PAGES_PER_CHUNK => Some((page, n.get())),
-                _ => None,
-            });
-            let start = PAGES_PER_CHUNK.min(run_ends.saturating_sub(begins));
-            let (end, n) = long.unwrap_or((PAGES_PER_CHUNK, 0));
-            run_ends = if n > 0 { begins + end + n } else { run_ends };
-            if map.was_never_huge() && start < end && left > 0 {
-                left -= 1;
-                let pages = PageSet::run(start, end - start);
-                let given_out = pages.and(self.buddy().dirty_in(ChunkIndex::new(c)));
-                let bytes = |pages| PageCount::new(pages).bytes();
-                let writable = bytes(given_out.len()).saturating_sub(self.rests(map, start..end));
-                show(map.base().wrapping_add(bytes(start)), bytes(pages.len()), writable);
-            }
-        }
-    }
-
-    /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one
-    /// has noted, and says the last word to the system.
-    fn make_huge(&self, c: u32) {
-        let (map, more) = (self.map(c), self.more_borders(c, 1, true));
-        let Some(base) = NonNull::new(map.base()) else { return };
-        if !self.may_have(more) || !map.replace_backing(Backing::Usual, Backing::Huge) {
-            return;
-        }
-        self.add_borders(more);
-        // SAFETY: a chunk of the range, and committed.
-        if !unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) }
-            && map.replace_backing(Backing::Huge, Backing::Small)
-        {
-            self.add_borders(-more);
-        }
-        if recheck("a chunk was broken up meanwhile", map.backing() != Backing::Huge) {
-            // SAFETY: as above.
-            unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) };
-        }
-    }
-
     /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns what they hold.
     pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> Option<Content> {
         let start = self.page_at(address);
@@ -583,38 +344,6 @@ impl Arena {
             }
             discard(ptr, n.bytes())
         })
-    }
-
-    /// As `break_up`, for the chunks of `n` pages from `start` on that have others as well: the first and the last one.
-    pub fn break_up_ends(&self, start: PageIndex, n: PageCount) {
-        let (start, end) = (start.get(), (start + n).get());
-        let (first, last) = (start / PAGES_PER_CHUNK, (end - 1) / PAGES_PER_CHUNK);
-        if start % PAGES_PER_CHUNK != 0 || first == last && n.get() < PAGES_PER_CHUNK {
-            self.break_up(self.map(first));
-        }
-        if last != first && end % PAGES_PER_CHUNK != 0 {
-            self.break_up(self.map(last));
-        }
-    }
-
-    /// The memory behind a part of a chunk is about to be freed: not to be backed by a huge page any more, since the system
-    /// would fill the gap some time. The caller owns something in it.
-    pub fn break_up(&self, map: &ChunkMap) {
-        let Some(base) = NonNull::new(map.base()) else { return };
-        // Kswapd may make it huge meanwhile.
-        if map.replace_backing(Backing::Usual, Backing::Small) {
-            return;
-        }
-        let more = self.more_borders(self.page_at(base.as_ptr() as usize).get() / PAGES_PER_CHUNK, 1, false);
-        if !self.may_have(more) || !map.replace_backing(Backing::Huge, Backing::Broken) {
-            return;
-        }
-        // SAFETY: a chunk of the range, and committed.
-        if unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) } {
-            self.add_borders(more);
-        } else {
-            map.replace_backing(Backing::Broken, Backing::Huge);
-        }
     }
 
     /// Takes every chunk out of the buddy and the table. False, and nothing changed, if a page is out or somebody who

@@ -51,8 +51,8 @@ struct Area {
     len: usize,
     /// Bytes without access behind that; none, or one of those pages.
     guard: usize,
-    /// Whether it is to have huge pages, if somebody has said.
-    huge: Option<bool>,
+    /// Huge pages were asked for.
+    huge: bool,
     next: *mut Record,
 }
 
@@ -97,13 +97,13 @@ struct Aside {
     /// So much of it may be resident.
     len: usize,
     /// As of an area.
-    huge: Option<bool>,
+    huge: bool,
     /// Since before the last tick.
     old: bool,
 }
 
 impl Aside {
-    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, huge: None, old: false };
+    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, huge: false, old: false };
 }
 
 /// Where areas come from and are entered.
@@ -224,7 +224,7 @@ impl Vmalloc {
         }
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
-        Some(Area { ptr, layout, map, map_len, len, guard, huge, next: null_mut() })
+        Some(Area { ptr, layout, map, map_len, len, guard, huge: huge == Some(true), next: null_mut() })
     }
 
     /// What was set aside and has about this length, counted as that; its window is prepared, since it had an area.
@@ -258,11 +258,20 @@ impl Vmalloc {
         if found.len > len {
             site.counter.uncharge(found.len - len);
         }
-        if let Some(huge) = huge.filter(|_| huge != found.huge) {
+        if let Some(huge) = huge.filter(|huge| !(*huge && found.huge)) {
             // SAFETY: ours alone. A refusal costs time or memory, nothing else.
             unsafe { site.os.advise_huge(map, found.map_len, huge) };
         }
-        Some(Area { ptr: map, layout, map, map_len: found.map_len, len, guard, huge, next: null_mut() })
+        Some(Area {
+            ptr: map,
+            layout,
+            map,
+            map_len: found.map_len,
+            len,
+            guard,
+            huge: huge == Some(true),
+            next: null_mut(),
+        })
     }
 
     fn unlink_aside(&self, os: &dyn Os, which: impl Fn(&Aside) -> bool) -> Option<Aside> {

@@ -329,11 +329,12 @@ fn what_is_cut_off_an_area_is_gone_or_counted() {
         "cut off, as it is not freed"
     );
     os.plan(Plan::Never);
-    let resized = os.calls_of(Call::Resize);
+    let (resized, moved) = (os.calls_of(Call::Resize), os.calls_of(Call::Relocate));
     assert!(area.resize(heap, None, 40 * MIB) && area.resize(heap, None, 33 * MIB));
-    assert_eq!(
-        (os.calls_of(Call::Resize) - resized, heap.counter().usage()),
-        (1, 33 * MIB),
+    assert_eq!(heap.counter().usage(), 33 * MIB);
+    // Unless others were where it had been, and it moved, with more behind it than a tail may be.
+    assert!(
+        os.calls_of(Call::Relocate) > moved || os.calls_of(Call::Resize) == resized + 1,
         "it grew, and keeps a tail"
     );
     area.free(heap, None);
