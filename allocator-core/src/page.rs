@@ -263,7 +263,12 @@ impl ChunkMap {
         matches!(self.backing(), Backing::Usual | Backing::Small)
     }
 
-    /// What the system was asked to back the chunk by. Of a huge one the first touch may make all resident.
+    /// True if huge pages were asked for, so that the first touch may make all of it resident.
+    pub fn is_huge(&self) -> bool {
+        self.backing() == Backing::Huge
+    }
+
+    /// What the system was asked to back the chunk by.
     pub fn backing(&self) -> Backing {
         match self.backing.load(Relaxed) {
             1 => Backing::Huge,
@@ -510,7 +515,7 @@ impl AddressTable {
 
     /// The leaf that is there, if it is a mapping of its own.
     fn mapped(&self, leaf: &AtomicPtr<Leaf>) -> Option<NonNull<Leaf>> {
-        NonNull::new(leaf.load(Relaxed)).filter(|leaf| leaf.as_ptr() != core::ptr::from_ref(&self.first).cast_mut())
+        NonNull::new(leaf.load(Relaxed)).filter(|leaf| !core::ptr::eq(leaf.as_ptr(), &self.first))
     }
 
     /// Bytes mapped for leaves.

@@ -93,73 +93,64 @@ pub const PAGE_SIZE: usize = allocator_core::config::PAGE_SIZE;
 /// the thread's sheaf costs 30 instructions up to 1 KiB and 39 up to 32 KiB; above, it costs five to seven atomic
 /// operations and about a thousand instructions; above 32 MiB, system calls.
 #[derive(Debug, Default, Clone, Copy)]
+#[must_use = "it says how the heap is to be where the allocator is declared"]
 pub struct Kmalloc(Tunables);
 
 impl Kmalloc {
     /// A handle on the heap of this process. Costs nothing.
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn new() -> Self {
         Kmalloc(Tunables::new())
     }
 
     /// No more than so many bytes are to be resident, but for what the heap needs itself: see [`Kmalloc::set_limits`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.0.limit = Some(bytes);
         self
     }
 
     /// As [`Kmalloc::limit`], with marks of its own.
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn limits(mut self, limits: Limits) -> Self {
         (self.0.limit, self.0.soft_limit, self.0.reserve) = (Some(limits.max), Some(limits.high), Some(limits.min));
         self
     }
 
     /// How much free memory stays resident: see [`Kmalloc::set_watermarks`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn watermarks(mut self, low: usize, high: usize) -> Self {
         (self.0.low, self.0.high) = (Some(low), Some(high));
         self
     }
 
     /// How long free memory stays resident: see [`Kmalloc::set_purge_after`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn purge_after(mut self, time: Option<Duration>) -> Self {
         self.0.purge_after = Some(millis(time));
         self
     }
 
     /// What is backed by huge pages: see [`Kmalloc::set_huge_pages`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn huge_pages(mut self, policy: HugePages) -> Self {
         self.0.huge_pages = Some(policy);
         self
     }
 
     /// Whether a page without access lies behind every block of more than 32 MiB: see [`Kmalloc::set_guard_pages`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn guard_pages(mut self, guards: bool) -> Self {
         self.0.guard_pages = Some(guards);
         self
     }
 
     /// Whether long blocks of zeros are cleared only where they were written: see [`Kmalloc::set_sparse_zeros`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn sparse_zeros(mut self, asks: bool) -> Self {
         self.0.sparse_zeros = Some(asks);
         self
     }
 
     /// Whether the control group is looked at: see [`Kmalloc::set_cgroup`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn cgroup(mut self, looks: bool) -> Self {
         self.0.cgroup = Some(looks);
         self
     }
 
     /// Whether a thread gives free memory back: see [`Kmalloc::set_background_thread`].
-    #[must_use = "it says how the heap is to be where the allocator is declared"]
     pub const fn background_thread(mut self, thread: bool) -> Self {
         self.0.background_thread = Some(thread);
         self

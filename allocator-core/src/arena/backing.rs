@@ -42,11 +42,10 @@ impl Arena {
         move |page, pages, wanted| {
             let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
             let chunks = || (first..first + row).map(|c| self.map(c));
-            let is_huge = |map: &&ChunkMap| map.backing() == Backing::Huge;
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
             let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
             let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
-            let all_huge = chunks().all(|map| is_huge(&map));
+            let all_huge = chunks().all(ChunkMap::is_huge);
             // Near a limit, nothing is resident that nobody asked for.
             let may = (wanted == pages || !self.ground.counter.is_tight())
                 && (all_huge || self.may_have(self.more_borders(first, row, true)));
@@ -57,9 +56,9 @@ impl Arena {
             };
             if !asks {
                 // The advice outlives the purge of a whole chunk.
-                chunks().filter(is_huge).for_each(|map| self.break_up(map));
+                chunks().filter(|map| map.is_huge()).for_each(|map| self.break_up(map));
                 // What could not be broken up is resident as a whole all the same.
-                return chunks().any(|map| is_huge(&map));
+                return chunks().any(ChunkMap::is_huge);
             }
             if all_huge {
                 return true;
@@ -234,7 +233,7 @@ impl Arena {
         {
             self.add_borders(-more);
         }
-        if recheck("a chunk was broken up meanwhile", map.backing() != Backing::Huge) {
+        if recheck("a chunk was broken up meanwhile", !map.is_huge()) {
             // SAFETY: as above.
             unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) };
         }
@@ -275,7 +274,7 @@ impl Arena {
     /// How many borders more, or fewer, a row of `n` chunks from `c` on has at its ends once it is backed by huge pages, or not any more.
     fn more_borders(&self, c: u32, n: u32, huge: bool) -> i32 {
         let beside = [c.checked_sub(1), Some(c + n).filter(|c| *c < self.chunks)];
-        let differs = |c: u32| if (self.map(c).backing() == Backing::Huge) == huge { -1 } else { 1 };
+        let differs = |c: u32| if self.map(c).is_huge() == huge { -1 } else { 1 };
         beside.into_iter().flatten().map(differs).sum()
     }
 
@@ -290,8 +289,8 @@ impl Arena {
 
     /// Counts them.
     fn count_borders(&self) -> u32 {
-        let huge = |c: u32| c < self.chunks && self.map(c).backing() == Backing::Huge;
-        (0..self.committed()).filter(|c| huge(*c) != huge(c + 1) && c + 1 < self.chunks).count() as u32
+        let end = self.chunks.min(self.committed() + 1);
+        (1..end).filter(|c| self.map(c - 1).is_huge() != self.map(*c).is_huge()).count() as u32
     }
 
     /// How many are known, and how many there are; from now on so many are known.

@@ -13,7 +13,6 @@
 use super::{give_back, Caches, Found, Partial};
 use crate::config::{MIN_PARTIAL, PAGE_SIZE};
 use crate::error::Misuse;
-use crate::page::Backing;
 use crate::size_class::SizeClass;
 use crate::slab::{Holes, Listed, Slab};
 use crate::zone::{Caller, Zone};
@@ -119,7 +118,7 @@ impl Caches {
         };
         let mut bytes = 0;
         for (_, base, holes, most) in taken.iter().flatten() {
-            if !most && zone.map_of(*base).backing() == Backing::Huge {
+            if !most && zone.map_of(*base).is_huge() {
                 continue;
             }
             for (start, len) in holes.runs(page_size) {

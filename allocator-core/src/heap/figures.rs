@@ -5,7 +5,7 @@ use super::Heap;
 use crate::cache::Usage;
 use crate::config::{CHECKED, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SIZE};
 use crate::live;
-use crate::page::{Backing, Kind};
+use crate::page::Kind;
 use crate::size_class::SizeClass;
 use crate::thread::Thread;
 use crate::units::PageCount;
@@ -118,7 +118,7 @@ impl Heap {
             stats.committed += PageCount::new(arena.committed() * PAGES_PER_CHUNK).bytes();
             for c in 0..arena.committed() {
                 let map = arena.map(c);
-                stats.huge += if map.backing() == Backing::Huge { CHUNK_SIZE } else { 0 };
+                stats.huge += if map.is_huge() { CHUNK_SIZE } else { 0 };
                 for page in 0..PAGES_PER_CHUNK as usize {
                     if let Kind::Run(pages) = map.tag(page).kind() {
                         stats.runs += 1;

@@ -170,6 +170,14 @@ fn free_all(heap: &Heap, all: Vec<(NonNull<u8>, Layout)>) {
     }
 }
 
+type Blocks = Vec<(NonNull<u8>, Layout)>;
+
+/// One of so many blocks, from the first on, and the others.
+fn one_in(n: usize, all: impl Iterator<Item = (NonNull<u8>, Layout)>) -> (Blocks, Blocks) {
+    let mut places = (0..n).cycle();
+    all.partition(|_| places.next() == Some(0))
+}
+
 const TWO_PAGES_IN_A_CHUNK: usize = CHUNK_SIZE / PAGE_SIZE / 2;
 
 /// Before the first sign that blocks may have room; and after it, with chunks that had huge pages before.
@@ -583,10 +591,8 @@ fn half_of_a_slab_is_not_worth_a_huge_page() {
     for (size, objects) in [(16 << 10, 2), (24 << 10, 4)] {
         let Setup { heap, .. } = setup(false);
         heap.set_huge_pages(HugePages::Always);
-        let all = written(heap, layout(size, 8), 4 * CHUNK_SIZE / size, size).enumerate();
-        let (kept, gone): (Vec<_>, Vec<_>) = all.partition(|(i, _)| i % objects == 0);
-        let blocks = |numbered: Vec<(usize, _)>| numbered.into_iter().map(|(_, block)| block).collect();
-        free_all(heap, blocks(gone));
+        let (kept, gone) = one_in(objects, written(heap, layout(size, 8), 4 * CHUNK_SIZE / size, size));
+        free_all(heap, gone);
         let before = heap.stats(None).huge;
         for _ in 0..4 {
             tick(heap, None);
@@ -594,7 +600,7 @@ fn half_of_a_slab_is_not_worth_a_huge_page() {
         let broken = (before - heap.stats(None).huge) / CHUNK_SIZE;
         // The last one is not full, and what is free of it may go back.
         assert!(if objects == 2 { broken <= 1 } else { broken >= 3 }, "{size}: {broken} of {}", before / CHUNK_SIZE);
-        free_all(heap, blocks(kept));
+        free_all(heap, kept);
         heap.validate(None).unwrap();
     }
 }
@@ -649,16 +655,13 @@ fn a_long_row_of_chunks_of_which_a_part_went_back_has_no_huge_pages_any_more() {
     heap.set_huge_pages(HugePages::Always);
     let half = layout(CHUNK_SIZE / 2, 8);
     // Nothing is written, so nothing is resident.
-    // SAFETY: no block of a thread is meant.
-    let all = (0..GIBIBYTES << 10).map(|_| unsafe { heap.alloc(None, half) }.unwrap());
-    let (kept, gone): (Vec<_>, Vec<_>) = all.map(|ptr| (ptr, half)).enumerate().partition(|(i, _)| i % 2 == 0);
-    let blocks = |numbered: Vec<(usize, _)>| numbered.into_iter().map(|(_, block)| block).collect();
+    let (kept, gone) = one_in(2, written(heap, half, GIBIBYTES << 10, 0));
     assert!(heap.stats(None).huge >= GIBIBYTES << 30 && heap.stats(None).reserved < 12 * (GIBIBYTES << 30) / 10);
-    free_all(heap, blocks(gone));
-    // SAFETY: as above.
+    free_all(heap, gone);
+    // SAFETY: no block of a thread is meant.
     unsafe { heap.reclaim(None) };
     assert_eq!(heap.stats(None).huge, 0);
-    free_all(heap, blocks(kept));
+    free_all(heap, kept);
     heap.validate(None).unwrap();
 }
 
