@@ -33,7 +33,7 @@
 //! CAS that takes a page synchronises with every earlier `give_back` of it.
 //!
 //! # Not here
-//! Which chunk to try, and the hints that say so (`buddy`); when to purge (`zone`).
+//! Which chunk to try, and the hints that say so (`buddy`); when to purge (`kswapd`).
 
 use crate::config::PAGES_PER_CHUNK;
 use crate::error::Misuse;

@@ -555,7 +555,8 @@ impl Heap {
     }
 
     /// Gives back what is not needed: the calling thread's sheaves, empty slabs, resident free pages, empty arenas,
-    /// what ended threads left behind. Returns the bytes of free pages that went back to the system. Costs a walk over
+    /// what ended threads left behind. Returns the bytes that went back to the system: of free pages, of areas that were set aside,
+    /// and of ranges that it had not taken back before. Costs a walk over
     /// all arenas and a system call for each run of free pages; in between others may fork.
     ///
     /// # Safety

@@ -4,8 +4,8 @@
 //! perhaps little of it is used. `auto` asks for them where that little is little beside all the rest: for chunks that lie
 //! *high*, above the first few of the first arena, and for runs longer than a chunk and areas that will be used as a whole,
 //! before they are touched (not for what was asked for as zeros, unless it is a run and such blocks were found to be written as a
-//! whole: `zeroing`); and for a chunk that has small pages once it has been in use as a whole from one tick of kswapd to the next,
-//! and nothing of it ever went back.
+//! whole: `zeroing`); and for a chunk that has small pages once it has been full from one tick of kswapd to the next (seven eighths of
+//! it are in use, and all was touched), and nothing of it ever went back.
 //!
 //! A program whose blocks have *room*, as they are longer than what it writes into them, would have the rest resident as
 //! well. Two signs tell of such blocks before anything of them is written: one grows and is a run of pages or an area then,

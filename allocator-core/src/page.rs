@@ -205,7 +205,7 @@ pub enum Backing {
     Small,
 }
 
-/// A chunk was in use as a whole so many times in a row, and is thought to be full of what lives long.
+/// A chunk was full so many times in a row, and is thought to be full of what lives long.
 const LASTS: u32 = 2;
 /// It was so before, too.
 const SEEN: u32 = LASTS + 1;
@@ -219,7 +219,7 @@ pub struct ChunkMap {
     /// A [`Backing`]. Whoever owns the chunk as a whole may make it huge, and so may kswapd; who owns a part of it, so that
     /// nobody owns all of it, may break it up.
     backing: AtomicU32,
-    /// At how many ticks in a row it was in use as a whole, up to `SEEN`.
+    /// At how many ticks in a row it was full, up to `SEEN`.
     full: UnwatchedU32,
     /// Written once, with `base` and before it.
     rooms: UnwatchedPtr<Rooms>,
@@ -283,7 +283,7 @@ impl ChunkMap {
         self.backing.compare_exchange(was as u32, backing as u32, Relaxed, Relaxed).is_ok()
     }
 
-    /// Notes whether it is in use as a whole. True at the second time in a row, and not at those that follow.
+    /// Notes whether it is full. True at the second time in a row, and not at those that follow.
     pub fn note_full(&self, full: bool) -> bool {
         let times = if full { SEEN.min(self.full.load(Relaxed) + 1) } else { 0 };
         self.full.store(times, Relaxed);

@@ -68,7 +68,7 @@ pub const KEYS: &[Key] = &[
         name: "soft_limit",
         values: "bytes, or none",
         default: "seven eighths of the limit",
-        what: "beyond that free memory goes back at once, and the program's callbacks are called",
+        what: "beyond that free memory goes back at once, and if that is not enough, the program's callbacks are called",
         set: |to, text| set(&mut to.soft_limit, bytes_or(text, "none", 0)),
     },
     Key {
@@ -103,7 +103,7 @@ pub const KEYS: &[Key] = &[
         name: "huge_pages",
         values: "never, auto, or always",
         default: "auto",
-        what: "which chunks of 2 MiB are backed by huge pages; auto: below 8 MiB, or more where blocks have room, only what stays full",
+        what: "which chunks of 2 MiB are backed by huge pages; auto: below 8 MiB, or more where blocks have room, only blocks of more than 2 MiB and what stays full",
         set: |to, text| set(&mut to.huge_pages, HugePages::named(text)),
     },
     Key {

@@ -167,8 +167,8 @@ impl Vmalloc {
     }
 
     /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
-    /// for, or what was set aside is used again; if not, which of it has huge pages is the system's choice. Costs two to four
-    /// system calls, and another one if it is dense.
+    /// for, or what was set aside is used again; if not, which of it has huge pages is the system's choice, unless the policy
+    /// says otherwise. Costs two to five system calls, another one if it is said which pages it has, and one for a guard.
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let huge = match site.huge.get() {
             HugePages::Never => Some(false),

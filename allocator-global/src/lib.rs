@@ -157,8 +157,8 @@ impl Kmalloc {
     }
 
     /// From now on, no more than `limits.max` bytes are resident of what the program has or had from this heap. Beyond
-    /// `limits.high`, free memory goes back at once and the program's callbacks are called ([`Kmalloc::on_pressure`],
-    /// [`Kmalloc::register_shrinker`]); beyond `limits.max`, requests are refused, those of more than 32 KiB from `limits.min`
+    /// `limits.high`, free memory goes back at once and, if that is not enough, the program's callbacks are called
+    /// ([`Kmalloc::on_pressure`], [`Kmalloc::register_shrinker`]); beyond `limits.max`, requests are refused, those of more than 32 KiB from `limits.min`
     /// bytes below it on. Zero: no such limit; [`Limits::of`] makes the usual ones.
     ///
     /// What the heap needs itself is not counted: about 2 % of it, and up to 96 KiB for each thread.
@@ -212,8 +212,8 @@ impl Kmalloc {
     }
 
     /// From now on, a page without access lies behind every new block of more than 32 MiB, so that running over its end (in whole
-    /// pages) ends the process. Where the system refuses the page the block has none. Costs a store; later, two system calls for each such
-    /// block and each change of its size.
+    /// pages) ends the process. Where the system refuses the page the block has none. Costs a store; later, three system calls for each such
+    /// block and each change of its size, or four where the system knows no guards.
     pub fn set_guard_pages(guards: bool) {
         conf::set(Setting::GuardPages);
         HEAP.set_guard_pages(guards);

@@ -91,7 +91,7 @@ impl Arena {
         }
     }
 
-    /// What has small pages, and is full of what lives long since the last call: a chunk that was in use as a whole at two calls in a
+    /// What has small pages, and is full of what lives long since the last call: a chunk that was full ([`Buddy::is_full`]) at two calls in a
     /// row. If it is dense, and nothing of it ever went back to the system, it is backed by a huge page from now on,
     /// which makes little resident that was not. Says whether the highest of them is dense, if there is one. One thread at a time.
     pub fn ripen(&self) -> Option<bool> {

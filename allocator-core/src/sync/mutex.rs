@@ -47,7 +47,7 @@ pub enum Rank {
     Zone,
     /// The records of vmalloc areas.
     Vmalloc,
-    /// The list of thread blocks, and the boot pool.
+    /// The list of thread blocks, and the mempool.
     Registry,
     /// Ranges that the system did not take back.
     Kept,
