@@ -472,7 +472,14 @@ impl Heap {
         // SAFETY: by contract.
         let to = unsafe { self.alloc(thread, new) };
         shrinks.inspect(|thread| thread.set_relieving(false));
-        let to = to?;
+        let to = match to {
+            Ok(to) => to,
+            // SAFETY: by contract.
+            Err(refused) => match unsafe { self.stay_an_area(thread, ptr, layout, new) } {
+                Ok(stayed) => return stayed.ok_or(refused),
+                Err(misuse) => self.not_so(ptr, misuse, layout),
+            },
+        };
         let copy = || {
             // SAFETY: both are at least this long, and the new one is not the old one.
             unsafe { to.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new_size)) };

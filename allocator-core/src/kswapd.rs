@@ -6,13 +6,14 @@
 //! age is counted in ticks. It begins when more than the *high* watermark is resident, and stops at the *low* one
 //! ([`Watermarks`]). What a tick does is the heap's business; here is when.
 //!
-//! One thread ticks. It is started by a slow `dealloc` of a heap that has grown beyond [`GROWN`]: small processes never have
-//! it. When two ticks in a row had nothing to do it sleeps, and the next slow `dealloc` wakes it. That may miss it, since no
-//! fence lies between what it gives back and its look at the state; so the sleep has an end. Where no thread can be
-//! had, a slow `dealloc` looks at the clock, and ticks once in a while.
+//! One thread ticks. It is started by a slow `dealloc` or `realloc` of a heap that has grown beyond [`GROWN`]: small processes
+//! never have it. When two ticks in a row had nothing to do it sleeps, and the next slow `dealloc` or `realloc` wakes it, or growth
+//! where a control group might get short. That may miss it, since no fence lies between what is given back and the look at
+//! the state; so the sleep has an end. Where no thread can be had, a slow `dealloc` or `realloc` looks at the clock, and ticks once in a while.
 //!
 //! Beyond the `high` mark of a limit ([`crate::page_counter`]) nothing is kept, and an *alarm* is raised: it ends a sleep,
-//! and lets whoever allocates, or the thread after its tick, tell the program. The next tick silences it.
+//! and lets whoever allocates, or the thread after its tick, tell the program. The next tick silences it; where nobody ticks,
+//! it is raised again after as long.
 //!
 //! ```text
 //! SMALL ──grown──► DORMANT ──dealloc──► AWAKE ──nothing to do──► ASLEEP
@@ -127,7 +128,7 @@ pub struct Kswapd {
     state: AtomicU32,
     /// Milliseconds; zero: as it is by default.
     purge_after: AtomicU32,
-    /// Without a thread: when the last tick was.
+    /// Without a thread: when the last tick was, or where nobody ticks, the last alarm.
     ticked: UnwatchedU64,
     alarm: AtomicU32,
     /// Whether the control group was short of memory at the last tick, and what it may go on to have; whether nobody looks.
@@ -185,11 +186,22 @@ impl Kswapd {
     }
 
     /// The heap has so many bytes committed, and may have so many resident.
-    pub fn grown(&self, committed: usize, limits: Limits) {
+    pub fn grown(&self, os: &dyn Os, committed: usize, limits: Limits) {
         let state = self.state.load(Relaxed);
         let small = if limits.high == 0 { GROWN } else { GROWN.min(limits.high / 4) };
-        if committed >= small && state & STATE == SMALL {
-            self.go(state, state - SMALL + DORMANT);
+        match state & STATE {
+            SMALL if committed >= small => _ = self.go(state, state - SMALL + DORMANT),
+            // It may be the group that is short now, and only a tick looks at it.
+            ASLEEP if self.room.load(Relaxed) != 0 => self.wake(os, state),
+            _ => {}
+        }
+    }
+
+    /// Ends the sleep of the thread.
+    fn wake(&self, os: &dyn Os, asleep: u32) {
+        if self.go(asleep, asleep & !STATE | AWAKE) {
+            self.wakeups.fetch_add(1, Relaxed);
+            os.wake_all(&self.state);
         }
     }
 
@@ -212,12 +224,18 @@ impl Kswapd {
         match state & STATE {
             // As if the thread ran already: it will, or it will be said that it does not.
             DORMANT if self.go(state, awake) => Attend::Start(state / NUMBER),
-            ASLEEP if self.go(state, awake) => {
-                self.wakeups.fetch_add(1, Relaxed);
-                os.wake_all(&self.state);
+            ASLEEP => {
+                self.wake(os, state);
                 Attend::Nothing
             }
-            ALONE if self.is_time(os) && self.go(state, awake) => Attend::Tick(state / NUMBER),
+            ALONE if self.is_time(os) && self.go(state, awake) => {
+                // Another thread may have ticked in between.
+                if self.is_time(os) {
+                    return Attend::Tick(state / NUMBER);
+                }
+                self.go(awake, state);
+                Attend::Nothing
+            }
             _ => Attend::Nothing,
         }
     }
@@ -239,15 +257,21 @@ impl Kswapd {
         self.go(number * NUMBER + AWAKE, number * NUMBER + DORMANT);
     }
 
-    /// Memory is short: a thread that sleeps wakes up, and the program is to be told, once until the next tick.
+    /// Memory is short: a thread that sleeps wakes up, and the program is to be told, once until the next tick, or for as long as
+    /// one takes to come.
     #[cold]
     pub fn alarm(&self, os: &dyn Os) {
+        let raise = |from| self.alarm.compare_exchange(from, RAISED, Relaxed, Relaxed).is_ok();
         // Only one who finds none raises one.
-        let _ = self.alarm.compare_exchange(SILENT, RAISED, Relaxed, Relaxed);
+        let raised = raise(SILENT);
         let state = self.state.load(Relaxed);
-        if state & STATE == ASLEEP && self.go(state, state & !STATE | AWAKE) {
-            self.wakeups.fetch_add(1, Relaxed);
-            os.wake_all(&self.state);
+        match state & STATE {
+            ASLEEP => self.wake(os, state),
+            // Nobody ticks, who would silence it.
+            SMALL | DORMANT | OFF if raised || self.is_time(os) && raise(TOLD) => {
+                self.ticked.store(os.now(), Relaxed);
+            }
+            _ => {}
         }
     }
 

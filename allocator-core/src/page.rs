@@ -471,7 +471,9 @@ impl AddressTable {
             }
             return true;
         }
-        let Some(memory) = kept.map(os, core::mem::size_of::<Leaf>()) else { return false };
+        let Some(memory) = kept.map(os, core::mem::size_of::<Leaf>()) else {
+            return !self.root[leaf].load(Relaxed).is_null(); // somebody else was faster
+        };
         // SAFETY: just mapped. A leaf of zeros is a leaf of windows that nobody owns.
         let new = unsafe { lay::<Leaf>(memory, 1) }.as_ptr();
         if self.root[leaf].compare_exchange(null_mut(), new, Release, Relaxed).is_err() {

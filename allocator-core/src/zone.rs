@@ -395,22 +395,22 @@ impl Zone {
         let grown = self.commit_more(chunks) || self.add_arena(os, &mut growth, chunks);
         if grown {
             self.generation.fetch_add(1, Release);
-            self.tell_kswapd(&growth);
+            self.tell_kswapd(os, &growth);
         }
         grown
     }
 
     /// Looks anew whether the zone is large enough for a kswapd.
     pub fn consider_kswapd(&self, os: &dyn Os) {
-        self.tell_kswapd(&self.growth.lock(os));
+        self.tell_kswapd(os, &self.growth.lock(os));
     }
 
     /// The caller holds the lock.
-    fn tell_kswapd(&self, _: &Growth) {
+    fn tell_kswapd(&self, os: &dyn Os, _: &Growth) {
         // SAFETY: linked, and the lock is held.
         let arenas = self.arenas.iter().filter_map(|place| unsafe { place.load(Relaxed).as_ref() });
         let committed = arenas.map(|arena| arena.committed() as usize).sum::<usize>() * CHUNK_SIZE;
-        self.kswapd.grown(committed, self.counter.limits());
+        self.kswapd.grown(os, committed, self.counter.limits());
     }
 
     fn commit_more(&self, chunks: u32) -> bool {

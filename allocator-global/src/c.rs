@@ -192,7 +192,7 @@ unsafe extern "C" fn resize_slow(ptr: NonNull<u8>, size: usize) -> *mut u8 {
         return fail(ENOMEM);
     }
     // SAFETY: live, with this layout by what the heap knows, and the new one is one.
-    or_no_memory(unsafe { crate::realloc_slow(ptr, is.size(), is.align(), size) })
+    or_no_memory(unsafe { crate::realloc_slow::<false>(ptr, is.size(), is.align(), size) })
 }
 
 /// Bytes that may be used of a block.

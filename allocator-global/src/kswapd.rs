@@ -38,7 +38,7 @@ pub(crate) fn allow(thread: bool) {
 /// If there is to be no thread, those who free do its work from now on, however small the heap is.
 pub(crate) fn begin_without() {
     if !ALLOWED.load(Relaxed) {
-        HEAP.kswapd().grown(usize::MAX, HEAP.counter().limits());
+        HEAP.kswapd().grown(HEAP.os(), usize::MAX, HEAP.counter().limits());
     }
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn forked() {
 pub(crate) fn start_now() {
     if ALLOWED.load(Relaxed) {
         ONLY_HERE.store(cfg!(feature = "override"), Relaxed);
-        HEAP.kswapd().grown(usize::MAX, HEAP.counter().limits());
+        HEAP.kswapd().grown(HEAP.os(), usize::MAX, HEAP.counter().limits());
         attend();
     }
 }
@@ -179,8 +179,13 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: the calling thread exists, and the name is short enough.
     unsafe { libc::pthread_setname_np(this, c"kmalloc-kswapd".as_ptr()) };
     lifecycle::attach_service();
-    // SAFETY: the block is the calling thread's.
-    lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number as usize as u32, &after_tick) });
+    let number = number as usize as u32;
+    match lifecycle::block() {
+        // SAFETY: the block is the calling thread's.
+        Some(_) => lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number, &after_tick) }),
+        // It could not do all of the work, for want of memory for a block: those who free do it.
+        None => HEAP.kswapd().alone(HEAP.os(), number),
+    }
     if ADRIFT.load(Relaxed) {
         // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.
         signals::unblock();

@@ -198,10 +198,11 @@ impl Kmalloc {
     /// much as the use of the heap says; if one of them is said, the other one is twice `low`, or half of `high` at most.
     ///
     /// # Errors
-    /// Nothing changes if `low` is above `high`. Costs two stores.
+    /// Nothing changes if `low` is above `high`. Costs two stores, and may start or wake the thread.
     pub fn set_watermarks(low: Option<usize>, high: Option<usize>) -> Result<(), ConfigError> {
         HEAP.set_watermarks(low, high)?;
         conf::set(Setting::Watermarks);
+        kswapd::attend();
         Ok(())
     }
 
@@ -442,7 +443,7 @@ unsafe impl GlobalAlloc for Kmalloc {
             return ptr.as_ptr();
         }
         // SAFETY: by contract.
-        unsafe { realloc_slow(ptr, layout.size(), layout.align(), new_size) }
+        unsafe { realloc_slow::<true>(ptr, layout.size(), layout.align(), new_size) }
     }
 }
 
@@ -538,11 +539,13 @@ unsafe fn realloc_by_sheaves(ptr: NonNull<u8>, layout: Layout, new: Layout) -> O
     Some(object)
 }
 
+/// `STARTS`: the thread of the heap may be started.
+///
 /// # Safety
 /// As for `GlobalAlloc::realloc`.
 #[cold]
 #[inline(never)]
-unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: usize) -> *mut u8 {
+unsafe fn realloc_slow<const STARTS: bool>(ptr: NonNull<u8>, size: usize, align: usize, new_size: usize) -> *mut u8 {
     // SAFETY: by contract.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: by contract.
@@ -556,7 +559,15 @@ unsafe fn realloc_slow(ptr: NonNull<u8>, size: usize, align: usize, new_size: us
     }
     // SAFETY: the block is the calling thread's; the rest by contract.
     match lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }) {
-        Ok(ptr) => served(ptr),
+        Ok(ptr) => {
+            // Whoever shrinks gives memory back, and so does whoever moves.
+            if STARTS {
+                kswapd::attend();
+            } else {
+                kswapd::attend_without_start();
+            }
+            served(ptr)
+        }
         // SAFETY: by contract; the block is as it was.
         Err(why) => unsafe { realloc_at_last(ptr, layout, new_size, why) },
     }

@@ -100,6 +100,8 @@ pub(crate) fn tell() {
             high => counter.usage().saturating_sub(high),
         };
         ask(Some(if short { Pressure::Medium } else { Pressure::Low }), wanted);
+        // What was freed for it.
+        HEAP.stay_below_soft_limit(Some(thread));
     }
 }
 

@@ -19,8 +19,10 @@ suite! {
         without_a_thread_the_work_is_done_by_those_who_free,
         a_large_block_is_set_aside_for_a_moment,
         a_program_may_do_without_the_thread_and_have_it_back,
+        what_a_vector_gives_up_goes_back,
+        watermarks_that_are_set_wake_the_thread,
     ],
-    children: [burst, small, switched_off, signals, forked, alone, large, without]
+    children: [burst, small, switched_off, signals, forked, alone, large, without, vector, marks]
 }
 
 /// Long enough for any machine; what is waited for takes a second or two.
@@ -273,4 +275,34 @@ fn without(_: &str) {
     Kmalloc::set_background_thread(false);
     comes_true("the thread is gone", || !has_kswapd());
     kept.into_iter().for_each(Block::free);
+}
+
+/// Class of bug: only a free tells the thread that there is something to do, and a vector that shrinks frees nothing.
+fn what_a_vector_gives_up_goes_back() {
+    assert_child_exits("vector", "", 0);
+}
+
+fn vector(_: &str) {
+    let before = resident_bytes();
+    let mut bytes = vec![1u8; 30 * MIB];
+    bytes.truncate(MIB);
+    bytes.shrink_to_fit();
+    comes_true("what was given up stays", || resident_bytes() < before + 16 * MIB);
+    assert!(bytes.iter().all(|byte| *byte == 1));
+}
+
+fn watermarks_that_are_set_wake_the_thread() {
+    assert_child_exits("marks", "", 0);
+}
+
+fn marks(_: &str) {
+    Kmalloc::set_watermarks(Some(100 * MIB), Some(200 * MIB)).expect("in order");
+    let before = resident_bytes();
+    grow();
+    comes_true("there is no thread", has_kswapd);
+    // Two ticks find nothing to do, and then it sleeps for half a minute.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(resident_bytes() > before + 70 * MIB, "all of it may stay");
+    Kmalloc::set_watermarks(Some(0), Some(0)).expect("in order");
+    comes_true("it stays", || resident_bytes() < before + 16 * MIB);
 }

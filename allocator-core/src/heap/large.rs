@@ -53,7 +53,7 @@ impl Heap {
         if !dense {
             self.parts.zone.huge.note_room();
         }
-        self.kswapd().grown(layout.size(), self.counter().limits());
+        self.kswapd().grown(self.os(), layout.size(), self.counter().limits());
         let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
         self.watch();
         area.map(|(ptr, zeros)| (ptr, if zeros { 0 } else { layout.size() }))
@@ -174,6 +174,29 @@ impl Heap {
                 }
             },
             Owner::Nobody => Err(Misuse::Foreign),
+        }
+    }
+
+    /// Makes an area that is to be a run shorter where it lies: no run could be had, and what shrinks is not to be refused.
+    ///
+    /// # Safety
+    /// As for [`Heap::realloc`].
+    #[cold]
+    pub(super) unsafe fn stay_an_area(
+        &self,
+        thread: Option<&Thread>,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        new: Layout,
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let _inside = self.enter(thread);
+        match (self.parts.zone.table.owner(ptr.as_ptr() as usize), Route::of(new)) {
+            (Owner::Area(record), Route::Run(..)) if new.size() < layout.size() => {
+                let site = self.site(self.caller(thread).urgency);
+                // SAFETY: by contract.
+                unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) }
+            }
+            _ => Ok(None),
         }
     }
 }

@@ -65,6 +65,7 @@ impl Heap {
     pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
         let _inside = self.enter(thread);
         self.kswapd().set_purge_after(self.os(), millis);
+        self.without_a_tick();
         // Looked at later than that, so that growth meanwhile is not missed.
         self.parts.zone.consider_kswapd(self.os());
     }
@@ -73,7 +74,14 @@ impl Heap {
     pub fn dismiss_kswapd(&self, thread: Option<&Thread>) {
         let _inside = self.enter(thread);
         self.kswapd().dismiss(self.os());
+        self.without_a_tick();
         self.parts.zone.consider_kswapd(self.os());
+    }
+
+    /// Nobody ticks now, and perhaps nobody will: what was set aside for a tick goes back.
+    fn without_a_tick(&self) {
+        let _still = self.kswapd().hold_still(self.os());
+        self.parts.vmalloc.shrink(self.site(Urgency::Usual));
     }
 
     /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the

@@ -876,6 +876,8 @@ struct Odd {
     low: bool,
     /// A wait with a limit ends at once.
     sleepless: bool,
+    /// It has a control group with a limit far away.
+    grouped: bool,
     mapped: core::sync::atomic::AtomicUsize,
 }
 
@@ -886,6 +888,7 @@ impl Odd {
             lies_below: 1,
             low: false,
             sleepless: false,
+            grouped: false,
             mapped: core::sync::atomic::AtomicUsize::new(0),
         }
     }
@@ -1005,8 +1008,16 @@ unsafe impl Os for Odd {
         assert_eq!((ptr.as_ptr() as usize % self.page, len % self.page), (0, 0), "whole pages");
         Unix.written(ptr, len, show)
     }
-    fn read(&self, _: &core::ffi::CStr, _: &mut [u8]) -> Option<usize> {
-        None
+    fn read(&self, path: &core::ffi::CStr, into: &mut [u8]) -> Option<usize> {
+        let text = match path.to_bytes() {
+            _ if !self.grouped => return None,
+            b"/proc/self/cgroup" => "0::/\n",
+            b"/sys/fs/cgroup/memory.max" => "1000000000000\n",
+            b"/sys/fs/cgroup/memory.current" => "0\n",
+            _ => return None,
+        };
+        into[..text.len()].copy_from_slice(text.as_bytes());
+        Some(text.len())
     }
     fn yield_now(&self) {
         Unix.yield_now();

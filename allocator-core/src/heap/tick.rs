@@ -60,7 +60,7 @@ impl Heap {
     pub unsafe fn tick(&self, thread: Option<&Thread>) -> bool {
         let zone = &self.parts.zone;
         self.kswapd().silence();
-        let short = zone.counter.is_high() || self.kswapd().is_group_short();
+        let short = self.is_short();
         let mut excess = self.calmly(thread, |caller| {
             self.shrink_caches(caller, self.shards());
             self.parts.registry.shrink(caller.os);
@@ -105,12 +105,17 @@ impl Heap {
             aged
         });
         let rested = self.lay_to_rest(thread);
-        if zone.counter.is_high() || self.kswapd().is_group_short() {
+        if self.is_short() {
             self.kswapd().alarm(self.os());
         }
         let bytes = aside.0 + hollowed + PageCount::new(purged).bytes();
         self.kswapd().note_tick(bytes);
-        bytes > 0 || aside.1 || rested > 0 || excess > 0 && aged > 0 || zone.counter.is_high()
+        bytes > 0 || aside.1 || rested > 0 || excess > 0 && aged > 0 || self.is_short()
+    }
+
+    /// Whether more is resident than the soft limit says, or the control group is short of memory.
+    fn is_short(&self) -> bool {
+        self.counter().is_high() || self.kswapd().is_group_short()
     }
 
     /// Purges `excess` pages, or a chunk more, in pieces; of what is `such`. Returns how many.

@@ -167,6 +167,7 @@ fn the_program_is_told_once_for_each_tick_that_memory_is_short() {
     let Setup { heap, .. } = setup(false);
     let thread = heap.attach();
     heap.set_huge_pages(HugePages::Never); // so that a chunk counts page by page
+    heap.set_purge_after(thread, Some(u32::MAX)); // so that no time passes
     limit(heap, Limits { max: 64 * MIB, high: 32 * MIB, min: 0 }).unwrap();
     let mut blocks = Vec::new();
     while heap.counter().usage() + MIB <= 32 * MIB {
@@ -188,6 +189,53 @@ fn the_program_is_told_once_for_each_tick_that_memory_is_short() {
     unsafe { heap.tick(thread) };
     assert!(!heap.kswapd().is_alarmed());
     assert_eq!(heap.counter().usage(), heap.stats(thread).free_dirty_pages * PAGE_SIZE);
+}
+
+/// Class of bug: a soft limit that is heard of once, and then never again, since the tick does not come that ends an alarm.
+#[test]
+fn where_nobody_ticks_the_program_is_told_again_after_a_while() {
+    let Setup { os, heap } = setup(false);
+    heap.set_purge_after(None, Some(100));
+    heap.set_purge_after(None, None);
+    heap.kswapd().alarm(os);
+    assert!(heap.kswapd().take_alarm());
+    let told = os.now();
+    heap.kswapd().alarm(os);
+    assert!(!heap.kswapd().is_alarmed() || os.now() - told >= 50, "at once");
+    for _ in 0..1000 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        heap.kswapd().alarm(os);
+        if heap.kswapd().take_alarm() {
+            return;
+        }
+    }
+    panic!("never again");
+}
+
+/// Class of bug: an allocator that refuses to take memory back.
+#[test]
+fn an_area_that_shrinks_is_never_refused_to_be_a_run() {
+    for short_of in ["the limit", "the system"] {
+        let Setup { os, heap } = setup(false);
+        let thread = heap.attach();
+        if short_of == "the limit" {
+            limit(heap, Limits::of(64 * MIB)).unwrap();
+        }
+        let mut block = Block::new(heap, thread, layout(62 * MIB + MIB / 2, 8), 9).unwrap();
+        if short_of == "the system" {
+            os.plan(Plan::From(1));
+        }
+        for size in [61 * PAGE_SIZE, 60 * PAGE_SIZE - 100, 3 * PAGE_SIZE] {
+            assert!(block.resize(heap, thread, size), "{short_of}: {size}");
+        }
+        os.plan(Plan::Never);
+        heap.validate(thread).unwrap();
+        assert!(block.resize(heap, thread, 20 * PAGE_SIZE) && block.resize(heap, thread, 3 * MIB));
+        block.free(heap, thread);
+        // SAFETY: our own block.
+        unsafe { heap.reclaim(thread) };
+        heap.audit(thread).unwrap();
+    }
 }
 
 /// Class of bug: objects in the caches of threads that do not free any more.
@@ -409,7 +457,7 @@ fn beyond_the_soft_limit_free_memory_goes_first_and_a_tick_says_what_is_left() {
 fn an_alarm_ends_the_sleep_of_the_thread() {
     let Setup { os, heap } = setup(false);
     heap.set_purge_after(None, Some(100_000));
-    heap.kswapd().grown(crate::kswapd::GROWN, Limits::default());
+    heap.kswapd().grown(heap.os(), crate::kswapd::GROWN, Limits::default());
     let crate::kswapd::Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it has grown") };
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX));

@@ -275,11 +275,55 @@ fn a_heap_wants_its_thread_when_it_has_grown() {
 fn a_small_heap_that_had_no_thread_has_none_when_it_may_have_one_again() {
     let Setup { heap, .. } = setup(false);
     // As where those who free do the work.
-    heap.kswapd().grown(usize::MAX, heap.counter().limits());
+    heap.kswapd().grown(heap.os(), usize::MAX, heap.counter().limits());
     assert!(heap.kswapd().needs_attention());
     heap.dismiss_kswapd(None);
     chunks(heap, 4).into_iter().for_each(|block| block.free(heap, None));
     assert!(!heap.kswapd().needs_attention());
+}
+
+/// Class of bug: memory that waits for a tick which does not come any more.
+#[test]
+fn what_is_aside_goes_back_when_the_thread_is_not_wanted_any_more() {
+    let dismissals: [fn(&Heap); 3] = [
+        |heap| heap.set_purge_after(None, Some(10)),
+        |heap| heap.set_purge_after(None, None),
+        |heap| heap.dismiss_kswapd(None),
+    ];
+    for dismiss in dismissals {
+        let Setup { heap, .. } = setup(false);
+        let area = || Block::new(heap, None, layout(40 << 20, 8), 1).unwrap();
+        area().free(heap, None);
+        assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)));
+        area().free(heap, None);
+        assert!(heap.stats(None).aside_bytes >= 40 << 20);
+        dismiss(heap);
+        assert_eq!(heap.stats(None).aside_bytes, 0);
+        assert_eq!(heap.counter().usage(), 0);
+    }
+}
+
+/// Class of bug: a group that gets short of memory while the thread sleeps.
+#[test]
+fn in_a_group_growth_ends_the_sleep_of_the_thread() {
+    for grouped in [false, true] {
+        let os = forever(Odd { grouped, ..Odd::plain() });
+        let heap = heap_on(os, None);
+        heap.set_purge_after(None, Some(600_000));
+        chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+        let Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it is wanted") };
+        heap.kswapd().look_at_group(os, &mut heap.kswapd().hold_still(os));
+        std::thread::scope(|scope| {
+            scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX));
+            while heap.kswapd().is_awake() {
+                std::thread::yield_now();
+            }
+            chunks(heap, 40).into_iter().for_each(|block| block.free(heap, None));
+            let woken = heap.kswapd().is_awake();
+            heap.set_purge_after(None, None); // so that the thread ends
+            assert_eq!(woken, grouped);
+        });
+    }
 }
 
 /// The life of the heap's thread of this number.
