@@ -61,6 +61,8 @@ excepted=(
     a_child_of_a_fork_has_a_thread_when_it_needs_one
     without_a_thread_the_work_is_done_by_those_who_free
     a_program_may_do_without_the_thread_and_have_it_back
+    what_a_vector_gives_up_goes_back
+    watermarks_that_are_set_wake_the_thread
     # These have a filter of their own, which needs prctl.
     no_call_is_made_that_readme_does_not_name
     without_a_thread_fewer_calls_do

@@ -115,7 +115,7 @@ const TOLD: u32 = 2;
 pub struct Done {
     /// Ticks.
     pub ticks: u64,
-    /// Times that a slow `dealloc` ended its sleep.
+    /// Times that somebody ended its sleep.
     pub wakeups: u64,
     /// Bytes given back to the system by ticks.
     pub by_ticks: u64,
@@ -128,8 +128,10 @@ pub struct Kswapd {
     state: AtomicU32,
     /// Milliseconds; zero: as it is by default.
     purge_after: AtomicU32,
-    /// Without a thread: when the last tick was, or where nobody ticks, the last alarm.
+    /// Without a thread: when the last tick was.
     ticked: UnwatchedU64,
+    /// Without a thread: when the last alarm was.
+    alarmed: UnwatchedU64,
     alarm: AtomicU32,
     /// Whether the control group was short of memory at the last tick, and what it may go on to have; whether nobody looks.
     short: UnwatchedU32,
@@ -164,6 +166,7 @@ impl Kswapd {
                 state: AtomicU32::new(SMALL),
                 purge_after: AtomicU32::new(0),
                 ticked: UnwatchedU64::new(0),
+                alarmed: UnwatchedU64::new(0),
                 alarm: AtomicU32::new(SILENT),
                 short: UnwatchedU32::new(0),
                 room: UnwatchedU64::new(0),
@@ -210,6 +213,11 @@ impl Kswapd {
         self.state.load(Relaxed) & STATE == AWAKE
     }
 
+    /// True if somebody is to start a thread.
+    pub fn is_dormant(&self) -> bool {
+        self.state.load(Relaxed) & STATE == DORMANT
+    }
+
     /// True if [`Kswapd::attend`] has something to say.
     #[inline(always)]
     pub fn needs_attention(&self) -> bool {
@@ -228,9 +236,9 @@ impl Kswapd {
                 self.wake(os, state);
                 Attend::Nothing
             }
-            ALONE if self.is_time(os) && self.go(state, awake) => {
+            ALONE if self.is_time(os, &self.ticked) && self.go(state, awake) => {
                 // Another thread may have ticked in between.
-                if self.is_time(os) {
+                if self.is_time(os, &self.ticked) {
                     return Attend::Tick(state / NUMBER);
                 }
                 self.go(awake, state);
@@ -240,10 +248,10 @@ impl Kswapd {
         }
     }
 
-    /// Without a thread: whether the last tick is long ago.
-    fn is_time(&self, os: &dyn Os) -> bool {
-        // Somebody may have ticked since the clock was read.
-        os.now().saturating_sub(self.ticked.load(Relaxed)) >= u64::from(self.period())
+    /// Without a thread: whether the last time is as long ago as two ticks are apart.
+    fn is_time(&self, os: &dyn Os, last: &UnwatchedU64) -> bool {
+        // It may be later than the clock was read.
+        os.now().saturating_sub(last.load(Relaxed)) >= u64::from(self.period())
     }
 
     /// There is no thread, or none that ticks now: whoever gives pages back has to.
@@ -267,9 +275,9 @@ impl Kswapd {
         let state = self.state.load(Relaxed);
         match state & STATE {
             ASLEEP => self.wake(os, state),
-            // Nobody ticks, who would silence it.
-            SMALL | DORMANT | OFF if raised || self.is_time(os) && raise(TOLD) => {
-                self.ticked.store(os.now(), Relaxed);
+            // Nobody ticks, who would silence it, or perhaps nobody.
+            SMALL | DORMANT | OFF | ALONE if raised || self.is_time(os, &self.alarmed) && raise(TOLD) => {
+                self.alarmed.store(os.now(), Relaxed);
             }
             _ => {}
         }

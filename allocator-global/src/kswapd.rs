@@ -116,6 +116,10 @@ fn attend_now(starts: bool) {
 }
 
 fn attend_to_it(starts: bool) {
+    // Left to a call that may start one; meanwhile nobody is to think that ticks will come.
+    if !starts && ALLOWED.load(Relaxed) && !ONLY_HERE.load(Relaxed) && HEAP.kswapd().is_dormant() {
+        return;
+    }
     let number = match HEAP.kswapd().attend(HEAP.os()) {
         Attend::Nothing => return,
         // Where no call starts one, it has ended and will not come back.

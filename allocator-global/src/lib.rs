@@ -198,7 +198,7 @@ impl Kmalloc {
     /// much as the use of the heap says; if one of them is said, the other one is twice `low`, or half of `high` at most.
     ///
     /// # Errors
-    /// Nothing changes if `low` is above `high`. Costs two stores, and may start or wake the thread.
+    /// Nothing changes if `low` is above `high`. Costs two stores, and may start or wake the thread, or do its work where there is none.
     pub fn set_watermarks(low: Option<usize>, high: Option<usize>) -> Result<(), ConfigError> {
         HEAP.set_watermarks(low, high)?;
         conf::set(Setting::Watermarks);
@@ -263,7 +263,7 @@ impl Kmalloc {
     /// How long free memory stays resident before it goes back to the system by itself; half of that at least. `None`: for
     /// ever, and the thread for it ends soon. One second unless somebody says something else. A process that never had 32 MiB made
     /// writable (by 16 at a time), or a quarter of its soft limit, has no thread either, and keeps them, unless it never has one
-    /// ([`Kmalloc::set_background_thread`]). Costs a lock and a walk over the arenas, and may start the thread.
+    /// ([`Kmalloc::set_background_thread`]). Costs a lock, a wait for a piece of a tick, and a walk over the arenas, and may start the thread.
     pub fn set_purge_after(time: Option<Duration>) {
         conf::set(Setting::PurgeAfter);
         let millis = Some(millis(time)).filter(|millis| *millis != NEVER);

@@ -296,12 +296,14 @@ fn watermarks_that_are_set_wake_the_thread() {
 }
 
 fn marks(_: &str) {
+    Kmalloc::set_cgroup(false); // of which half of what is left may stay
+    Kmalloc::set_purge_after(Some(Duration::from_secs(2)));
     Kmalloc::set_watermarks(Some(100 * MIB), Some(200 * MIB)).expect("in order");
     let before = resident_bytes();
     grow();
     comes_true("there is no thread", has_kswapd);
-    // Two ticks find nothing to do, and then it sleeps for half a minute.
-    std::thread::sleep(Duration::from_millis(2500));
+    // Two ticks find nothing to do, and then it sleeps for a minute.
+    std::thread::sleep(Duration::from_millis(4000));
     assert!(resident_bytes() > before + 70 * MIB, "all of it may stay");
     Kmalloc::set_watermarks(Some(0), Some(0)).expect("in order");
     comes_true("it stays", || resident_bytes() < before + 16 * MIB);

@@ -106,8 +106,9 @@ fn readme_names_no_call_that_is_not_made() {
         // With the signal blocked there is no line.
         signal != Some(libc::SIGSYS) && !said.starts_with(&format!("{call} is not allowed\n"))
     };
-    // There is nothing to warn of, who waits gives way to another by chance, and for the time few C libraries ask the kernel.
-    let mut uncertain = vec!["write", "sched_yield", "clock_gettime"];
+    // There is nothing to warn of, who waits gives way to another by chance, few C libraries ask the kernel for the time, and
+    // older ones start threads in another way.
+    let mut uncertain = vec!["write", "sched_yield", "clock_gettime", "clone3", "rseq"];
     let huge_pages = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     if !huge_pages.is_ok_and(|choice| !choice.contains("[never]")) {
         uncertain.push("mincore"); // nobody is asked whether a chunk is worth one

@@ -4,7 +4,7 @@
 //! changes, once, so of several threads that do so to one block exactly one goes on, and the others are told of a misuse.
 
 use super::Heap;
-use crate::config::{PAGES_PER_CHUNK, PAGE_SIZE, ROOMY_PAGES};
+use crate::config::{MIN_AREA, PAGES_PER_CHUNK, PAGE_SIZE, ROOMY_PAGES};
 use crate::error::{AllocError, Misuse};
 use crate::kmalloc::Route;
 use crate::page::{ChunkMap, Kind, Owner, Tag};
@@ -96,12 +96,26 @@ impl Heap {
                 self.parts.zone.free_pages(map, ptr.as_ptr() as usize, pages)
             }
             Claimed::Area(record) => {
-                // Only with somebody who will give it back.
-                let aside = self.kswapd().is_awake() && !self.counter().is_high();
                 // SAFETY: claimed, and by contract.
-                unsafe { self.parts.vmalloc.release(self.site(Urgency::Usual), record, aside) };
+                unsafe { self.release_area(record) };
                 Ok(())
             }
+        }
+    }
+
+    /// Not a part of [`Heap::release`], so that runs need fewer registers.
+    ///
+    /// # Safety
+    /// The area was claimed, and nobody uses it any more.
+    #[inline(never)]
+    unsafe fn release_area(&self, record: NonNull<u8>) {
+        let site = self.site(Urgency::Usual);
+        // Only with somebody who will give it back.
+        let aside = self.kswapd().is_awake() && !self.counter().is_high();
+        // SAFETY: by contract.
+        unsafe { self.parts.vmalloc.release(site, record, aside) };
+        if aside && !self.kswapd().is_awake() {
+            self.parts.vmalloc.shrink(site); // nobody will, as was said meanwhile
         }
     }
 
@@ -177,7 +191,8 @@ impl Heap {
         }
     }
 
-    /// Makes an area that is to be a run shorter where it lies: no run could be had, and what shrinks is not to be refused.
+    /// Keeps an area that is to be a run, and makes it shorter where it lies: no run could be had, and what needs no more memory
+    /// is not to be refused.
     ///
     /// # Safety
     /// As for [`Heap::realloc`].
@@ -191,10 +206,12 @@ impl Heap {
     ) -> Result<Option<NonNull<u8>>, Misuse> {
         let _inside = self.enter(thread);
         match (self.parts.zone.table.owner(ptr.as_ptr() as usize), Route::of(new)) {
-            (Owner::Area(record), Route::Run(..)) if new.size() < layout.size() => {
+            (Owner::Area(record), Route::Run(..)) if new.size() <= layout.size().max(MIN_AREA) => {
                 let site = self.site(self.caller(thread).urgency);
                 // SAFETY: by contract.
-                unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) }
+                let resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
+                self.watch();
+                resized
             }
             _ => Ok(None),
         }

@@ -197,9 +197,9 @@ fn where_nobody_ticks_the_program_is_told_again_after_a_while() {
     let Setup { os, heap } = setup(false);
     heap.set_purge_after(None, Some(100));
     heap.set_purge_after(None, None);
+    let told = os.now();
     heap.kswapd().alarm(os);
     assert!(heap.kswapd().take_alarm());
-    let told = os.now();
     heap.kswapd().alarm(os);
     assert!(!heap.kswapd().is_alarmed() || os.now() - told >= 50, "at once");
     for _ in 0..1000 {
@@ -225,7 +225,7 @@ fn an_area_that_shrinks_is_never_refused_to_be_a_run() {
         if short_of == "the system" {
             os.plan(Plan::From(1));
         }
-        for size in [61 * PAGE_SIZE, 60 * PAGE_SIZE - 100, 3 * PAGE_SIZE] {
+        for size in [61 * PAGE_SIZE, 64 * PAGE_SIZE, 60 * PAGE_SIZE - 100, 3 * PAGE_SIZE] {
             assert!(block.resize(heap, thread, size), "{short_of}: {size}");
         }
         os.plan(Plan::Never);
