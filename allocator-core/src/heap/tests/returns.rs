@@ -314,13 +314,14 @@ fn in_a_group_growth_ends_the_sleep_of_the_thread() {
         let Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it is wanted") };
         heap.kswapd().look_at_group(os, &mut heap.kswapd().hold_still(os));
         std::thread::scope(|scope| {
-            scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX));
+            let sleeper = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX));
             while heap.kswapd().is_awake() {
                 std::thread::yield_now();
             }
             chunks(heap, 40).into_iter().for_each(|block| block.free(heap, None));
             let woken = heap.kswapd().is_awake();
-            heap.set_purge_after(None, None); // so that the thread ends
+            heap.set_purge_after(None, None);
+            assert!(!sleeper.join().unwrap(), "nobody wants it any more");
             assert_eq!(woken, grouped);
         });
     }
