@@ -135,8 +135,9 @@ fn attend_to_it(starts: bool) {
             (!start(number)).then_some(number)
         }
         Attend::Tick(number) => {
+            // No block for it: a thread of C that only frees may have ended for who would take it back.
             // SAFETY: the block is the calling thread's.
-            lifecycle::with(|thread| unsafe { HEAP.tick(thread) });
+            lifecycle::with_own(|thread| unsafe { HEAP.tick(thread) });
             pressure::tell();
             Some(number)
         }

@@ -165,11 +165,12 @@ impl Kmalloc {
     ///
     /// # Errors
     /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas, waits for a tick of kswapd,
-    /// and holds off forks meanwhile.
+    /// and holds off forks meanwhile. May start or wake the thread.
     pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })?;
         conf::set(Setting::Limits);
+        kswapd::attend();
         Ok(())
     }
 
@@ -238,10 +239,11 @@ impl Kmalloc {
     /// From now on, a thread of the heap's own gives free memory back, or none does: then those who free do it, once in a while, and
     /// a process that goes idle keeps what it has. The thread that there is ends soon, after a tick that it may be in the middle of:
     /// who must not have one at all (`unshare`, a sandbox without `clone`) says so in the builder. Costs a lock, a walk over the arenas,
-    /// and a system call.
+    /// and a system call, and may start the thread.
     pub fn set_background_thread(thread: bool) {
         conf::set(Setting::BackgroundThread);
         kswapd::allow(thread);
+        kswapd::attend();
     }
 
     /// Starts that thread now, if there may be one, whatever the heap has: for whoever has a moment when a thread can be started, and

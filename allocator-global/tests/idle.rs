@@ -274,6 +274,8 @@ fn without(_: &str) {
     comes_true("there is a thread again", has_kswapd);
     Kmalloc::set_background_thread(false);
     comes_true("the thread is gone", || !has_kswapd());
+    Kmalloc::set_background_thread(true);
+    comes_true("there is one without a call of the allocator", has_kswapd);
     kept.into_iter().for_each(Block::free);
 }
 

@@ -37,7 +37,7 @@ impl Heap {
         }
         let (free, _) = self.parts.zone.resident_pages(self.caller(thread));
         counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE))?;
-        if counter.is_exceeded(Urgency::Usual) {
+        if counter.is_exceeded(Urgency::Usual) || counter.is_high() {
             self.parts.zone.purge(self.caller(thread), Purge::ALL);
         }
         self.parts.zone.watch(self.os());
