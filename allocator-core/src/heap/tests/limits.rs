@@ -458,7 +458,8 @@ fn beyond_the_soft_limit_free_memory_goes_first_and_a_tick_says_what_is_left() {
 fn a_soft_limit_below_what_is_resident_gives_back_what_is_free_at_once() {
     let Setup { heap, .. } = setup(false);
     let used = Block::new(heap, None, layout(4 * MIB, 8), 1).unwrap();
-    Block::new(heap, None, layout(30 * MIB, 8), 1).unwrap().free(heap, None);
+    let free: Vec<_> = (0..30).map(|_| Block::new(heap, None, layout(MIB, 8), 1).unwrap()).collect();
+    free.into_iter().for_each(|block| block.free(heap, None));
     assert!(heap.counter().usage() >= 34 * MIB);
     limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
     assert!(heap.counter().usage() <= 10 * MIB, "{} bytes", heap.counter().usage());
