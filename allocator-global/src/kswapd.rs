@@ -73,17 +73,21 @@ pub(crate) fn own() {
 /// has to be kept over the call. Leaves `errno` as it was.
 #[inline(always)]
 pub(crate) fn attend() {
-    if HEAP.kswapd().needs_attention() {
-        attend_now(true);
-    }
+    attend_and(true);
 }
 
 /// As [`attend`], where no thread may be started: in a call of C, since the C library may have locks that starting one needs, and
 /// where one ends.
 #[inline(always)]
 pub(crate) fn attend_without_start() {
+    attend_and(false);
+}
+
+/// The one of the two that `starts` says.
+#[inline(always)]
+pub(crate) fn attend_and(starts: bool) {
     if HEAP.kswapd().needs_attention() {
-        attend_now(false);
+        attend_now(starts);
     }
 }
 
@@ -187,7 +191,7 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     let number = number as usize as u32;
     match lifecycle::block() {
         // SAFETY: the block is the calling thread's.
-        Some(_) => lifecycle::with(|thread| unsafe { HEAP.run_kswapd(thread, number, &after_tick) }),
+        thread @ Some(_) => unsafe { HEAP.run_kswapd(thread, number, &after_tick) },
         // It could not do all of the work, for want of memory for a block: those who free do it.
         None => HEAP.kswapd().alone(HEAP.os(), number),
     }

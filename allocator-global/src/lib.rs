@@ -563,11 +563,7 @@ unsafe fn realloc_slow<const STARTS: bool>(ptr: NonNull<u8>, size: usize, align:
     match lifecycle::with(|thread| unsafe { HEAP.realloc(thread, ptr, layout, new_size) }) {
         Ok(ptr) => {
             // Whoever shrinks gives memory back, and so does whoever moves.
-            if STARTS {
-                kswapd::attend();
-            } else {
-                kswapd::attend_without_start();
-            }
+            kswapd::attend_and(STARTS);
             served(ptr)
         }
         // SAFETY: by contract; the block is as it was.

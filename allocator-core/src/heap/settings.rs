@@ -65,23 +65,24 @@ impl Heap {
     pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
         let _inside = self.enter(thread);
         self.kswapd().set_purge_after(self.os(), millis);
-        self.without_a_tick();
-        // Looked at later than that, so that growth meanwhile is not missed.
-        self.parts.zone.consider_kswapd(self.os());
+        self.restarted();
     }
 
     /// The thread that there may be is not wanted any more. There is another one, should the heap be large enough.
     pub fn dismiss_kswapd(&self, thread: Option<&Thread>) {
         let _inside = self.enter(thread);
         self.kswapd().dismiss(self.os());
-        self.without_a_tick();
-        self.parts.zone.consider_kswapd(self.os());
+        self.restarted();
     }
 
-    /// Nobody ticks now, and perhaps nobody will: what was set aside for a tick goes back.
-    fn without_a_tick(&self) {
-        let _still = self.kswapd().hold_still(self.os());
-        self.parts.vmalloc.shrink(self.site(Urgency::Usual));
+    /// Nobody ticks now, and perhaps nobody will: what was set aside for a tick goes back. Whether there is to be a thread is looked
+    /// at later than that, so that growth meanwhile is not missed.
+    fn restarted(&self) {
+        {
+            let _still = self.kswapd().hold_still(self.os());
+            self.parts.vmalloc.shrink(self.site(Urgency::Usual));
+        }
+        self.parts.zone.consider_kswapd(self.os());
     }
 
     /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the
