@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn no_more_stays_resident_than_half_of_what_the_group_may_go_on_to_have() {
         let (kswapd, counter) = (Kswapd::new(), PageCounter::new());
-        let usual = kswapd.watermarks(1 << 30, &counter);
+        let usual = kswapd.watermarks(0, 1 << 30, &counter);
         let mut tree = Tree::new(&[
             ("/proc/self/cgroup", "0::/\n"),
             ("/sys/fs/cgroup/memory.max", "1000000000\n"),
@@ -414,7 +414,7 @@ mod tests {
         let mut marks = |used: &str| {
             tree.0.insert("/sys/fs/cgroup/memory.current".to_string(), used.as_bytes().to_vec());
             kswapd.look_at_group(&tree, &mut kswapd.hold_still(&tree));
-            let marks = kswapd.watermarks(1 << 30, &counter);
+            let marks = kswapd.watermarks(0, 1 << 30, &counter);
             (marks.low, marks.high, kswapd.is_group_short())
         };
         assert_eq!(marks("0"), (usual.low, usual.high, false));

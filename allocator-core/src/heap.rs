@@ -215,10 +215,11 @@ impl Heap {
     fn make_room(&self, thread: Option<&Thread>, bytes: usize, urgency: Urgency) {
         let zone = &self.parts.zone;
         if zone.counter.limits().max != 0 {
-            self.parts.vmalloc.shrink(self.site(urgency));
+            let aside = self.parts.vmalloc.shrink(self.site(urgency));
             let excess = zone.counter.excess(bytes, urgency) / PAGE_SIZE;
             let most = u32::try_from(excess).unwrap_or(u32::MAX).saturating_add(PAGES_PER_CHUNK);
-            zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
+            let purged = zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
+            self.kswapd().note_call(aside + PageCount::new(purged).bytes());
             self.parts.registry.ask_back();
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! Beyond the `high` mark of a limit ([`crate::page_counter`]) nothing is kept, and an *alarm* is raised: it ends a sleep,
 //! and lets whoever allocates, or the thread after its tick, tell the program. The next tick silences it; where nobody ticks,
-//! it is raised again after as long.
+//! it is raised again after as long. However long free memory may stay, where it is short the next tick comes within [`LOOK`].
 //!
 //! ```text
 //! SMALL ──grown──► DORMANT ──dealloc──► AWAKE ──nothing to do──► ASLEEP
@@ -48,6 +48,10 @@ pub const GROWN: usize = 16 * CHUNK_SIZE;
 /// Milliseconds that free memory stays resident, unless somebody says something else.
 pub const PURGE_AFTER: u32 = 1000;
 
+/// Milliseconds after which the thread looks whether memory is short, should its next tick be later than that; and between two
+/// alarms where nobody ticks.
+const LOOK: u32 = PURGE_AFTER / 2;
+
 /// A sleep that nobody ends lasts for so many ticks.
 const SLEEP: u32 = 64;
 
@@ -77,9 +81,9 @@ pub enum Attend {
     /// Nothing, somebody else does it.
     Nothing,
     /// Start the thread of this number, which calls [`crate::heap::Heap::run_kswapd`]; say so if there can be none
-    /// ([`Kswapd::alone`]), or not from here ([`Kswapd::not_here`]).
+    /// ([`crate::heap::Heap::without_kswapd`]), or not from here ([`Kswapd::not_here`]).
     Start(u32),
-    /// Tick, and say so ([`Kswapd::alone`]).
+    /// Tick, and say so ([`crate::heap::Heap::without_kswapd`]).
     Tick(u32),
 }
 
@@ -236,9 +240,9 @@ impl Kswapd {
                 self.wake(os, state);
                 Attend::Nothing
             }
-            ALONE if self.is_time(os, &self.ticked) && self.go(state, awake) => {
+            ALONE if self.is_due(os) && self.go(state, awake) => {
                 // Another thread may have ticked in between.
-                if self.is_time(os, &self.ticked) {
+                if self.is_due(os) {
                     return Attend::Tick(state / NUMBER);
                 }
                 self.go(awake, state);
@@ -248,10 +252,16 @@ impl Kswapd {
         }
     }
 
-    /// Without a thread: whether the last time is as long ago as two ticks are apart.
-    fn is_time(&self, os: &dyn Os, last: &UnwatchedU64) -> bool {
+    /// Without a thread: whether the last tick is as long ago as two are apart.
+    fn is_due(&self, os: &dyn Os) -> bool {
+        let short = self.alarm.load(Relaxed) != SILENT;
+        Self::is_over(os, &self.ticked, if short { self.hurry() } else { self.period() })
+    }
+
+    /// Whether the last time is so many milliseconds ago.
+    fn is_over(os: &dyn Os, last: &UnwatchedU64, millis: u32) -> bool {
         // It may be later than the clock was read.
-        os.now().saturating_sub(last.load(Relaxed)) >= u64::from(self.period())
+        os.now().saturating_sub(last.load(Relaxed)) >= u64::from(millis)
     }
 
     /// There is no thread, or none that ticks now: whoever gives pages back has to.
@@ -276,17 +286,19 @@ impl Kswapd {
         match state & STATE {
             ASLEEP => self.wake(os, state),
             // Nobody ticks, who would silence it, or perhaps nobody.
-            SMALL | DORMANT | OFF | ALONE if raised || self.is_time(os, &self.alarmed) && raise(TOLD) => {
+            SMALL | DORMANT | OFF | ALONE
+                if raised || Self::is_over(os, &self.alarmed, self.hurry()) && raise(TOLD) =>
+            {
                 self.alarmed.store(os.now(), Relaxed);
             }
             _ => {}
         }
     }
 
-    /// Memory is not short any more, as far as a limit goes.
+    /// Memory is not short any more, as far as a limit goes: who has not been told yet need not be.
     pub fn calm(&self) {
-        if self.alarm.load(Relaxed) != SILENT && !self.is_group_short() {
-            self.silence();
+        if self.is_alarmed() && !self.is_group_short() {
+            _ = self.alarm.compare_exchange(RAISED, SILENT, Relaxed, Relaxed);
         }
     }
 
@@ -340,8 +352,8 @@ impl Kswapd {
         self.short.load(Relaxed) != 0
     }
 
-    /// How much free memory may stay resident, where so many bytes are in use.
-    pub fn watermarks(&self, used: usize, counter: &PageCounter) -> Watermarks {
+    /// How much free memory may stay resident, where so many bytes are free and resident, and so many in use.
+    pub fn watermarks(&self, free: usize, used: usize, counter: &PageCounter) -> Watermarks {
         let (limits, usual) = (counter.limits(), Watermarks::of(used));
         let given = |word: &UnwatchedU64| (word.load(Relaxed) as usize).checked_sub(1);
         let (mut low, mut high) = match (given(&self.low), given(&self.high)) {
@@ -353,7 +365,9 @@ impl Kswapd {
         // What is kept must not be what drives others beyond a limit.
         let mut room = usize::MAX;
         if limits.max != 0 {
-            room = limits.high.max(limits.max / 2).saturating_sub(used) / 2;
+            // Areas count, too.
+            let charged = counter.usage().saturating_sub(free).max(used);
+            room = limits.high.max(limits.max / 2).saturating_sub(charged) / 2;
         }
         if let Some(of_group) = self.room.load(Relaxed).checked_sub(1) {
             room = room.min(usize::try_from(of_group / 2).unwrap_or(usize::MAX));
@@ -387,18 +401,30 @@ impl Kswapd {
         fallen
     }
 
-    /// Waits for the next tick of the thread of this number, which has had nothing to do for so many. False: it is not
-    /// wanted any more, or the system does not let it wait.
-    pub fn wait(&self, os: &dyn Os, number: u32, quiet: u32) -> bool {
+    /// Waits for the next tick of the thread of this number, which has had nothing to do for so many; or until `is_short` says
+    /// that memory is, which is asked now and then. False: it is not wanted any more, or the system does not let it wait.
+    pub fn wait(&self, os: &dyn Os, number: u32, quiet: u32, is_short: &dyn Fn() -> bool) -> bool {
         let (awake, asleep) = (number * NUMBER + AWAKE, number * NUMBER + ASLEEP);
         if quiet >= QUIET && self.go(awake, asleep) {
             os.wait_for(&self.state, asleep, self.period().saturating_mul(SLEEP));
             self.go(asleep, awake);
         }
-        let begin = os.now();
+        let mut left = self.period();
+        while left > 0 {
+            let now = left.min(LOOK);
+            if !self.pause(os, number, now) {
+                return false;
+            }
+            left = if is_short() { 0 } else { left - now };
+        }
+        self.state.load(Relaxed) == awake
+    }
+
+    /// Waits for so many milliseconds. False as for [`Kswapd::wait`].
+    fn pause(&self, os: &dyn Os, number: u32, millis: u32) -> bool {
+        let (awake, begin) = (number * NUMBER + AWAKE, os.now());
         for _ in 0..WAITS {
-            let waited = os.now().wrapping_sub(begin);
-            let left = u64::from(self.period()).saturating_sub(waited) as u32;
+            let left = u64::from(millis).saturating_sub(os.now().wrapping_sub(begin)) as u32;
             if left == 0 || self.state.load(Relaxed) != awake {
                 return self.state.load(Relaxed) == awake;
             }
@@ -411,6 +437,11 @@ impl Kswapd {
     /// Milliseconds between two ticks: what is free for two of them has been for one at least.
     fn period(&self) -> u32 {
         (self.purge_after() / 2).max(1)
+    }
+
+    /// As [`Kswapd::period`], where memory is short.
+    fn hurry(&self) -> u32 {
+        self.period().min(LOOK)
     }
 
     /// Milliseconds that free memory stays resident, at most.

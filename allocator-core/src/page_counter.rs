@@ -189,7 +189,8 @@ impl PageCounter {
         Ok(())
     }
 
-    /// How often somebody was refused at the limit.
+    /// How often the heap refused something where there is a limit: before the program was asked for memory, so the request may have been
+    /// served after all, or refused again.
     pub fn failures(&self) -> u64 {
         self.failcnt.load(Relaxed)
     }

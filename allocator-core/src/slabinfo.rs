@@ -78,7 +78,10 @@ impl fmt::Display for BuddyInfo<'_> {
 impl fmt::Display for ZoneInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.0.stats(self.1);
-        let bounds = self.0.watermarks(stats.committed.saturating_sub(stats.free_pages * PAGE_SIZE));
+        let bounds = self.0.watermarks(
+            stats.free_dirty_pages * PAGE_SIZE,
+            stats.committed.saturating_sub(stats.free_pages * PAGE_SIZE),
+        );
         writeln!(f, "Node 0, zone {:>8}", "Normal")?;
         writeln!(f, "  pages free     {}", stats.free_pages)?;
         for (name, bytes) in [

@@ -147,7 +147,7 @@ fn attend_to_it(starts: bool) {
         }
     };
     if let Some(number) = number {
-        HEAP.kswapd().alone(HEAP.os(), number);
+        lifecycle::with_own(|thread| HEAP.without_kswapd(thread, number));
     }
 }
 
@@ -193,7 +193,7 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
         // SAFETY: the block is the calling thread's.
         thread @ Some(_) => unsafe { HEAP.run_kswapd(thread, number, &after_tick) },
         // It could not do all of the work, for want of memory for a block: those who free do it.
-        None => HEAP.kswapd().alone(HEAP.os(), number),
+        None => lifecycle::with_own(|thread| HEAP.without_kswapd(thread, number)),
     }
     if ADRIFT.load(Relaxed) {
         // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.

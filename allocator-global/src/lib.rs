@@ -165,12 +165,15 @@ impl Kmalloc {
     ///
     /// # Errors
     /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas, waits for a tick of kswapd,
-    /// and holds off forks meanwhile. May start or wake the thread.
+    /// and holds off forks meanwhile. May start or wake the thread, and where more stays than `limits.high`, callbacks are called at once.
     pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })?;
         conf::set(Setting::Limits);
         kswapd::attend();
+        if HEAP.kswapd().is_alarmed() {
+            pressure::tell();
+        }
         Ok(())
     }
 
@@ -358,6 +361,9 @@ struct Report(fn(&mut fmt::Formatter<'_>) -> fmt::Result);
 
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if lifecycle::interrupts() {
+            lifecycle::interrupted(); // without a block, the heap would not know
+        }
         (self.0)(f)
     }
 }

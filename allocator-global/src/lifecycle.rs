@@ -220,7 +220,7 @@ pub(crate) fn for_library<R>(call: impl FnOnce() -> R) -> R {
 const LIBRARY_STACK: usize = if cfg!(debug_assertions) { 64 << 10 } else { 24 << 10 };
 
 /// From now on requests of this thread are crossbeam-epoch's own. `None`: there is no memory to set aside, or not
-/// enough stack.
+/// enough stack; or they would come from C, since the program has another global allocator.
 pub(crate) fn enter_library() -> Option<usize> {
     let was = tls::get();
     let here = addr_of!(was) as usize;
@@ -228,7 +228,7 @@ pub(crate) fn enter_library() -> Option<usize> {
         Some(thread) => has_stack(thread, here),
         None => find_stack(here).is_some_and(|(floor, end)| fits_in(floor..end, here)),
     };
-    if !fits || !HEAP.enter_library() {
+    if !fits || !conf::is_read() || !HEAP.enter_library() {
         return None;
     }
     tls::set(State::Library.sheaves());

@@ -10,6 +10,7 @@
 //! The symbol carries the version in its name, so that two versions of this crate can be in one binary.
 
 use allocator_core::sheaf::Sheaves;
+use core::mem::{align_of, size_of};
 
 /// What the pointer says of a thread that has no block to use. Each state has sheaves without arrays of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,25 +26,36 @@ pub(crate) enum State {
 }
 
 /// Frees that a thread without a block may begin with and not get one. A free of C may be a thread's last act, of memory that the C
-/// library has allocated for other threads, and later than the destructor that takes a block back. It seldom frees more.
-const FREES: usize = if cfg!(feature = "override") { 3 } else { 0 };
+/// library has allocated for other threads, and later than the destructor that takes a block back. The C library keeps some 40 MiB of
+/// stacks, so it seldom frees more at once.
+const FREES: usize = if cfg!(feature = "override") { 1000 } else { 0 };
 
-/// In one place, so that one comparison tells them from blocks. Behind those of `State`: of a thread that has freed so often, and called
-/// for nothing else.
-static STATES: [Sheaves; STATES_OF_STATE + FREES] = [const { Sheaves::new() }; STATES_OF_STATE + FREES];
+/// In one place, so that one comparison tells them from blocks. Behind those of `State`: of threads that have freed so often, and called
+/// for nothing else. Those begin as near to one another as they may: all of it is zeros for ever, and any of that is sheaves without arrays.
+static STATES: [Sheaves; STATES_OF_STATE + STATES_OF_FREES] =
+    [const { Sheaves::new() }; STATES_OF_STATE + STATES_OF_FREES];
 const STATES_OF_STATE: usize = 4;
+const STATES_OF_FREES: usize = if FREES == 0 { 0 } else { 1 + (FREES * STEP).div_ceil(size_of::<Sheaves>()) };
+const STEP: usize = align_of::<Sheaves>();
 
 /// What the calling thread has freed so far, if it has no block and has called for nothing else.
 pub(crate) fn frees() -> Option<usize> {
-    let freed = || STATES[STATES_OF_STATE..].iter().position(|state| core::ptr::eq(state, get())).map(|n| n + 1);
-    State::Fresh.is_current().then_some(0).or_else(freed)
+    if State::Fresh.is_current() {
+        return Some(0);
+    }
+    let behind = (get() as usize).wrapping_sub(STATES[STATES_OF_STATE..].as_ptr() as usize);
+    let frees = behind / STEP + 1;
+    (frees <= FREES).then_some(frees)
 }
 
 /// Notes so many frees of a thread without a block. False if it is to have one.
 #[cfg(feature = "override")]
 pub(crate) fn set_frees(frees: usize) -> bool {
-    let state = STATES.get(STATES_OF_STATE + frees - 1);
-    state.inspect(|state| set(*state)).is_some()
+    if frees > FREES {
+        return false;
+    }
+    set(STATES[STATES_OF_STATE..].as_ptr().wrapping_byte_add((frees - 1) * STEP));
+    true
 }
 
 impl State {

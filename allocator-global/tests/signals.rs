@@ -1,9 +1,12 @@
-//! Signals: a handler that allocates is not promised to be served, but it is promised not to hang.
+//! Signals: a handler that allocates, or looks at the heap, is not promised to be served, but it is promised not to hang.
 
 mod common;
 
+use allocator_global::Kmalloc;
 use common::{child, layout, Block, CHUNK, KIB, KMALLOC, PAGE};
 use std::alloc::GlobalAlloc;
+use std::fmt::Write;
+use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -39,6 +42,29 @@ extern "C" fn allocates_and_winds_up(_: i32) {
     wind_up();
 }
 
+extern "C" fn reports_and_winds_up(_: i32) {
+    struct Nowhere;
+    impl std::fmt::Write for Nowhere {
+        fn write_str(&mut self, _: &str) -> std::fmt::Result {
+            Ok(())
+        }
+    }
+    write!(Nowhere, "{}", Kmalloc::zoneinfo()).expect("nothing can fail");
+    HANDLED.fetch_add(1, Relaxed);
+    wind_up();
+}
+
+/// Whether the calling thread is one that the signal may interrupt.
+fn set_mask(how: i32) {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: there is room for a set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: an initialised set.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGALRM) };
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::pthread_sigmask(how, set.as_ptr(), ptr::null_mut()) }, 0);
+}
+
 /// The next signal a moment from now.
 fn wind_up() {
     let moment = libc::timeval { tv_sec: 0, tv_usec: 20 + HANDLED.load(Relaxed) as i64 % 40 };
@@ -47,14 +73,18 @@ fn wind_up() {
     unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) };
 }
 
-/// A child: a timer interrupts whatever it is doing, and the handler allocates.
+/// A child: a timer interrupts whatever it is doing, and the handler allocates, or looks at the heap.
 fn allocating_handler(what: &str) {
     extern "C" fn allocates_and_ends(nothing: *mut libc::c_void) -> *mut libc::c_void {
+        set_mask(libc::SIG_UNBLOCK);
         // Attached, used once, detached; and what a thread does that has ended.
         Block::new(100, 8).free();
         nothing
     }
-    on_signal(libc::SIGALRM, allocates_and_winds_up);
+    on_signal(libc::SIGALRM, if what == "reports" { reports_and_winds_up } else { allocates_and_winds_up });
+    if let "threads" | "reports" = what {
+        set_mask(libc::SIG_BLOCK); // it is for the others
+    }
     wind_up();
     let started = Instant::now();
     while HANDLED.load(Relaxed) < 20_000 && started.elapsed() < Duration::from_secs(20) {
@@ -64,7 +94,7 @@ fn allocating_handler(what: &str) {
                 let blocks: Vec<Block> = (0..200).map(|n| Block::new(5 * KIB + n, 8)).collect();
                 blocks.into_iter().for_each(Block::free);
             }
-            "threads" => _ = common::join_raw(common::spawn_raw(None, allocates_and_ends, ptr::null_mut())),
+            "threads" | "reports" => _ = common::join_raw(common::spawn_raw(None, allocates_and_ends, ptr::null_mut())),
             _ => unreachable!("{what}"),
         }
     }
@@ -72,7 +102,7 @@ fn allocating_handler(what: &str) {
 }
 
 fn a_handler_that_allocates_is_served_or_ends_with_a_line() {
-    for what in ["runs", "objects", "threads"] {
+    for what in ["runs", "objects", "threads", "reports"] {
         let output = child("allocating_handler", what);
         let stderr = String::from_utf8_lossy(&output.stderr);
         let line = "kmalloc: a signal handler called the allocator that it had interrupted\n";

@@ -53,10 +53,11 @@ impl Heap {
         if !dense {
             self.parts.zone.huge.note_room();
         }
-        self.kswapd().grown(self.os(), layout.size(), self.counter().limits());
         let area = self.parts.vmalloc.alloc(self.site(caller.urgency), layout, dense);
         self.watch();
-        area.map(|(ptr, zeros)| (ptr, if zeros { 0 } else { layout.size() }))
+        let (ptr, zeros) = area?;
+        self.kswapd().grown(self.os(), layout.size(), self.counter().limits());
+        Ok((ptr, if zeros { 0 } else { layout.size() }))
     }
 
     /// Looks whether areas have made it more than a soft limit says.

@@ -9,6 +9,7 @@ use crate::kswapd::Watermarks;
 use crate::page_counter::{Limits, PageCounter, Urgency};
 use crate::thread::Thread;
 use crate::tunables::{Tunables, NEVER};
+use crate::units::PageCount;
 
 impl Heap {
     /// How much may be resident, and how much is.
@@ -16,9 +17,9 @@ impl Heap {
         &self.parts.zone.counter
     }
 
-    /// How much free memory may stay resident, where so many bytes are in use.
-    pub fn watermarks(&self, used: usize) -> Watermarks {
-        self.kswapd().watermarks(used, self.counter())
+    /// How much free memory may stay resident, where so many bytes are free and resident, and so many in use.
+    pub fn watermarks(&self, free: usize, used: usize) -> Watermarks {
+        self.kswapd().watermarks(free, used, self.counter())
     }
 
     /// From now on, no more than that is resident. An error, and nothing changed, if the marks are not in order, or if more
@@ -29,17 +30,21 @@ impl Heap {
     pub unsafe fn set_limits(&self, thread: Option<&Thread>, limits: Limits) -> Result<(), ConfigError> {
         let _inside = self.enter(thread);
         let _still = self.kswapd().hold_still(self.os());
-        let counter = self.counter();
+        let (counter, mut bytes) = (self.counter(), 0);
         if counter.usage() > 0 {
             // SAFETY: by contract.
-            unsafe { self.shrink(thread) };
+            bytes = unsafe { self.shrink(thread) };
             self.parts.zone.collect(self.caller(thread));
         }
         let (free, _) = self.parts.zone.resident_pages(self.caller(thread));
-        counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE))?;
-        if counter.is_exceeded(Urgency::Usual) || counter.is_high() {
-            self.parts.zone.purge(self.caller(thread), Purge::ALL);
+        let set = counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE));
+        if set.is_ok() && (counter.is_exceeded(Urgency::Usual) || counter.is_high()) {
+            bytes += PageCount::new(self.parts.zone.purge(self.caller(thread), Purge::ALL)).bytes();
         }
+        self.kswapd().note_call(bytes);
+        set?;
+        // Who was told of the old ones is to be told of these.
+        self.kswapd().silence();
         self.parts.zone.watch(self.os());
         self.parts.zone.consider_kswapd(self.os());
         Ok(())
@@ -52,10 +57,11 @@ impl Heap {
         let counter = self.counter();
         if counter.is_high() {
             let _still = self.kswapd().hold_still(self.os());
-            self.parts.vmalloc.shrink(self.site(Urgency::Usual));
+            let aside = self.parts.vmalloc.shrink(self.site(Urgency::Usual));
             let excess = counter.usage().saturating_sub(counter.limits().high) / PAGE_SIZE + 1;
             let most = u32::try_from(excess).unwrap_or(u32::MAX);
-            self.parts.zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
+            let purged = self.parts.zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
+            self.kswapd().note_call(aside + PageCount::new(purged).bytes());
         }
         counter.is_high()
     }
@@ -75,14 +81,29 @@ impl Heap {
         self.restarted();
     }
 
-    /// Nobody ticks now, and perhaps nobody will: what was set aside for a tick goes back. Whether there is to be a thread is looked
-    /// at later than that, so that growth meanwhile is not missed.
+    /// Nobody ticks now, and perhaps nobody will. Whether there is to be a thread is looked at later than what was set aside, so that
+    /// growth meanwhile is not missed.
     fn restarted(&self) {
-        {
-            let _still = self.kswapd().hold_still(self.os());
-            self.parts.vmalloc.shrink(self.site(Urgency::Usual));
-        }
+        self.shrink_aside();
         self.parts.zone.consider_kswapd(self.os());
+    }
+
+    /// What was set aside for a tick that does not come goes back. The caller is inside.
+    fn shrink_aside(&self) {
+        let _still = self.kswapd().hold_still(self.os());
+        self.parts.vmalloc.shrink(self.site(Urgency::Usual));
+    }
+
+    /// There is no thread of this number, or none that ticks now: whoever gives pages back has to.
+    pub fn without_kswapd(&self, thread: Option<&Thread>, number: u32) {
+        self.kswapd().alone(self.os(), number);
+        self.give_back_what_is_aside(thread);
+    }
+
+    /// What was set aside for a tick that may not come goes back.
+    pub(super) fn give_back_what_is_aside(&self, thread: Option<&Thread>) {
+        let _inside = self.enter(thread);
+        self.shrink_aside();
     }
 
     /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the

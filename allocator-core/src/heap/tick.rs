@@ -38,8 +38,11 @@ impl Heap {
     /// As for [`Heap::alloc`].
     pub unsafe fn run_kswapd(&self, thread: Option<&Thread>, number: u32, after: &dyn Fn()) {
         let mut quiet = 0;
-        while self.kswapd().wait(self.os(), number, quiet) {
+        let is_short = || {
             self.look_at_group(thread);
+            self.is_short()
+        };
+        while self.kswapd().wait(self.os(), number, quiet, &is_short) {
             // SAFETY: by contract.
             let worked = unsafe { self.tick(thread) };
             after();
@@ -49,6 +52,7 @@ impl Heap {
             quiet = if worked { 0 } else { quiet + 1 };
         }
         self.kswapd().forget_group();
+        self.give_back_what_is_aside(thread);
     }
 
     /// One tick of kswapd: gives empty slabs back to the arenas, and to the system what was free at the last tick already,
@@ -65,7 +69,7 @@ impl Heap {
             self.shrink_caches(caller, self.shards());
             self.parts.registry.shrink(caller.os);
             let (resident, used) = zone.resident_pages(caller);
-            let bounds = self.watermarks(used * PAGE_SIZE);
+            let bounds = self.watermarks(resident * PAGE_SIZE, used * PAGE_SIZE);
             if self.kswapd().has_fallen(used * PAGE_SIZE) || short {
                 self.parts.registry.ask_back();
             }

@@ -35,12 +35,29 @@ static void round_of_threads(void)
     pthread_attr_destroy(&detached);
 }
 
+/* One with a long stack ends behind many with short ones: the C library keeps no more than 40 MiB of them, so it frees
+ * all of theirs at its end. */
+static void last_of_many(void)
+{
+    pthread_t threads[THREADS + 1];
+    pthread_barrier_init(&all, NULL, THREADS + 1);
+    for (int i = 0; i <= THREADS; i++) {
+        pthread_attr_t attributes;
+        CHECK(pthread_attr_init(&attributes) == 0, "pthread_attr_init");
+        CHECK(pthread_attr_setstacksize(&attributes, i < THREADS ? 256 * KIB : 64 * MIB) == 0, "stack size");
+        CHECK(pthread_create(&threads[i], &attributes, idle, NULL) == 0, "pthread_create");
+        pthread_attr_destroy(&attributes);
+    }
+    for (int i = 0; i <= THREADS; i++) pthread_join(threads[i], NULL);
+}
+
 int main(void)
 {
     size_t before = 0;
     time_limit(60);
     for (int round = 0; round < ROUNDS; round++) {
         round_of_threads();
+        last_of_many();
         if (round == 4) before = resident();
     }
     size_t now = resident();

@@ -1,8 +1,10 @@
 //! What a limit refuses, and what is given back before.
 
+use super::returns::chunks;
 use super::*;
 use crate::error::ConfigError;
 use crate::huge::HugePages;
+use crate::kswapd::{Attend, GROWN};
 use crate::page_counter::Limits;
 use crate::tunables::Tunables;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -149,7 +151,7 @@ fn choices_are_taken_one_by_one() {
     // SAFETY: no block is used.
     unsafe { heap.configure(None, &tunables, &mut |what, why| told.push((what, why))) };
     assert_eq!(told, [("limit", ConfigError::OutOfOrder)]);
-    assert_eq!((heap.watermarks(0).low, heap.watermarks(0).high), (MIB, 3 * MIB));
+    assert_eq!((heap.watermarks(0, 0).low, heap.watermarks(0, 0).high), (MIB, 3 * MIB));
     assert_eq!(heap.kswapd().purge_after(), 5000);
     assert_eq!(heap.parts.zone.huge.get(), HugePages::Never);
     assert!(heap.parts.zeroing.is_dense(), "nobody asks what was written");
@@ -466,14 +468,112 @@ fn a_soft_limit_below_what_is_resident_gives_back_what_is_free_at_once() {
     used.free(heap, None);
 }
 
+/// Class of bug: a program that is told each time that it swings about a limit.
+#[test]
+fn who_swings_about_the_soft_limit_is_told_once_a_tick() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    limit(heap, Limits { max: 0, high: 50 * MIB, min: 0 }).unwrap();
+    chunks(heap, GROWN / CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, None));
+    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)));
+    let swing = || {
+        let areas = [0; 2].map(|_| Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap());
+        let told = heap.kswapd().take_alarm();
+        areas.into_iter().for_each(|area| area.free(heap, None));
+        Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap().free(heap, None);
+        // SAFETY: no block is used.
+        unsafe { heap.reclaim(None) };
+        told
+    };
+    assert_eq!([swing(), swing(), swing()], [true, false, false]);
+    super::returns::tick(heap, None);
+    assert!(swing());
+}
+
+/// Class of bug: a limit that is looked at as seldom as free memory goes back.
+#[test]
+fn however_long_free_memory_may_stay_the_thread_sees_soon_that_memory_is_short() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    heap.set_purge_after(None, Some(3_600_000));
+    chunks(heap, GROWN / CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, None));
+    let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
+    let used = Block::new(heap, None, layout(20 * MIB, 8), 1).unwrap();
+    let ticks = std::thread::scope(|scope| {
+        // SAFETY: no block is used.
+        scope.spawn(|| unsafe { heap.run_kswapd(None, number, &|| ()) });
+        limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
+        let ticks = (0..300).map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            heap.kswapd().done().ticks
+        });
+        let ticks = ticks.into_iter().find(|ticks| *ticks > 1);
+        heap.set_purge_after(None, None);
+        ticks
+    });
+    assert!(ticks.is_some(), "{:?}", heap.kswapd().done());
+    used.free(heap, None);
+}
+
+/// As above, where those who free do the work.
+#[test]
+fn without_a_thread_a_tick_is_due_sooner_where_memory_is_short() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    heap.set_purge_after(None, Some(3_600_000));
+    chunks(heap, GROWN / CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, None));
+    let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
+    heap.without_kswapd(None, number);
+    let after_a_while = || {
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        heap.kswapd().attend(heap.os())
+    };
+    assert_eq!(after_a_while(), Attend::Nothing);
+    let used = Block::new(heap, None, layout(20 * MIB, 8), 1).unwrap();
+    limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
+    assert_eq!(after_a_while(), Attend::Tick(number));
+    used.free(heap, None);
+}
+
+#[test]
+fn what_a_limit_gives_back_is_in_the_figures() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    let back = || heap.kswapd().done().by_calls as usize;
+    chunks(heap, 15).into_iter().for_each(|block| block.free(heap, None));
+    limit(heap, Limits { max: 64 * MIB, high: 20 * MIB, min: 0 }).unwrap();
+    assert_eq!(back(), 15 * CHUNK_SIZE, "as it was set");
+    chunks(heap, 15).into_iter().for_each(|block| block.free(heap, None));
+    heap.stay_below_soft_limit(None);
+    let by_soft = back();
+    let excess = by_soft - 15 * CHUNK_SIZE;
+    assert!((10 * MIB..10 * MIB + 2 * CHUNK_SIZE).contains(&excess), "{excess} bytes beyond the soft limit");
+    let used = heap.counter().usage();
+    let large = Block::new(heap, None, layout(60 * MIB, 8), 1).unwrap();
+    assert!(back() - by_soft >= used - 4 * MIB, "{} bytes for something large", back() - by_soft);
+    large.free(heap, None);
+}
+
+/// Class of bug: what is kept drives the program beyond its limit, since long blocks are not taken into account.
+#[test]
+fn long_blocks_leave_less_for_what_is_free() {
+    let Setup { heap, .. } = setup(false);
+    limit(heap, Limits { max: 100 * MIB, high: 80 * MIB, min: 0 }).unwrap();
+    heap.set_watermarks(Some(30 * MIB), Some(30 * MIB)).unwrap();
+    assert_eq!(heap.watermarks(0, 0).high, 30 * MIB);
+    let area = Block::new(heap, None, layout(60 * MIB, 8), 1).unwrap();
+    assert_eq!(heap.watermarks(0, 0).high, 10 * MIB);
+    area.free(heap, None);
+}
+
 #[test]
 fn an_alarm_ends_the_sleep_of_the_thread() {
     let Setup { os, heap } = setup(false);
     heap.set_purge_after(None, Some(100_000));
-    heap.kswapd().grown(heap.os(), crate::kswapd::GROWN, Limits::default());
-    let crate::kswapd::Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it has grown") };
+    heap.kswapd().grown(heap.os(), GROWN, Limits::default());
+    let Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it has grown") };
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX));
+        let thread = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX, &|| false));
         let before = heap.kswapd().done().wakeups;
         while heap.kswapd().done().wakeups == before {
             heap.kswapd().alarm(os);
@@ -489,7 +589,7 @@ fn watermarks_that_are_set_hold_and_the_others_follow() {
     let Setup { heap, .. } = setup(false);
     let marks = |low, high| {
         heap.set_watermarks(low, high).unwrap();
-        let marks = heap.watermarks(64 * MIB);
+        let marks = heap.watermarks(0, 64 * MIB);
         (marks.low, marks.high)
     };
     let (low, high) = marks(None, None);
@@ -498,7 +598,7 @@ fn watermarks_that_are_set_hold_and_the_others_follow() {
     assert_eq!(marks(Some(0), Some(5 * MIB)), (0, 5 * MIB));
     limit(heap, Limits { max: 100 * MIB, high: 70 * MIB, min: MIB }).unwrap();
     assert_eq!(marks(Some(4 * MIB), Some(5 * MIB)), (3 * MIB, 3 * MIB), "half of what is left below the soft limit");
-    assert_eq!(heap.watermarks(64 * MIB).min, MIB);
+    assert_eq!(heap.watermarks(0, 64 * MIB).min, MIB);
     limit(heap, Limits::default()).unwrap();
     assert_eq!(marks(None, None), (low, high));
     let mut told = Vec::new();

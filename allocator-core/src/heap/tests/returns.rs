@@ -13,7 +13,7 @@ fn dirty(heap: &'static Heap) -> usize {
 }
 
 /// Blocks of a chunk each.
-fn chunks(heap: &'static Heap, n: usize) -> Vec<Block> {
+pub(super) fn chunks(heap: &'static Heap, n: usize) -> Vec<Block> {
     (0..n).map(|i| Block::new(heap, None, layout(CHUNK_SIZE, 8), i as u8).unwrap()).collect()
 }
 
@@ -303,6 +303,34 @@ fn what_is_aside_goes_back_when_the_thread_is_not_wanted_any_more() {
     }
 }
 
+#[test]
+fn what_is_aside_goes_back_in_a_child_and_where_there_is_no_thread() {
+    let ends: [fn(&Heap, u32); 2] = [
+        |heap, _| {
+            heap.before_fork(None, false);
+            heap.after_fork_in_child(None, false);
+        },
+        |heap, number| heap.without_kswapd(None, number),
+    ];
+    for end in ends {
+        let Setup { heap, .. } = setup(false);
+        let area = || Block::new(heap, None, layout(40 << 20, 8), 1).unwrap();
+        area().free(heap, None);
+        let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
+        area().free(heap, None);
+        assert!(heap.stats(None).aside_bytes >= 40 << 20);
+        end(heap, number);
+        assert_eq!((heap.stats(None).aside_bytes, heap.counter().usage()), (0, 0));
+    }
+}
+
+#[test]
+fn what_is_refused_is_no_growth() {
+    let Setup { heap, .. } = setup(false);
+    assert!(Block::new(heap, None, layout(1 << 60, 8), 1).is_none());
+    assert!(!heap.kswapd().needs_attention());
+}
+
 /// Class of bug: a group that gets short of memory while the thread sleeps.
 #[test]
 fn in_a_group_growth_ends_the_sleep_of_the_thread() {
@@ -314,7 +342,7 @@ fn in_a_group_growth_ends_the_sleep_of_the_thread() {
         let Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it is wanted") };
         heap.kswapd().look_at_group(os, &mut heap.kswapd().hold_still(os));
         std::thread::scope(|scope| {
-            let sleeper = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX));
+            let sleeper = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX, &|| false));
             while heap.kswapd().is_awake() {
                 std::thread::yield_now();
             }
