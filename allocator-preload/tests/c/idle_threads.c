@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-enum { THREADS = 100, ROUNDS = 40 };
+enum { THREADS = 100, ROUNDS = 120 };
 
 static pthread_barrier_t all;
 static atomic_int ended;
@@ -18,37 +18,35 @@ static void *idle(void *argument)
     return NULL;
 }
 
-static void round_of_threads(void)
+static void *idle_until_all_others_are_gone(void *argument)
 {
+    pthread_barrier_wait(&all);
+    while (atomic_load(&ended) < THREADS) usleep(1000);
+    usleep(10000);
+    atomic_fetch_add(&ended, 1);
+    return argument;
+}
+
+static void start(void *(*body)(void *), size_t stack)
+{
+    pthread_t thread;
     pthread_attr_t detached;
     CHECK(pthread_attr_init(&detached) == 0, "pthread_attr_init");
     CHECK(pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED) == 0, "detached");
-    CHECK(pthread_attr_setstacksize(&detached, 8 * MIB) == 0, "stack size");
-    pthread_barrier_init(&all, NULL, THREADS);
-    atomic_store(&ended, 0);
-    for (int i = 0; i < THREADS; i++) {
-        pthread_t thread;
-        CHECK(pthread_create(&thread, &detached, idle, NULL) == 0, "pthread_create");
-    }
-    while (atomic_load(&ended) < THREADS) usleep(1000);
-    usleep(20000); /* until all of them are gone */
+    CHECK(pthread_attr_setstacksize(&detached, stack) == 0, "stack size");
+    CHECK(pthread_create(&thread, &detached, body, NULL) == 0, "pthread_create");
     pthread_attr_destroy(&detached);
 }
 
-/* One with a long stack ends behind many with short ones: the C library keeps no more than 40 MiB of them, so it frees
- * all of theirs at its end. */
-static void last_of_many(void)
+/* The last one, with a long stack: the C library keeps 40 MiB of them, so it frees all that the others had at its end. */
+static void round_of_threads(size_t stack, size_t last)
 {
-    pthread_t threads[THREADS + 1];
     pthread_barrier_init(&all, NULL, THREADS + 1);
-    for (int i = 0; i <= THREADS; i++) {
-        pthread_attr_t attributes;
-        CHECK(pthread_attr_init(&attributes) == 0, "pthread_attr_init");
-        CHECK(pthread_attr_setstacksize(&attributes, i < THREADS ? 256 * KIB : 64 * MIB) == 0, "stack size");
-        CHECK(pthread_create(&threads[i], &attributes, idle, NULL) == 0, "pthread_create");
-        pthread_attr_destroy(&attributes);
-    }
-    for (int i = 0; i <= THREADS; i++) pthread_join(threads[i], NULL);
+    atomic_store(&ended, 0);
+    for (int i = 0; i < THREADS; i++) start(idle, stack);
+    start(idle_until_all_others_are_gone, last);
+    while (atomic_load(&ended) < THREADS + 1) usleep(1000);
+    usleep(10000); /* until all of them are gone */
 }
 
 int main(void)
@@ -56,8 +54,8 @@ int main(void)
     size_t before = 0;
     time_limit(60);
     for (int round = 0; round < ROUNDS; round++) {
-        round_of_threads();
-        last_of_many();
+        round_of_threads(8 * MIB, 8 * MIB);
+        round_of_threads(256 * KIB, 64 * MIB);
         if (round == 4) before = resident();
     }
     size_t now = resident();
