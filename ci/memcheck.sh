@@ -20,6 +20,7 @@ program() {
 binary=$(program catalogue)
 # The last number that the catalogue has: a number beyond it panics.
 cases=$(KMALLOC_TEST_CHILD=count "$binary")
+if [ "$cases" -lt 1000 ]; then echo "memcheck: $cases cases are not all" >&2; exit 1; fi
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 export binary logs

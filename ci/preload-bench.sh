@@ -38,6 +38,15 @@ allocators=(
     "tcmalloc=$(version libtcmalloc-minimal4)=$(found 'libtcmalloc_minimal.so.4')"
 )
 
+# Else the dynamic linker only warns, and it would be the C library's that is measured.
+for allocator in "${allocators[@]}"; do
+    library=${allocator##*=}
+    if [[ $allocator != glibc=* ]] && ! { [ -f "$library" ] && LD_PRELOAD=$library grep -q -F "$(realpath "$library")" /proc/self/maps; }; then
+        echo "preload-bench: ${allocator%%=*} cannot be loaded" >&2
+        exit 1
+    fi
+done
+
 # once NAME LIBRARY: seconds, and KiB of the largest process.
 once() {
     rm -rf "$scratch/run"

@@ -196,7 +196,8 @@ impl Heap {
         // What is missing may be with a tick.
         let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
-        unsafe { self.shrink(thread) };
+        let aside = unsafe { self.shrink(thread) };
+        self.kswapd().note_call(aside);
         let urgency = if let Route::Object(_) = route { Urgency::Reserve } else { self.caller(thread).urgency };
         self.make_room(thread, layout.size(), urgency);
         // SAFETY: by contract.
@@ -205,7 +206,7 @@ impl Heap {
             return second;
         }
         self.make_room(thread, usize::MAX, urgency);
-        self.retire(thread);
+        self.kswapd().note_call(self.retire(thread));
         // SAFETY: by contract.
         unsafe { self.alloc_once(thread, layout, route, dense) }
     }

@@ -13,7 +13,7 @@
 //!
 //! Beyond the `high` mark of a limit ([`crate::page_counter`]) nothing is kept, and an *alarm* is raised: it ends a sleep,
 //! and lets whoever allocates, or the thread after its tick, tell the program. The next tick silences it; where nobody ticks,
-//! it is raised again after as long. However long free memory may stay, where it is short the next tick comes within [`LOOK`].
+//! it is raised again after as long, or [`LOOK`]. However long free memory may stay, where it is short the next tick comes within [`LOOK`].
 //!
 //! ```text
 //! SMALL ──grown──► DORMANT ──dealloc──► AWAKE ──nothing to do──► ASLEEP
@@ -111,7 +111,7 @@ impl Watermarks {
 const SILENT: u32 = 0;
 /// Somebody has to tell the program.
 const RAISED: u32 = 1;
-/// Somebody has, since the last tick.
+/// Somebody has, since the last tick, or the last look that found it is not.
 const TOLD: u32 = 2;
 
 /// What has been done so far.
@@ -137,7 +137,7 @@ pub struct Kswapd {
     /// Without a thread: when the last alarm was.
     alarmed: UnwatchedU64,
     alarm: AtomicU32,
-    /// Whether the control group was short of memory at the last tick, and what it may go on to have; whether nobody looks.
+    /// Whether the control group was short of memory at the last look, and what it may go on to have; whether nobody looks.
     short: UnwatchedU32,
     room: UnwatchedU64,
     blind: UnwatchedU32,
@@ -318,6 +318,11 @@ impl Kswapd {
         self.alarm.store(SILENT, Relaxed);
     }
 
+    /// The next alarm is one again, but for one that nobody has taken yet: what was free was enough, or memory is not short any more.
+    pub fn listen(&self) {
+        _ = self.alarm.compare_exchange(TOLD, SILENT, Relaxed, Relaxed);
+    }
+
     /// Looks at the control group. The right to tick is the right to do so.
     pub fn look_at_group(&self, os: &dyn Os, still: &mut Still) {
         let blind = self.blind.load(Relaxed) != 0;
@@ -347,7 +352,7 @@ impl Kswapd {
         self.room.store(0, Relaxed);
     }
 
-    /// True if the control group was short of memory at the last tick.
+    /// True if the control group was short of memory at the last look.
     pub fn is_group_short(&self) -> bool {
         self.short.load(Relaxed) != 0
     }
@@ -415,7 +420,11 @@ impl Kswapd {
             if !self.pause(os, number, now) {
                 return false;
             }
-            left = if is_short() { 0 } else { left - now };
+            if is_short() {
+                break;
+            }
+            self.listen();
+            left -= now;
         }
         self.state.load(Relaxed) == awake
     }

@@ -24,6 +24,7 @@ use crate::sync::atomic::{
 use crate::sync::{array_of, const_unless_loom, read_own, UnwatchedUnsafeCell};
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
+use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
 
 /// A slot holds an object's address.
 pub type Slot = *mut u8;
@@ -140,16 +141,19 @@ impl Sheaf<'_> {
         debug_assert!(0 < capacity);
         self.detach();
         self.start.store(array, Relaxed);
+        compiler_fence(SeqCst);
         self.top.store(array, Relaxed);
+        compiler_fence(SeqCst);
         self.end.store(array.wrapping_add(capacity), Relaxed);
     }
 
     /// Takes its array away. It must be empty. After each step, here and in `attach`, it is empty and full: a signal handler that
-    /// allocates in between comes to the gate, which knows that its thread is inside.
+    /// allocates in between comes to the gate, which knows that its thread is inside. The fences are for it.
     pub(crate) fn detach(&self) {
         debug_assert!(self.is_empty());
         for pointer in [self.end, self.top, self.start] {
             pointer.store(null_mut(), Relaxed);
+            compiler_fence(SeqCst);
         }
     }
 

@@ -532,8 +532,10 @@ impl Registry {
     pub fn fork(&self, os: &dyn Os, own: Option<&Thread>) {
         let mut blocks = self.blocks.lock(os);
         blocks.forks += 1;
+        let before = blocks.orphans;
         blocks.orphans = blocks.live + blocks.services - usize::from(own.is_some());
-        blocks.lost += blocks.orphans;
+        // Those that nobody has adopted since an earlier fork are counted already.
+        blocks.lost += blocks.orphans - before;
         if let Some(own) = own {
             own.generation.store(blocks.generation(), Relaxed);
         }

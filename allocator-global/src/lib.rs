@@ -165,7 +165,7 @@ impl Kmalloc {
     ///
     /// # Errors
     /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas, waits for a tick of kswapd,
-    /// and holds off forks meanwhile. May start or wake the thread, and where more stays than `limits.high`, callbacks are called at once.
+    /// and holds off forks meanwhile. May start or wake the thread, and where more stays than `limits.high`, callbacks are called at once, unless one of them sets the limits.
     pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })?;
@@ -183,8 +183,8 @@ impl Kmalloc {
     }
 
     /// Calls this function when memory is short; `None`: calls nothing any more. It may run on any thread that allocates, in the
-    /// middle of that, on several at once, and on kswapd's, which has 256 KiB of stack and handles no signals; where there is no such
-    /// thread, refused or not wanted, on one that frees as well. It must not wait for a lock that somebody may hold while
+    /// middle of that or of [`Kmalloc::set_limits`], on several at once, and on kswapd's, which has 256 KiB of stack and handles no
+    /// signals; where there is no such thread, refused or not wanted, on one that frees as well. It must not wait for a lock that somebody may hold while
     /// allocating or freeing (`try_lock` is for that), and a panic ends the process. It may allocate and free; no thread is sent
     /// into it from within it. Costs a store.
     pub fn on_pressure(callback: Option<OnPressure>) {

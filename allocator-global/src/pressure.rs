@@ -92,6 +92,7 @@ pub(crate) fn tell() {
     if HEAP.kswapd().take_alarm() {
         let above = HEAP.stay_below_soft_limit(Some(thread));
         if !above && !HEAP.kswapd().is_group_short() {
+            HEAP.kswapd().listen();
             return; // what was free was enough
         }
         let (counter, short) = (HEAP.counter(), HEAP.kswapd().is_group_short());

@@ -317,9 +317,16 @@ fn reports_are_made_without_allocating() {
 }
 
 fn reports_can_be_read_while_threads_allocate() {
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
     let done = AtomicBool::new(false);
     on_threads(4, |thread| {
         if thread == 0 {
+            let _ends = Ends(&done); // also if something is wrong
             for _ in 0..200 {
                 let (mut slabs, mut buddies) = (Fixed::<{ 64 << 10 }>::new(), Fixed::<{ 64 << 10 }>::new());
                 write!(slabs, "{}", Kmalloc::slabinfo()).expect("the report fits");
@@ -337,7 +344,6 @@ fn reports_can_be_read_while_threads_allocate() {
                 assert!(committed <= reserved && free_dirty_pages <= free_pages, "{stats:?}");
                 assert!(free_pages * PAGE <= committed, "{stats:?}");
             }
-            done.store(true, Relaxed);
         }
         while !done.load(Relaxed) {
             let blocks: Vec<Block> = (1..100).map(|n| Block::filled(n * n * 20, 8, n as u64)).collect();

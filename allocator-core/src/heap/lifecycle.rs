@@ -102,7 +102,7 @@ impl Heap {
         if self.parts.gate.open_in_child(self.os(), inside, self.parts.registry.presences()) {
             self.parts.registry.fork(self.os(), self.own(thread));
             self.parts.zone.kswapd.fork();
-            self.give_back_what_is_aside(thread);
+            self.give_back_what_is_aside(self.own(thread));
         }
     }
 }

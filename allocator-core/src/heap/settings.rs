@@ -43,8 +43,10 @@ impl Heap {
         }
         self.kswapd().note_call(bytes);
         set?;
-        // Who was told of the old ones is to be told of these.
-        self.kswapd().silence();
+        // Who was told of the old ones is to be told of these, but not who sets them because of that.
+        if !thread.is_some_and(Thread::is_relieving) {
+            self.kswapd().silence();
+        }
         self.parts.zone.watch(self.os());
         self.parts.zone.consider_kswapd(self.os());
         Ok(())

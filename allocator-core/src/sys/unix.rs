@@ -16,6 +16,9 @@ use libc::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prct
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unix;
 
+/// What stands in for a nap where the system refuses one: about as long, or longer where others want the processor.
+const NAP_YIELDS: u32 = 100;
+
 /// Runs `call` and puts `errno` back: neither `malloc` nor `free` may change it.
 pub fn quietly<R>(call: impl FnOnce() -> R) -> R {
     // SAFETY: has no precondition.
@@ -57,7 +60,17 @@ impl Park for Unix {
         let (word, flags) = (0u32, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
         let moment = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
         // SAFETY: nobody else knows the word, so it is the time that ends the wait.
-        quietly(|| unsafe { libc::syscall(libc::SYS_futex, &word, flags, word, &moment) });
+        let nap = || unsafe { libc::syscall(libc::SYS_futex, &word, flags, word, &moment) };
+        let refused = quietly(|| {
+            nap();
+            // SAFETY: has no precondition.
+            let errno = unsafe { libc::__errno_location() };
+            // SAFETY: this thread's own variable.
+            ![libc::ETIMEDOUT, libc::EINTR].contains(unsafe { &*errno })
+        });
+        if refused {
+            (0..NAP_YIELDS).for_each(|_| self.yield_now());
+        }
     }
 
     fn current(&self) -> usize {

@@ -8,22 +8,31 @@
 enum { THREADS = 100, ROUNDS = 120 };
 
 static pthread_barrier_t all;
-static atomic_int ended;
+static atomic_int alone;
 
 static void *idle(void *argument)
 {
     (void)argument;
     pthread_barrier_wait(&all);
-    atomic_fetch_add(&ended, 1);
     return NULL;
+}
+
+/* Threads of this process. */
+static int tasks(void)
+{
+    int count = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+    char line[200];
+    CHECK(status != NULL, "/proc/self/status");
+    while (fgets(line, sizeof line, status) != NULL) sscanf(line, "Threads: %d", &count);
+    fclose(status);
+    return count;
 }
 
 static void *idle_until_all_others_are_gone(void *argument)
 {
     pthread_barrier_wait(&all);
-    while (atomic_load(&ended) < THREADS) usleep(1000);
-    usleep(10000);
-    atomic_fetch_add(&ended, 1);
+    while (!atomic_load(&alone)) usleep(1000);
     return argument;
 }
 
@@ -42,11 +51,12 @@ static void start(void *(*body)(void *), size_t stack)
 static void round_of_threads(size_t stack, size_t last)
 {
     pthread_barrier_init(&all, NULL, THREADS + 1);
-    atomic_store(&ended, 0);
+    atomic_store(&alone, 0);
     for (int i = 0; i < THREADS; i++) start(idle, stack);
     start(idle_until_all_others_are_gone, last);
-    while (atomic_load(&ended) < THREADS + 1) usleep(1000);
-    usleep(10000); /* until all of them are gone */
+    while (tasks() > 2) usleep(1000); /* the main thread and the last one */
+    atomic_store(&alone, 1);
+    while (tasks() > 1) usleep(1000);
 }
 
 int main(void)

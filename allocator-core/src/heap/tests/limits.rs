@@ -171,6 +171,8 @@ fn the_program_is_told_once_for_each_tick_that_memory_is_short() {
     heap.set_huge_pages(HugePages::Never); // so that a chunk counts page by page
     heap.set_purge_after(thread, Some(u32::MAX)); // so that no time passes
     limit(heap, Limits { max: 64 * MIB, high: 32 * MIB, min: 0 }).unwrap();
+    heap.kswapd().grown(heap.os(), GROWN, Limits::default());
+    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)), "as if it ticked some time");
     let mut blocks = Vec::new();
     while heap.counter().usage() + MIB <= 32 * MIB {
         blocks.push(Block::new(heap, None, layout(MIB, 8), 1).unwrap());
@@ -490,6 +492,23 @@ fn who_swings_about_the_soft_limit_is_told_once_a_tick() {
     assert!(swing());
 }
 
+/// Class of bug: an alarm that nobody was told of, since what was free was enough, keeps the next one quiet.
+#[test]
+fn an_alarm_without_need_is_no_obstacle_to_the_next_one() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_purge_after(None, Some(u32::MAX));
+    limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
+    heap.kswapd().grown(heap.os(), GROWN, Limits::default());
+    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)), "as if it ticked some time");
+    let alarm = || {
+        heap.kswapd().alarm(heap.os());
+        heap.kswapd().take_alarm()
+    };
+    assert_eq!([alarm(), alarm()], [true, false]);
+    heap.kswapd().listen();
+    assert_eq!([alarm(), alarm()], [true, false]);
+}
+
 /// Class of bug: a limit that is looked at as seldom as free memory goes back.
 #[test]
 fn however_long_free_memory_may_stay_the_thread_sees_soon_that_memory_is_short() {
@@ -499,10 +518,10 @@ fn however_long_free_memory_may_stay_the_thread_sees_soon_that_memory_is_short()
     chunks(heap, GROWN / CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, None));
     let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
     let used = Block::new(heap, None, layout(20 * MIB, 8), 1).unwrap();
+    limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
     let ticks = std::thread::scope(|scope| {
         // SAFETY: no block is used.
         scope.spawn(|| unsafe { heap.run_kswapd(None, number, &|| ()) });
-        limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
         let ticks = (0..300).map(|_| {
             std::thread::sleep(std::time::Duration::from_millis(100));
             heap.kswapd().done().ticks
@@ -552,6 +571,14 @@ fn what_a_limit_gives_back_is_in_the_figures() {
     let large = Block::new(heap, None, layout(60 * MIB, 8), 1).unwrap();
     assert!(back() - by_soft >= used - 4 * MIB, "{} bytes for something large", back() - by_soft);
     large.free(heap, None);
+    // What is aside, for a run.
+    limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: 0 }).unwrap();
+    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)));
+    Block::new(heap, None, layout(60 * MIB, 8), 1).unwrap().free(heap, None);
+    let before = back();
+    let runs = chunks(heap, 4);
+    assert!(back() - before >= 60 * MIB, "{} bytes that were aside", back() - before);
+    runs.into_iter().for_each(|run| run.free(heap, None));
 }
 
 /// Class of bug: what is kept drives the program beyond its limit, since long blocks are not taken into account.

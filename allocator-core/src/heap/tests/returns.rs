@@ -325,6 +325,17 @@ fn what_is_aside_goes_back_in_a_child_and_where_there_is_no_thread() {
 }
 
 #[test]
+fn a_thread_that_two_forks_have_left_behind_is_lost_once() {
+    let Setup { heap, .. } = setup(false);
+    let [own, _] = [0; 2].map(|_| heap.attach());
+    for _ in 0..2 {
+        heap.before_fork(own, false);
+        heap.after_fork_in_child(own, false);
+    }
+    assert_eq!(heap.parts.registry.lost(heap.os()), 1);
+}
+
+#[test]
 fn what_is_refused_is_no_growth() {
     let Setup { heap, .. } = setup(false);
     assert!(Block::new(heap, None, layout(1 << 60, 8), 1).is_none());
