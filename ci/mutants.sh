@@ -6,7 +6,7 @@
 # for each mutant whose name has the part, the models that reach its place, the quickest first, until one fails.
 #
 # A mutant that no model catches must have a line in docs/loom.md with the reason why it is harmless, and one that has
-# a line must not be caught. Places that ci/orderings.awk finds in the source and no model reaches are listed.
+# a line must not be caught. A place that ci/orderings.awk finds in the source and no model reaches is an error.
 # Last, for each model, a mutant that it catches is looked for, whatever else catches it: a model that catches none must
 # have a line in docs/loom.md with the bug, planted by hand, that it was seen to fail with.
 # MUTANT_SECONDS (20) bounds the run of one model with one mutant.
@@ -143,6 +143,10 @@ if comm -23 "$work/listed" "$work/survived" | grep .; then
     failed=1
 fi
 if [ -z "$part" ]; then
+    if [ "$unreached" != 0 ]; then
+        echo "mutants: a place that no model reaches may have any ordering" >&2
+        failed=1
+    fi
     touch "$work/useless"
     sed -n 's/^catches none .*:://p' "$work/useless" | sort >"$work/none"
     sed -n '/^| model | bug |/,/^$/s/^| `\([^`]*\)` |.*/\1/p' docs/loom.md | sort >"$work/by-hand"

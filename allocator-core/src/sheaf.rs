@@ -21,10 +21,9 @@ use crate::sync::atomic::{
     AtomicPtr,
     Ordering::{Relaxed, Release},
 };
-use crate::sync::{array_of, const_unless_loom, read_own, UnwatchedUnsafeCell};
+use crate::sync::{array_of, const_unless_loom, in_program_order, read_own, UnwatchedUnsafeCell};
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
-use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
 
 /// A slot holds an object's address.
 pub type Slot = *mut u8;
@@ -141,19 +140,19 @@ impl Sheaf<'_> {
         debug_assert!(0 < capacity);
         self.detach();
         self.start.store(array, Relaxed);
-        compiler_fence(SeqCst);
+        in_program_order();
         self.top.store(array, Relaxed);
-        compiler_fence(SeqCst);
+        in_program_order();
         self.end.store(array.wrapping_add(capacity), Relaxed);
     }
 
     /// Takes its array away. It must be empty. After each step, here and in `attach`, it is empty and full: a signal handler that
-    /// allocates in between comes to the gate, which knows that its thread is inside. The fences are for it.
+    /// allocates in between comes to the gate, which knows that its thread is inside. Hence their order.
     pub(crate) fn detach(&self) {
         debug_assert!(self.is_empty());
         for pointer in [self.end, self.top, self.start] {
             pointer.store(null_mut(), Relaxed);
-            compiler_fence(SeqCst);
+            in_program_order();
         }
     }
 

@@ -44,8 +44,7 @@ pub(crate) fn frees() -> Option<usize> {
         return Some(0);
     }
     let behind = (get() as usize).wrapping_sub(STATES[STATES_OF_STATE..].as_ptr() as usize);
-    let frees = behind / STEP + 1;
-    (frees <= FREES).then_some(frees)
+    (0..FREES * STEP).contains(&behind).then_some(behind / STEP + 1)
 }
 
 /// Notes so many frees of a thread without a block. False if it is to have one.

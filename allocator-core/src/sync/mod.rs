@@ -71,6 +71,12 @@ pub(crate) unsafe fn read_own<T>(word: &atomic::AtomicPtr<T>) -> *mut T {
     return word.load(atomic::Ordering::Relaxed);
 }
 
+/// What is written before is written before what is written after, for a signal handler of the calling thread. No instruction.
+#[inline(always)]
+pub(crate) fn in_program_order() {
+    core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+}
+
 mod cell {
     /// `core`'s cell behind loom's closures, so that one spelling serves both.
     #[repr(transparent)]
