@@ -33,7 +33,7 @@ function read_file(file,    line, pending, skipping, depth, opened, n) {
         gsub(/\047["{}]\047/, "", line) # character literals
         gsub(/"[^"]*"/, "\"\"", line)
         sub(/\/\/.*/, "", line)
-        # `#[cfg(test)]`, `#[cfg(all(test, ...))]`, `#[cfg(all(loom, test))]`: the item that follows is skipped.
+        # `#[cfg(test)]`, `#[cfg(all(test, ...))]`, `#[cfg(all(kmalloc_loom, test))]`: the item that follows is skipped.
         if (!skipping && line ~ /^[ \t]*#\[cfg\((test|all\([^)]*[ (,]*test[ ,)])/ && line !~ /not\(test\)/) {
             skipping = 1; depth = 0; opened = 0
             sub(/^[ \t]*#\[cfg\([^\]]*\)\]/, "", line)

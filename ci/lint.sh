@@ -26,7 +26,7 @@ cargo clippy -p allocator-core --no-default-features -- -D warnings
 step "clippy, the global allocator without std"
 cargo clippy -p allocator-global --no-default-features -- -D warnings
 step "clippy, the core under loom"
-RUSTFLAGS="--cfg loom --cfg crossbeam_loom" cargo clippy -p allocator-core --lib --tests --target-dir "$target/loom" -- -D warnings
+RUSTFLAGS="--cfg kmalloc_loom --cfg crossbeam_loom" cargo clippy -p allocator-core --lib --tests --target-dir "$target/loom" -- -D warnings
 step "clippy, fuzz targets"
 cargo clippy --manifest-path fuzz/Cargo.toml --target-dir "$target/fuzz" -- -D warnings
 

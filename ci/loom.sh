@@ -11,8 +11,9 @@ mutants=
 if [ "${1:-}" = --mutants ]; then mutants=1 && shift; fi
 part=${1:-}
 
-# Named to cargo for this package alone: other crates have a `cfg(loom)` too. The second is crossbeam-epoch's own.
-export RUSTFLAGS="--cfg loom --cfg crossbeam_loom -C debug-assertions=on"
+# Not `cfg(loom)`, which other crates have: whoever tests such a one may have this allocator in his program. The second is
+# crossbeam-epoch's own.
+export RUSTFLAGS="--cfg kmalloc_loom --cfg crossbeam_loom -C debug-assertions=on"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom
 export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2}
 export LOOM_MAX_DURATION=${LOOM_MAX_DURATION:-60}

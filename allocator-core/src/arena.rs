@@ -109,7 +109,7 @@ impl Parts {
 /// Bytes of descriptors for each chunk.
 const DESCRIPTORS: usize = size_of::<Chunk>() + size_of::<ChunkMap>() + size_of::<Rooms>();
 // The first touch of those of the first arena is not to make a huge page, whatever the system does by itself.
-const_assert!(cfg!(loom) || CHECKED || FIRST_ARENA_CHUNKS as usize * DESCRIPTORS < CHUNK_SIZE);
+const_assert!(cfg!(kmalloc_loom) || CHECKED || FIRST_ARENA_CHUNKS as usize * DESCRIPTORS < CHUNK_SIZE);
 
 /// Somebody gives pages back and has not done with the arena while it lives.
 #[must_use = "it counts as long as it lives"]

@@ -101,7 +101,7 @@ impl Summary {
 
 // SAFETY: words of zero are what `new` makes.
 unsafe impl Zeroed for Region {
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     fn zeroed() -> Self {
         Self::new()
     }
@@ -730,9 +730,9 @@ impl Drop for Transit<'_> {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, kmalloc_loom))]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod model;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests;

@@ -369,7 +369,7 @@ pub struct Chunk<const PAGES: u32 = PAGES_PER_CHUNK> {
     idle: UnwatchedU64,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(kmalloc_loom))]
 static_assertions::assert_eq_size!(Chunk, [u64; 3]);
 
 impl<const PAGES: u32> Chunk<PAGES> {
@@ -549,7 +549,7 @@ impl PageSet {
 
 // SAFETY: words of zero are what `new` makes.
 unsafe impl Zeroed for Chunk {
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     fn zeroed() -> Self {
         Self::new()
     }
@@ -561,7 +561,7 @@ impl<const PAGES: u32> Default for Chunk<PAGES> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;

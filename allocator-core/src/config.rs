@@ -5,7 +5,7 @@ use static_assertions::const_assert;
 
 /// A number, or the one that makes the same code small enough for a model to try every interleaving of it.
 const fn or_in_a_model(number: u32, model: u32) -> u32 {
-    if cfg!(loom) {
+    if cfg!(kmalloc_loom) {
         model
     } else {
         number
@@ -84,10 +84,10 @@ pub const MIN_PARTIAL: u32 = 1;
 /// Thread blocks mapped at a time.
 pub const THREAD_BATCH: usize = or_in_a_model(4, 1) as usize;
 
-const_assert!(cfg!(loom) || CHUNK_SIZE == 2 << 20);
-const_assert!(cfg!(loom) || PAGE_SIZE % 4096 == 0);
-const_assert!(cfg!(loom) || 8 * MAX_SLAB_PAGES <= PAGES_PER_CHUNK);
-const_assert!(cfg!(loom) || MAX_OBJECT % PAGE_SIZE == 0);
+const_assert!(cfg!(kmalloc_loom) || CHUNK_SIZE == 2 << 20);
+const_assert!(cfg!(kmalloc_loom) || PAGE_SIZE % 4096 == 0);
+const_assert!(cfg!(kmalloc_loom) || 8 * MAX_SLAB_PAGES <= PAGES_PER_CHUNK);
+const_assert!(cfg!(kmalloc_loom) || MAX_OBJECT % PAGE_SIZE == 0);
 const_assert!(VMALLOC_THRESHOLD % CHUNK_SIZE == 0);
 const_assert!(VMALLOC_THRESHOLD / CHUNK_SIZE <= CHUNKS_PER_REGION as usize);
 const_assert!(FIRST_ARENA_CHUNKS <= ARENA_CHUNKS_LIMIT && ARENA_CHUNKS_LIMIT <= MAX_ARENA_CHUNKS);

@@ -248,7 +248,7 @@ impl Drop for Inside<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;
@@ -326,7 +326,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, kmalloc_loom))]
 mod loom_tests {
     use super::*;
     use crate::loom_tests::check;

@@ -595,5 +595,5 @@ impl Heap {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests;

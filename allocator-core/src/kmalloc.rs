@@ -54,7 +54,7 @@ impl fmt::Display for Route {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     use super::*;
     use crate::config::{MAX_OBJECT, PAGE_SIZE};

@@ -26,7 +26,7 @@
 //! | 0 | [`units`] | pages, chunks, orders as types |
 //! | 0 | [`size_class`] | `Layout` → size class |
 //! | 0 | [`error`] | why a request was refused; what kind of misuse was found |
-//! | 0 | [`sync`] | atomics, cells and the mutex; loom's under `cfg(loom)` |
+//! | 0 | [`sync`] | atomics, cells and the mutex; loom's under `cfg(kmalloc_loom)` |
 //! | 0 | [`gate`] | who is inside the allocator; waiting until nobody is, for a fork |
 //! | 0 | [`sys`] | every system call, and one that fails as planned |
 //! | 0 | [`poison`] | what AddressSanitizer is told of free memory |
@@ -63,7 +63,7 @@
 //! its *order*. *Window*: 2 MiB of address space, the grain of the address table. *Object*: what a slab is cut into.
 //! *Home*: the slab that an object came from. *Refill*: objects from the caches into a sheaf; *flush*: the way back.
 
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(not(any(test, kmalloc_loom)), no_std)]
 // Modules that only a heap may use are private; the story links to them all the same, and each is written as if it were
 // public, so that what a layer offers to the next is seen.
 #![allow(rustdoc::private_intra_doc_links, unreachable_pub)]
@@ -114,5 +114,5 @@ macro_rules! without_std {
     ($($item:item)*) => {};
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, kmalloc_loom))]
 mod loom_tests;

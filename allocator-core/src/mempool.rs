@@ -46,7 +46,7 @@ impl Ranked for Pool {
 
 impl Mempool {
     /// Bytes in an element, and its alignment.
-    pub const ELEMENT: usize = if cfg!(loom) { 8 } else { 4096 };
+    pub const ELEMENT: usize = if cfg!(kmalloc_loom) { 8 } else { 4096 };
     /// Elements in one promise.
     pub const PROMISE: usize = 8;
     /// Elements out, at least, for each further one that a call may need: crossbeam-epoch's bag holds as many records.
@@ -128,7 +128,7 @@ impl Pool {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     use super::*;
     use crate::sys::{Call, FaultyOs, Plan, Unix};

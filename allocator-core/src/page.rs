@@ -157,7 +157,7 @@ const fn live_words(words: usize) -> usize {
 }
 
 impl<const WORDS: usize, const LIVE: usize> Words<WORDS, LIVE> {
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     fn zeroed() -> Self {
         Self { _words: UnwatchedUnsafeCell::new([0; WORDS]), live: array_of!(LIVE, AtomicU64, AtomicU64::new(0)) }
     }
@@ -184,7 +184,7 @@ pub struct Rooms {
 
 // SAFETY: zeros are rooms and bitmaps of zeros.
 unsafe impl Zeroed for Rooms {
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     fn zeroed() -> Self {
         const PAGES: usize = PAGES_PER_CHUNK as usize;
         Self { rooms: array_of!(PAGES, Room, Room::zeroed()), bitmaps: array_of!(PAGES, Bitmap, Bitmap::zeroed()) }
@@ -225,19 +225,19 @@ pub struct ChunkMap {
     rooms: UnwatchedPtr<Rooms>,
 }
 
-const_assert!(cfg!(loom) || core::mem::size_of::<ChunkMap>() == 320);
-const_assert!(cfg!(loom) || core::mem::size_of::<Room>() == if CHECKED { 256 } else { 128 });
-const_assert!(cfg!(loom) || core::mem::size_of::<Bitmap>() == if CHECKED { 1024 } else { 512 });
+const_assert!(cfg!(kmalloc_loom) || core::mem::size_of::<ChunkMap>() == 320);
+const_assert!(cfg!(kmalloc_loom) || core::mem::size_of::<Room>() == if CHECKED { 256 } else { 128 });
+const_assert!(cfg!(kmalloc_loom) || core::mem::size_of::<Bitmap>() == if CHECKED { 1024 } else { 512 });
 // Less than a fiftieth of what they describe, or a twenty-fifth.
 const_assert!(
-    cfg!(loom)
+    cfg!(kmalloc_loom)
         || (core::mem::size_of::<ChunkMap>() + core::mem::size_of::<Rooms>()) * if CHECKED { 25 } else { 50 }
             < CHUNK_SIZE
 );
 
 // SAFETY: zeros are no tags and null pointers.
 unsafe impl Zeroed for ChunkMap {
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     fn zeroed() -> Self {
         Self {
             tags: array_of!(PAGES_PER_CHUNK as usize, AtomicU32, AtomicU32::new(0)),
@@ -402,7 +402,7 @@ pub enum Owner<M> {
 /// An address as the table knows it: in a model, where it is in the block of all memory.
 #[inline(always)]
 const fn key(address: usize) -> usize {
-    if cfg!(loom) {
+    if cfg!(kmalloc_loom) {
         address & ((1 << ADDRESS_BITS) - 1)
     } else {
         address
@@ -413,7 +413,7 @@ struct Leaf([AtomicPtr<u8>; 1 << LEAF_SHIFT]);
 
 // SAFETY: zeros are null pointers.
 unsafe impl Zeroed for Leaf {
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     fn zeroed() -> Self {
         Self(array_of!(1 << LEAF_SHIFT, AtomicPtr<u8>, AtomicPtr::new(null_mut())))
     }
@@ -588,7 +588,7 @@ impl AddressTable {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;

@@ -43,9 +43,9 @@ pub enum Urgency {
 pub struct Limits {
     /// No more than that is resident.
     pub max: usize,
-    /// Beyond that, memory is asked back.
+    /// The soft limit: beyond that, memory is asked back. Zero: as `max`.
     pub high: usize,
-    /// The part below `max` that large requests leave alone.
+    /// The reserve: so many bytes below `max` are left alone by large requests.
     pub min: usize,
 }
 
@@ -57,12 +57,12 @@ impl Limits {
         Self { max, high, min: if min < RESERVE { min } else { RESERVE } }
     }
 
-    /// These limits, if they are in order and `used` bytes are within them.
+    /// These limits, if they are in order (a reserve is part of a limit) and `used` bytes are within them.
     pub const fn checked(self, used: usize) -> Result<Self, ConfigError> {
         let Self { max, high, min } = self;
         // Without a soft limit, the limit itself is it.
         let high = if high == 0 { max } else { high };
-        if max != 0 && (high > max || min > max / 2) {
+        if max != 0 && (high > max || min > max / 2) || max == 0 && min != 0 {
             Err(ConfigError::OutOfOrder)
         } else if max != 0 && used > max - min {
             Err(ConfigError::BelowUse)
@@ -155,7 +155,8 @@ impl PageCounter {
 
     /// Bytes that must go before somebody of this urgency may have so many.
     pub fn excess(&self, bytes: usize, urgency: Urgency) -> usize {
-        bytes.saturating_sub(self.room(urgency)).max(self.usage().saturating_sub(self.bound(urgency)))
+        // Others may have what this one may not, so there may be more than its bound already.
+        self.usage().saturating_add(bytes).saturating_sub(self.bound(urgency))
     }
 
     /// True if there is more than somebody of this urgency may have.

@@ -33,7 +33,7 @@ pub type Slot = *mut u8;
 pub struct Slots<const N: usize>(UnwatchedUnsafeCell<[Slot; N]>);
 
 impl<const N: usize> Slots<N> {
-    #[cfg_attr(not(any(test, loom)), allow(dead_code))] // mapped as zeros
+    #[cfg_attr(not(any(test, kmalloc_loom)), allow(dead_code))] // mapped as zeros
     pub(crate) const fn new() -> Self {
         Self(UnwatchedUnsafeCell::new([null_mut(); N]))
     }
@@ -210,7 +210,7 @@ impl Sheaves {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;

@@ -15,14 +15,14 @@ use core::alloc::Layout;
 use core::fmt;
 
 /// Number of size classes.
-pub const CLASSES: usize = if cfg!(loom) { 3 } else { 1 + 16 + 8 + 20 };
+pub const CLASSES: usize = if cfg!(kmalloc_loom) { 3 } else { 1 + 16 + 8 + 20 };
 
 /// The `x` below this have an entry of the table each.
-const SMALL: usize = if cfg!(loom) { MAX_OBJECT } else { 1024 };
+const SMALL: usize = if cfg!(kmalloc_loom) { MAX_OBJECT } else { 1024 };
 /// Base-2 logarithm of how many share an entry above: no class ends within such a block.
 const BLOCK_SHIFT: u32 = 8;
 /// Blocks up to the largest object; the first few are below `SMALL` and not asked for.
-const BLOCKS: usize = if cfg!(loom) { 0 } else { MAX_OBJECT >> BLOCK_SHIFT };
+const BLOCKS: usize = if cfg!(kmalloc_loom) { 0 } else { MAX_OBJECT >> BLOCK_SHIFT };
 
 /// A size class: its number is below [`CLASSES`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -257,7 +257,7 @@ const _: () = {
     }
 };
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;

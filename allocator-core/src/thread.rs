@@ -29,7 +29,7 @@ use crate::page_counter::Urgency;
 use crate::reclaim;
 use crate::sheaf::{Sheaves, Slots};
 use crate::size_class::{SizeClass, CLASSES};
-#[cfg(loom)]
+#[cfg(kmalloc_loom)]
 use crate::sync::array_of;
 use crate::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
@@ -64,8 +64,8 @@ fn allows(held: usize, class: SizeClass, slabs: usize, peers: usize) -> bool {
 }
 
 /// The block of one thread. It begins with the sheaves, so that a pointer to it is a pointer to them.
-#[cfg_attr(not(loom), repr(C, align(4096)))]
-#[cfg_attr(loom, repr(C, align(64)))]
+#[cfg_attr(not(kmalloc_loom), repr(C, align(4096)))]
+#[cfg_attr(kmalloc_loom, repr(C, align(64)))]
 pub struct Thread {
     sheaves: Sheaves,
     slot: reclaim::Slot,
@@ -99,7 +99,7 @@ pub struct Thread {
 }
 
 /// For the longest sheaves, a page of the system for each class that may have one; most programs touch few of them.
-#[cfg_attr(not(loom), repr(align(4096)))]
+#[cfg_attr(not(kmalloc_loom), repr(align(4096)))]
 struct LongArrays([Slots<SHEAF_LIMIT>; LONG_CLASSES]);
 
 /// Slots of the array of a class: for all that its sheaf may hold, or twice as much as usual.
@@ -133,7 +133,7 @@ const_assert!(core::mem::offset_of!(Thread, arrays) <= 2 * 1024); // two arrays 
 
 // SAFETY: zeros are sheaves and a slot that were never used, zero words, null pointers and empty arrays.
 unsafe impl Zeroed for Thread {
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     fn zeroed() -> Self {
         Self {
             sheaves: Sheaves::new(),

@@ -82,7 +82,7 @@ pub const KEYS: &[Key] = &[
         name: "low",
         values: "bytes",
         default: "512 KiB and a sixty-fourth of what is in use",
-        what: "so much free memory stays resident for ever",
+        what: "so much free memory stays resident for ever, or half of what is left below a limit, the control group's too, if that is less",
         set: |to, text| set(&mut to.low, bytes(text)),
     },
     Key {
@@ -124,7 +124,7 @@ pub const KEYS: &[Key] = &[
         name: "cgroup",
         values: "yes, or no",
         default: "yes",
-        what: "free memory goes back at once when the control group is short of memory, at which the background thread looks",
+        what: "free memory goes back at once when the control group is short of memory, at which the background thread looks, and nobody without one",
         set: |to, text| set(&mut to.cgroup, yes_or_no(text)),
     },
     Key {
@@ -288,7 +288,7 @@ fn yes_or_no(text: &str) -> Option<bool> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;

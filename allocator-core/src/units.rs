@@ -104,7 +104,7 @@ impl Sub for PageCount {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     use super::*;
 

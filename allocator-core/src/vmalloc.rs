@@ -83,7 +83,7 @@ impl Record {
 }
 
 /// Bytes of records mapped at a time.
-const RECORDS_LEN: usize = if cfg!(loom) { 2 * size_of::<Record>() } else { PAGE_SIZE };
+const RECORDS_LEN: usize = if cfg!(kmalloc_loom) { 2 * size_of::<Record>() } else { PAGE_SIZE };
 
 /// Mappings that are set aside at the most, and bytes of them.
 const ASIDE: usize = 4;

@@ -67,7 +67,7 @@ fn take(chosen: Tunables) {
         lifecycle::with(|thread| unsafe { HEAP.configure(thread, &chosen, &mut refused) });
         match chosen.background_thread {
             Some(thread) => kswapd::allow(thread),
-            None => kswapd::begin_without(), // as a call may have said, before settings were read
+            None => kswapd::begin(), // as a call may have said, before settings were read
         }
     }
 }

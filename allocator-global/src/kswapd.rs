@@ -32,17 +32,21 @@ pub(crate) fn allow(thread: bool) {
     if ALLOWED.swap(thread, Relaxed) != thread {
         lifecycle::with(|thread| HEAP.dismiss_kswapd(thread));
     }
-    begin_without();
+    begin();
 }
 
-/// If there is to be no thread, those who free do its work from now on, however small the heap is.
-pub(crate) fn begin_without() {
-    if !ALLOWED.load(Relaxed) {
+/// The work begins now, however small the heap is, if there is to be no thread, since those who free do it then, or if the thread was
+/// started by name.
+pub(crate) fn begin() {
+    if !ALLOWED.load(Relaxed) || STARTED.load(Relaxed) {
         HEAP.kswapd().grown(HEAP.os(), usize::MAX, HEAP.counter().limits());
     }
 }
 
-/// It was started by [`start_now`], and nobody else would: C does not.
+/// It was started by [`start_now`].
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// It was, and nobody else would: C does not.
 static ONLY_HERE: AtomicBool = AtomicBool::new(false);
 
 /// This is a child, in which nobody calls [`start_now`].
@@ -50,13 +54,14 @@ pub(crate) fn forked() {
     ADRIFT.store(false, Relaxed);
     if ONLY_HERE.load(Relaxed) {
         ALLOWED.store(false, Relaxed);
-        begin_without();
+        begin();
     }
 }
 
 /// Starts the thread, if it is allowed.
 pub(crate) fn start_now() {
     if ALLOWED.load(Relaxed) {
+        STARTED.store(true, Relaxed);
         ONLY_HERE.store(cfg!(feature = "override"), Relaxed);
         HEAP.kswapd().grown(HEAP.os(), usize::MAX, HEAP.counter().limits());
         attend();

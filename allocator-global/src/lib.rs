@@ -75,6 +75,8 @@ pub const PAGE_SIZE: usize = allocator_core::config::PAGE_SIZE;
 /// The allocator. All values name the one heap of the process; the first one that allocates, which is the one that is declared as
 /// `#[global_allocator]`, also says how it is to be, in so far as `KMALLOC_CONF` does not say otherwise. What makes no sense is told
 /// on standard error, once, and left out: so a limit of which the marks are not in order, or below what is in use by then, is none.
+/// Until that first allocation nothing of it is in force; what a call sets before takes the place of what was declared, and of what
+/// `KMALLOC_CONF` says of the same.
 ///
 /// ```
 /// use allocator_global::{HugePages, Kmalloc};
@@ -102,9 +104,10 @@ impl Kmalloc {
         Kmalloc(Tunables::new())
     }
 
-    /// No more than so many bytes are to be resident, but for what the heap needs itself: see [`Kmalloc::set_limits`].
+    /// No more than so many bytes are to be resident, but for what the heap needs itself, with the marks that [`Limits::of`] makes;
+    /// zero: any number. See [`Kmalloc::set_limits`].
     pub const fn limit(mut self, bytes: usize) -> Self {
-        self.0.limit = Some(bytes);
+        (self.0.limit, self.0.soft_limit, self.0.reserve) = (Some(bytes), None, None);
         self
     }
 
@@ -159,9 +162,10 @@ impl Kmalloc {
     /// From now on, no more than `limits.max` bytes are resident of what the program has or had from this heap. Beyond
     /// `limits.high`, free memory goes back at once and, if that is not enough, the program's callbacks are called
     /// ([`Kmalloc::on_pressure`], [`Kmalloc::register_shrinker`]); beyond `limits.max`, requests are refused, those of more than 32 KiB from `limits.min`
-    /// bytes below it on. Zero: no such limit; [`Limits::of`] makes the usual ones.
+    /// bytes below it on. Zero: no such limit, but for a `high` of zero beside a limit, which is that limit; [`Limits::of`] makes the usual ones.
     ///
-    /// What the heap needs itself is not counted: about 2 % of it, and up to 96 KiB for each thread.
+    /// What the heap needs itself is not counted: half a percent of what is resident, two where objects are of 32 bytes at most, twice
+    /// that with the feature `checked`, and up to 96 KiB for each thread.
     ///
     /// # Errors
     /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas, waits for a tick of kswapd,
@@ -193,13 +197,16 @@ impl Kmalloc {
 
     /// Calls this function when memory is short, until those that are registered have freed what is missing: it is told how
     /// many bytes are wanted (zero: nobody knows), and says how many it has freed. As for [`Kmalloc::on_pressure`]. `None`: there are
-    /// sixteen already. Costs a look at sixteen places.
+    /// sixteen already. The same function may be there more than once; it has no context, so what it frees must be reachable from a
+    /// `static`. Costs a look at sixteen places.
+    #[must_use = "nothing else can unregister it, and it may be refused"]
     pub fn register_shrinker(shrink: Shrink) -> Option<Shrinker> {
         pressure::register(shrink)
     }
 
     /// From now on, `low` bytes of free memory stay resident, and the others go back when there are more than `high`. `None`: as
-    /// much as the use of the heap says; if one of them is said, the other one is twice `low`, or half of `high` at most.
+    /// much as the use of the heap says; if one of them is said, the other one is twice `low`, or half of `high` at most. Neither is
+    /// more than half of what is left below a limit, or the control group's, and nothing stays while memory is short.
     ///
     /// # Errors
     /// Nothing changes if `low` is above `high`. Costs two stores, and may start or wake the thread, or do its work where there is none.
@@ -239,7 +246,7 @@ impl Kmalloc {
         HEAP.set_cgroup(looks);
     }
 
-    /// From now on, a thread of the heap's own gives free memory back, or none does: then those who free do it, once in a while, and
+    /// From now on, a thread of the heap's own gives free memory back, from 32 MiB on (see [`Kmalloc::set_purge_after`]), or none does: then those who free do it, once in a while, and
     /// a process that goes idle keeps what it has. The thread that there is ends soon, after a tick that it may be in the middle of:
     /// who must not have one at all (`unshare`, a sandbox without `clone`) says so in the builder. Costs a lock, a walk over the arenas,
     /// and a system call, and may start the thread.
@@ -249,7 +256,7 @@ impl Kmalloc {
         kswapd::attend();
     }
 
-    /// Starts that thread now, if there may be one, whatever the heap has: for whoever has a moment when a thread can be started, and
+    /// Starts that thread now, if there may be one and free memory does not stay for ever, whatever the heap has or will have: for whoever has a moment when a thread can be started, and
     /// does not free as Rust does. With the feature `override` a child of a fork has none, and those who free do its work. Costs
     /// starting a thread.
     pub fn start_background_thread() {
@@ -266,14 +273,14 @@ impl Kmalloc {
     }
 
     /// How long free memory stays resident before it goes back to the system by itself; half of that at least. `None`: for
-    /// ever, and the thread for it ends soon. One second unless somebody says something else. A process that never had 32 MiB made
+    /// ever, and the thread for it ends soon. In whole milliseconds, one at least. One second unless somebody says something else. A process that never had 32 MiB made
     /// writable (by 16 at a time), or a quarter of its soft limit, has no thread either, and keeps them, unless it never has one
     /// ([`Kmalloc::set_background_thread`]). Costs a lock, a wait for a piece of a tick, and a walk over the arenas, and may start the thread.
     pub fn set_purge_after(time: Option<Duration>) {
         conf::set(Setting::PurgeAfter);
         let millis = Some(millis(time)).filter(|millis| *millis != NEVER);
         lifecycle::with(|thread| HEAP.set_purge_after(thread, millis));
-        kswapd::begin_without();
+        kswapd::begin();
         kswapd::attend();
     }
 

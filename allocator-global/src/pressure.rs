@@ -27,7 +27,8 @@ use core::sync::atomic::{
 pub enum Pressure {
     /// More is resident than the soft limit says.
     Low,
-    /// The control group that the process is in is short of memory, or its threads, or those of the whole system, wait for some.
+    /// The control group that the process is in is short of memory, or its threads, or those of the whole system, wait for some. Only
+    /// where the heap has a thread to look: not without it, in a small heap, or where free memory stays for ever.
     Medium,
     /// A request is about to be refused.
     Critical,

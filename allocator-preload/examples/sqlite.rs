@@ -12,8 +12,7 @@ static GLOBAL: Kmalloc = Kmalloc::new();
 
 /// Bytes that the program has.
 fn used() -> usize {
-    let stats = Kmalloc::stats();
-    stats.slab_bytes + stats.run_bytes + stats.area_bytes
+    Kmalloc::stats().allocated()
 }
 
 /// Bytes that SQLite says it has.

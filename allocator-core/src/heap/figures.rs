@@ -57,6 +57,13 @@ pub struct Stats {
     pub own: usize,
 }
 
+impl Stats {
+    /// Bytes that the program has, rounded up to classes and pages: of objects, runs and areas.
+    pub const fn allocated(&self) -> usize {
+        self.slab_bytes + self.run_bytes + self.area_bytes
+    }
+}
+
 impl Heap {
     /// What the cache of a class has, with what threads hold in their sheaves counted as not in use.
     pub fn usage(&self, thread: Option<&Thread>, class: SizeClass) -> Usage {

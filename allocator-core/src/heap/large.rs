@@ -173,7 +173,8 @@ impl Heap {
                     let site = self.site(self.caller(thread).urgency);
                     // SAFETY: by contract.
                     let mut resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
-                    let more = new.size().saturating_sub(layout.size());
+                    let pages = |layout: Layout| self.os().whole_pages(layout.size());
+                    let more = pages(new).saturating_sub(pages(layout));
                     if more > 0 {
                         self.parts.zone.huge.note_room();
                     }

@@ -52,7 +52,7 @@ pub struct Epoch {
 unsafe impl Sync for Epoch {}
 
 /// The scheme of a heap lives for ever, but a model ends.
-#[cfg(loom)]
+#[cfg(kmalloc_loom)]
 impl Drop for Epoch {
     fn drop(&mut self) {
         if self.state.load(Relaxed) == READY {
@@ -225,7 +225,7 @@ unsafe impl Reclaim for Epoch {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;

@@ -33,7 +33,7 @@ const HELD: u32 = 1;
 const AWAITED: u32 = 2;
 
 /// Looks at a held lock before sleeping.
-const SPINS: u32 = if cfg!(loom) { 1 } else { 64 };
+const SPINS: u32 = if cfg!(kmalloc_loom) { 1 } else { 64 };
 
 /// The place of a lock in the lock order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -88,7 +88,7 @@ impl<T: Ranked> Mutex<T> {
     #[inline]
     pub fn lock<'a, P: Park + ?Sized>(&'a self, park: &'a P) -> Guard<'a, T, P> {
         ranks::enter(T::RANK);
-        #[cfg(all(not(loom), feature = "yields"))]
+        #[cfg(all(not(kmalloc_loom), feature = "yields"))]
         super::yielding::window(super::Window::Lock);
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
             self.lock_contended(park);
@@ -105,7 +105,7 @@ impl<T: Ranked> Mutex<T> {
             hint::spin_loop();
         }
         while self.word.swap(AWAITED, Acquire) != FREE {
-            #[cfg(all(not(loom), feature = "yields"))]
+            #[cfg(all(not(kmalloc_loom), feature = "yields"))]
             super::yielding::window(super::Window::Wait);
             park.wait(&self.word, AWAITED);
         }
@@ -140,7 +140,7 @@ impl<T: Ranked, P: Park + ?Sized> DerefMut for Guard<'_, T, P> {
 }
 
 /// The ranks that the running thread holds. Only unit tests can afford a thread-local for it.
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod ranks {
     extern crate std;
     use super::Rank;
@@ -162,7 +162,7 @@ mod ranks {
     }
 }
 
-#[cfg(not(all(test, not(loom))))]
+#[cfg(not(all(test, not(kmalloc_loom))))]
 mod ranks {
     use super::Rank;
     #[inline(always)]
@@ -181,7 +181,7 @@ impl Ranked for () {
     const RANK: Rank = Rank::Zone;
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;
@@ -244,7 +244,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, kmalloc_loom))]
 mod loom_tests {
     use super::*;
     use crate::sync::loom_park::Futex;

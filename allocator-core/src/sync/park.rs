@@ -19,7 +19,7 @@ pub trait Park {
     fn current(&self) -> usize;
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, kmalloc_loom))]
 pub(crate) mod loom_park {
     use super::{Park, Word};
     use crate::sync::atomic::Ordering::Relaxed;

@@ -48,18 +48,18 @@ impl Write for Line {
 }
 
 /// The thread that dies.
-#[cfg(not(loom))]
+#[cfg(not(kmalloc_loom))]
 static DYING: crate::sync::atomic::AtomicUsize = crate::sync::atomic::AtomicUsize::new(0);
 
 /// True if the calling thread dies for the second time.
 fn again() -> bool {
-    #[cfg(not(loom))]
+    #[cfg(not(kmalloc_loom))]
     {
         use super::Unix;
         use crate::sync::{atomic::Ordering::Relaxed, Park};
         DYING.swap(Unix.current(), Relaxed) == Unix.current()
     }
-    #[cfg(loom)]
+    #[cfg(kmalloc_loom)]
     false
 }
 
@@ -88,7 +88,7 @@ pub fn die(message: fmt::Arguments<'_>) -> ! {
     unsafe { libc::abort() }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     use super::*;
 

@@ -373,7 +373,7 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;

@@ -218,7 +218,7 @@ impl Drop for Place<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     use super::*;
     use crate::sys::{Call, FaultyOs, Plan, Reservation, Unix};

@@ -79,7 +79,7 @@ pub(super) fn written(file: &File, ptr: NonNull<u8>, len: usize, show: &mut dyn 
     (told_to - start) as usize
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use crate::sys::{Os, Unix};

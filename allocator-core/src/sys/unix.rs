@@ -293,7 +293,7 @@ fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     use super::*;
     use crate::sys::{Kept, Reservation};

@@ -28,7 +28,7 @@ impl Write for Stream {
 
 /// Bytes from the system, and of those, bytes in use.
 fn bytes(stats: &Stats) -> (usize, usize) {
-    let used = stats.slab_bytes + stats.run_bytes + stats.area_bytes;
+    let used = stats.allocated();
     (stats.committed + stats.area_bytes + stats.aside_bytes, used)
 }
 

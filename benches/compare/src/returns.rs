@@ -122,7 +122,8 @@ pub(crate) fn run(
     let (scenarios, days) = (listed(&programs[0], "scenarios", only)?, listed(&programs[0], "days", only)?);
     ensure!(!scenarios.is_empty() || !days.is_empty(), "no such scenarios");
     let (mut out, mut broken) = (String::new(), Vec::new());
-    writeln!(out, "# Memory that comes back\n\nWritten by `ci/returns.sh`, in MiB. {machine}\n")?;
+    let version = &programs[0].version;
+    writeln!(out, "# Memory that comes back\n\nWritten by `ci/returns.sh`, in MiB. {version}; {machine}\n")?;
     if !scenarios.is_empty() {
         writeln!(
             out,

@@ -415,6 +415,37 @@ fn a_block_grows_in_place_once_what_is_free_has_gone_back() {
     heap.audit(None).unwrap();
 }
 
+/// Class of bug: where the reserve was used, too little of what is free goes back for a block that grows.
+#[test]
+fn an_area_grows_in_place_once_what_has_used_the_reserve_has_gone_back() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    limit(heap, Limits { max: 100 * MIB, high: 100 * MIB, min: 50 * MIB }).unwrap();
+    let mut area = Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap();
+    let objects = alloc_all(heap, None, layout(16 << 10, 8));
+    assert!(heap.counter().usage() > 99 * MIB);
+    objects.into_iter().for_each(|block| block.free(heap, None));
+    assert!(heap.counter().usage() > 90 * MIB, "free, and resident");
+    assert!(area.resize(heap, None, 48 * MIB));
+    area.free(heap, None);
+}
+
+/// Class of bug: bytes are compared with a limit, and pages are charged.
+#[test]
+fn an_area_grows_in_place_by_less_than_a_page() {
+    let Setup { heap, .. } = setup(false);
+    heap.set_huge_pages(HugePages::Never);
+    let max = 100 * MIB + 256;
+    limit(heap, Limits { max, high: max, min: 0 }).unwrap();
+    let mut area = Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap();
+    let [used, free] =
+        [0; 2].map(|_| (0..30).map(|_| Block::new(heap, None, layout(MIB, 8), 1).unwrap()).collect::<Vec<_>>());
+    free.into_iter().for_each(|block| block.free(heap, None));
+    assert_eq!(heap.counter().usage(), 100 * MIB);
+    assert!(area.resize(heap, None, 40 * MIB + 200));
+    used.into_iter().chain([area]).for_each(|block| block.free(heap, None));
+}
+
 /// Class of bug: memory that is free, and in no row that is long enough, is the reason of a refusal.
 #[test]
 fn free_memory_in_pieces_makes_room_for_something_large_even_where_the_reserve_is_used() {
