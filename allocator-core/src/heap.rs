@@ -167,9 +167,11 @@ impl Heap {
                 return Ok((object, layout.size()));
             }
         }
-        let _inside = self.enter(thread);
-        // SAFETY: by contract.
-        let first = unsafe { self.alloc_once(thread, layout, route, dense) };
+        let first = {
+            let _inside = self.enter(thread);
+            // SAFETY: by contract.
+            unsafe { self.alloc_once(thread, layout, route, dense) }
+        };
         if !matches!(first, Err(AllocError::OutOfMemory)) {
             return first;
         }
@@ -181,10 +183,10 @@ impl Heap {
         last
     }
 
-    /// Tries again, and gives back what the heap can spare before.
+    /// Tries again, and gives back what the heap can spare before: in pieces, so that others may fork in between.
     ///
     /// # Safety
-    /// As for [`Heap::alloc`]; inside.
+    /// As for [`Heap::alloc`].
     #[cold]
     unsafe fn alloc_at_last(
         &self,
@@ -193,33 +195,38 @@ impl Heap {
         route: Route,
         dense: bool,
     ) -> Result<(NonNull<u8>, usize), AllocError> {
-        // What is missing may be with a tick.
-        let _still = self.kswapd().hold_still(self.os());
         // SAFETY: by contract.
-        let aside = unsafe { self.shrink(thread) };
-        self.kswapd().note_call(aside);
+        let shrink = |_: Caller<'_>| unsafe { self.shrink(thread) };
+        self.kswapd().note_call(self.calmly(thread, shrink));
+        // What is missing may be with a tick, so it is held still.
+        // SAFETY: by contract.
+        let once = |_: Caller<'_>| unsafe { self.alloc_once(thread, layout, route, dense) };
         let urgency = if let Route::Object(_) = route { Urgency::Reserve } else { self.caller(thread).urgency };
         self.make_room(thread, layout.size(), urgency);
-        // SAFETY: by contract.
-        let second = unsafe { self.alloc_once(thread, layout, route, dense) };
+        let second = self.calmly(thread, once);
         if second.is_ok() || matches!(route, Route::Object(_)) {
             return second;
         }
         self.make_room(thread, usize::MAX, urgency);
-        self.kswapd().note_call(self.retire(thread));
-        // SAFETY: by contract.
-        unsafe { self.alloc_once(thread, layout, route, dense) }
+        self.calmly(thread, |caller| {
+            self.kswapd().note_call(self.retire(thread));
+            once(caller)
+        })
     }
 
     /// If there is a limit, frees the memory behind free pages, so that as many bytes fit below it and a chunk more, and asks
     /// other threads for what is in their sheaves.
     fn make_room(&self, thread: Option<&Thread>, bytes: usize, urgency: Urgency) {
-        let zone = &self.parts.zone;
-        if zone.counter.limits().max != 0 {
-            let aside = self.parts.vmalloc.shrink(self.site(urgency));
-            let excess = zone.counter.excess(bytes, urgency) / PAGE_SIZE;
+        let counter = self.counter();
+        if counter.limits().max != 0 {
+            // No more than there is now: others may free as fast.
+            let (aside, free) = self.calmly(thread, |caller| {
+                let aside = self.parts.vmalloc.shrink(self.site(urgency));
+                (aside, self.parts.zone.resident_pages(caller).0 as u32)
+            });
+            let excess = counter.excess(bytes, urgency) / PAGE_SIZE;
             let most = u32::try_from(excess).unwrap_or(u32::MAX).saturating_add(PAGES_PER_CHUNK);
-            let purged = zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
+            let purged = self.purge_calmly(thread, most.min(free), Purge::ALL);
             self.kswapd().note_call(aside + PageCount::new(purged).bytes());
             self.parts.registry.ask_back();
         }
@@ -467,6 +474,12 @@ impl Heap {
         }
         if new_size > layout.size().max(MAX_OBJECT) {
             self.parts.zone.huge.note_room();
+            // SAFETY: by contract; it is as it was.
+            match unsafe { self.grow_area_at_last(thread, ptr, layout, new) } {
+                Ok(Some(same_or_moved)) => return Ok(same_or_moved),
+                Ok(None) => {}
+                Err(misuse) => self.not_so(ptr, misuse, layout),
+            }
         }
         // Who shrinks gives memory back; the standard library takes a refusal of that for the end.
         let shrinks = thread.filter(|thread| new_size < layout.size() && !thread.is_relieving());

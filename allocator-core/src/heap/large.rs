@@ -12,6 +12,7 @@ use crate::page_counter::Urgency;
 use crate::poison;
 use crate::thread::Thread;
 use crate::units::{Order, PageCount};
+use crate::zone::Caller;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
@@ -172,18 +173,9 @@ impl Heap {
                 _ => {
                     let site = self.site(self.caller(thread).urgency);
                     // SAFETY: by contract.
-                    let mut resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
-                    let pages = |layout: Layout| self.os().whole_pages(layout.size());
-                    let more = pages(new).saturating_sub(pages(layout));
-                    if more > 0 {
+                    let resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
+                    if new.size() > layout.size() {
                         self.parts.zone.huge.note_room();
-                    }
-                    if resized == Ok(None) && self.counter().excess(more, site.urgency) > 0 {
-                        // To copy it would need more.
-                        let _still = self.kswapd().hold_still(self.os());
-                        self.make_room(thread, more, site.urgency);
-                        // SAFETY: by contract; it is as it was.
-                        resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
                     }
                     self.watch();
                     resized
@@ -191,6 +183,32 @@ impl Heap {
             },
             Owner::Nobody => Err(Misuse::Foreign),
         }
+    }
+
+    /// Grows an area near a limit where it lies, after what is free has gone back: to copy it would need more. `None`: it is none, there
+    /// was room, or there is none.
+    ///
+    /// # Safety
+    /// As for [`Heap::realloc`]; it is to be longer.
+    pub(super) unsafe fn grow_area_at_last(
+        &self,
+        thread: Option<&Thread>,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        new: Layout,
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let Owner::Area(_) = self.parts.zone.table.owner(ptr.as_ptr() as usize) else { return Ok(None) };
+        let len = |layout: Layout| self.os().whole_pages(layout.size().max(MIN_AREA));
+        let (more, urgency) = (len(new).saturating_sub(len(layout)), self.caller(thread).urgency);
+        if self.counter().excess(more, urgency) == 0 {
+            return Ok(None);
+        }
+        self.make_room(thread, more, urgency);
+        // SAFETY: by contract.
+        let grow =
+            |_: Caller<'_>| unsafe { self.resize(thread, ptr, (layout, Route::of(layout)), (new, Route::of(new))) };
+        // Held still: of several that grow at once, each is to find what the others leave.
+        self.calmly(thread, grow)
     }
 
     /// Keeps an area that is to be a run, and makes it shorter where it lies: no run could be had, and what needs no more memory

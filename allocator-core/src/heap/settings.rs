@@ -23,46 +23,46 @@ impl Heap {
     }
 
     /// From now on, no more than that is resident. An error, and nothing changed, if the marks are not in order, or if more
-    /// is in use than they allow. Costs a walk over all arenas, and what is free and resident if that is too much.
+    /// is in use than they allow. Costs a walk over all arenas, and what is free and resident if that is too much, in pieces between which others may fork.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
     pub unsafe fn set_limits(&self, thread: Option<&Thread>, limits: Limits) -> Result<(), ConfigError> {
+        let counter = self.counter();
+        let free = self.calmly(thread, |caller| {
+            if counter.usage() > 0 {
+                // SAFETY: by contract.
+                let aside = unsafe { self.shrink(thread) };
+                self.kswapd().note_call(aside);
+                self.parts.zone.collect(caller);
+            }
+            let (free, _) = self.parts.zone.resident_pages(caller);
+            counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE))?;
+            self.parts.zone.consider_kswapd(caller.os);
+            Ok(free as u32)
+        })?;
+        if counter.is_exceeded(Urgency::Usual) || counter.is_high() {
+            let purged = self.purge_calmly(thread, free, Purge::ALL);
+            self.kswapd().note_call(PageCount::new(purged).bytes());
+        }
         let _inside = self.enter(thread);
-        let _still = self.kswapd().hold_still(self.os());
-        let (counter, mut bytes) = (self.counter(), 0);
-        if counter.usage() > 0 {
-            // SAFETY: by contract.
-            bytes = unsafe { self.shrink(thread) };
-            self.parts.zone.collect(self.caller(thread));
-        }
-        let (free, _) = self.parts.zone.resident_pages(self.caller(thread));
-        let set = counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE));
-        if set.is_ok() && (counter.is_exceeded(Urgency::Usual) || counter.is_high()) {
-            bytes += PageCount::new(self.parts.zone.purge(self.caller(thread), Purge::ALL)).bytes();
-        }
-        self.kswapd().note_call(bytes);
-        set?;
         // Who was told of the old ones is to be told of these, but not who sets them because of that.
         if !thread.is_some_and(Thread::is_relieving) {
             self.kswapd().silence();
         }
         self.parts.zone.watch(self.os());
-        self.parts.zone.consider_kswapd(self.os());
         Ok(())
     }
 
     /// If there is more than the soft limit says, frees the memory behind free pages, as much as that is. True if there still
     /// is.
     pub fn stay_below_soft_limit(&self, thread: Option<&Thread>) -> bool {
-        let _inside = self.enter(thread);
         let counter = self.counter();
         if counter.is_high() {
-            let _still = self.kswapd().hold_still(self.os());
-            let aside = self.parts.vmalloc.shrink(self.site(Urgency::Usual));
+            let aside = self.calmly(thread, |_| self.parts.vmalloc.shrink(self.site(Urgency::Usual)));
             let excess = counter.usage().saturating_sub(counter.limits().high) / PAGE_SIZE + 1;
             let most = u32::try_from(excess).unwrap_or(u32::MAX);
-            let purged = self.parts.zone.purge(self.caller(thread), Purge { most, ..Purge::ALL });
+            let purged = self.purge_calmly(thread, most, Purge::ALL);
             self.kswapd().note_call(aside + PageCount::new(purged).bytes());
         }
         counter.is_high()

@@ -50,7 +50,7 @@ impl Heap {
             // SAFETY: by contract.
             unsafe { self.send_home(thread) };
             // What others set aside meanwhile is to have its tick.
-            let worked = worked || self.parts.vmalloc.aside_bytes(self.os()) > 0;
+            let worked = worked || self.calmly(thread, |caller| self.parts.vmalloc.aside_bytes(caller.os)) > 0;
             quiet = if worked { 0 } else { quiet + 1 };
         }
         self.kswapd().forget_group();
