@@ -190,6 +190,8 @@ impl Heap {
     ///
     /// # Safety
     /// As for [`Heap::realloc`]; it is to be longer.
+    #[cold]
+    #[inline(never)]
     pub(super) unsafe fn grow_area_at_last(
         &self,
         thread: Option<&Thread>,
@@ -204,11 +206,33 @@ impl Heap {
             return Ok(None);
         }
         self.make_room(thread, more, urgency);
-        // SAFETY: by contract.
-        let grow =
-            |_: Caller<'_>| unsafe { self.resize(thread, ptr, (layout, Route::of(layout)), (new, Route::of(new))) };
+        let grow = |_: Caller<'_>| match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
+            // SAFETY: by contract.
+            Owner::Area(record) => unsafe { self.resize_area(thread, record, ptr, layout, new) },
+            _ => Ok(None),
+        };
         // Held still: of several that grow at once, each is to find what the others leave.
         self.calmly(thread, grow)
+    }
+
+    /// What [`Heap::resize`] does with an area, not a part of it.
+    ///
+    /// # Safety
+    /// As for [`Heap::realloc`]; `record` is what the table says. Inside.
+    #[cold]
+    unsafe fn resize_area(
+        &self,
+        thread: Option<&Thread>,
+        record: NonNull<u8>,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        new: Layout,
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let site = self.site(self.caller(thread).urgency);
+        // SAFETY: by contract.
+        let resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
+        self.watch();
+        resized
     }
 
     /// Keeps an area that is to be a run, and makes it shorter where it lies: no run could be had, and what needs no more memory
@@ -227,11 +251,8 @@ impl Heap {
         let _inside = self.enter(thread);
         match (self.parts.zone.table.owner(ptr.as_ptr() as usize), Route::of(new)) {
             (Owner::Area(record), Route::Run(..)) if new.size() <= layout.size().max(MIN_AREA) => {
-                let site = self.site(self.caller(thread).urgency);
                 // SAFETY: by contract.
-                let resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
-                self.watch();
-                resized
+                unsafe { self.resize_area(thread, record, ptr, layout, new) }
             }
             _ => Ok(None),
         }
