@@ -22,6 +22,7 @@ pub use figures::Stats;
 
 use self::large::Claimed;
 use self::misused::barred_out;
+use self::tick::AT_A_TIME;
 use crate::buddy::Purge;
 use crate::cache::{self, Caches, Found};
 use crate::config::{CHECKED, MAX_OBJECT, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE};
@@ -219,14 +220,14 @@ impl Heap {
     fn make_room(&self, thread: Option<&Thread>, bytes: usize, urgency: Urgency) {
         let counter = self.counter();
         if counter.limits().max != 0 {
-            // No more than there is now: others may free as fast.
-            let (aside, free) = self.calmly(thread, |caller| {
-                let aside = self.parts.vmalloc.shrink(self.site(urgency));
-                (aside, self.parts.zone.resident_pages(caller).0 as u32)
-            });
+            let aside = self.calmly(thread, |_| self.parts.vmalloc.shrink(self.site(urgency)));
             let excess = counter.excess(bytes, urgency) / PAGE_SIZE;
-            let most = u32::try_from(excess).unwrap_or(u32::MAX).saturating_add(PAGES_PER_CHUNK);
-            let purged = self.purge_calmly(thread, most.min(free), Purge::ALL);
+            let mut most = u32::try_from(excess).unwrap_or(u32::MAX).saturating_add(PAGES_PER_CHUNK);
+            if most > AT_A_TIME {
+                // No more than there is now: others may free as fast.
+                most = most.min(self.calmly(thread, |caller| self.parts.zone.resident_pages(caller).0 as u32));
+            }
+            let purged = self.purge_calmly(thread, most, Purge::ALL);
             self.kswapd().note_call(aside + PageCount::new(purged).bytes());
             self.parts.registry.ask_back();
         }

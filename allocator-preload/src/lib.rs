@@ -25,9 +25,9 @@ extern crate std;
 #[cfg(not(panic = "unwind"))]
 mod panic;
 
-use alloc::boxed::Box;
 use allocator_core::sys::{warn, Line, Os, Unix};
 use allocator_global::Kmalloc;
+use core::alloc::Layout;
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::Write;
@@ -57,7 +57,14 @@ extern "C" fn begin(_: libc::c_int, _: *mut *mut libc::c_char, variables: *mut *
         // SAFETY: as above; it is what the C library will set it to.
         unsafe { place.write(variables) };
     }
-    drop(core::hint::black_box(Box::new(0u8)));
+    let layout = Layout::new::<u8>();
+    // SAFETY: not of size zero.
+    let first = core::hint::black_box(unsafe { alloc::alloc::alloc(layout) });
+    // By a tiny limit even that is refused, which is no reason to end.
+    if !first.is_null() {
+        // SAFETY: just allocated.
+        unsafe { alloc::alloc::dealloc(first, layout) };
+    }
     keep_path();
     Kmalloc::start_background_thread();
 }
@@ -103,8 +110,10 @@ fn report(path: &CStr) {
     let Some(stats) = Kmalloc::try_stats() else { return };
     let mut name = [0u8; 16];
     // The process's, and not that of whichever thread exits.
-    let len = Unix.read(c"/proc/self/comm", &mut name).unwrap_or(0);
-    let name = name.get(..len).and_then(|name| str::from_utf8(name).ok()).map_or("?", str::trim_end);
+    let len = Unix.read(c"/proc/self/comm", &mut name).unwrap_or(0).saturating_sub(1);
+    // It may be anything, and a line is to stay one.
+    name.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b'?');
+    let name = name.get(..len).and_then(|name| str::from_utf8(name).ok()).unwrap_or("?");
     // SAFETY: has no precondition.
     let pid = unsafe { libc::getpid() };
     let mut line = Line::new();
@@ -122,7 +131,8 @@ fn report(path: &CStr) {
         stats.reserved,
     );
     let to_standard_error = path == c"-";
-    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+    // Not to wait for the reader of a pipe, nor to become the owner of a terminal.
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: a path that ends.
     let file = if to_standard_error { 2 } else { unsafe { libc::open(path.as_ptr(), flags, 0o644) } };
     if file < 0 {

@@ -185,8 +185,8 @@ impl Heap {
         }
     }
 
-    /// Grows an area near a limit where it lies, after what is free has gone back: to copy it would need more. `None`: it is none, there
-    /// was room, or there is none.
+    /// Grows an area near a limit where it lies, after what is free has gone back: to copy it would need more. `None`: it is none, or it
+    /// cannot grow here.
     ///
     /// # Safety
     /// As for [`Heap::realloc`]; it is to be longer.
@@ -202,17 +202,25 @@ impl Heap {
         let Owner::Area(_) = self.parts.zone.table.owner(ptr.as_ptr() as usize) else { return Ok(None) };
         let len = |layout: Layout| self.os().whole_pages(layout.size().max(MIN_AREA));
         let (more, urgency) = (len(new).saturating_sub(len(layout)), self.caller(thread).urgency);
-        if self.counter().excess(more, urgency) == 0 {
+        if self.counter().limits().max == 0 {
             return Ok(None);
         }
-        self.make_room(thread, more, urgency);
         let grow = |_: Caller<'_>| match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
             // SAFETY: by contract.
             Owner::Area(record) => unsafe { self.resize_area(thread, record, ptr, layout, new) },
             _ => Ok(None),
         };
-        // Held still: of several that grow at once, each is to find what the others leave.
-        self.calmly(thread, grow)
+        // Others may take the room, so all goes back then.
+        for room in [more, usize::MAX] {
+            if self.counter().excess(more, urgency) > 0 {
+                self.make_room(thread, room, urgency);
+            }
+            let grown = self.calmly(thread, grow);
+            if grown != Ok(None) || self.counter().excess(more, urgency) == 0 {
+                return grown;
+            }
+        }
+        Ok(None)
     }
 
     /// What [`Heap::resize`] does with an area, not a part of it.

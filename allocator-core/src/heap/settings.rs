@@ -23,7 +23,8 @@ impl Heap {
     }
 
     /// From now on, no more than that is resident. An error, and nothing changed, if the marks are not in order, or if more
-    /// is in use than they allow. Costs a walk over all arenas, and what is free and resident if that is too much, in pieces between which others may fork.
+    /// is in use than they allow. Costs a walk over all arenas, and if what is free and resident is
+    /// too much, another one for each 64 MiB that goes back; in between others may fork.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
@@ -38,6 +39,10 @@ impl Heap {
             }
             let (free, _) = self.parts.zone.resident_pages(caller);
             counter.set_limits(limits, counter.usage().saturating_sub(free * PAGE_SIZE))?;
+            // Who was told of the old ones is to be told of these, but not who sets them because of that.
+            if !thread.is_some_and(Thread::is_relieving) {
+                self.kswapd().silence();
+            }
             self.parts.zone.consider_kswapd(caller.os);
             Ok(free as u32)
         })?;
@@ -46,10 +51,6 @@ impl Heap {
             self.kswapd().note_call(PageCount::new(purged).bytes());
         }
         let _inside = self.enter(thread);
-        // Who was told of the old ones is to be told of these, but not who sets them because of that.
-        if !thread.is_some_and(Thread::is_relieving) {
-            self.kswapd().silence();
-        }
         self.parts.zone.watch(self.os());
         Ok(())
     }

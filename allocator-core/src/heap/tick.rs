@@ -22,8 +22,8 @@ use crate::zone::Caller;
 /// Free pages that a chunk must have for a tick to purge it: whole chunks first, then those that are nearly empty.
 const EMPTIEST_FIRST: [u32; 4] = [PAGES_PER_CHUNK, PAGES_PER_CHUNK / 4 * 3, PAGES_PER_CHUNK / 2, 1];
 
-/// Pages that a tick purges before it lets others fork: 64 MiB, some milliseconds.
-const AT_A_TIME: u32 = 32 * PAGES_PER_CHUNK;
+/// Pages that are purged before others may fork: 64 MiB, some milliseconds.
+pub(super) const AT_A_TIME: u32 = 32 * PAGES_PER_CHUNK;
 
 impl Heap {
     /// When free memory goes back to the system by itself.
@@ -189,7 +189,7 @@ impl Heap {
         SizeClass::all().flat_map(move |class| (0..shards).map(move |shard| (class, shard)))
     }
 
-    /// A piece of a tick, short enough for a fork to wait for it, and for whoever must meet no pages in transit.
+    /// A piece of a tick, or of something as long, short enough for a fork to wait for it; and for whoever must meet no pages in transit.
     pub(super) fn calmly<R>(&self, thread: Option<&Thread>, piece: impl FnOnce(Caller<'_>) -> R) -> R {
         let _inside = self.enter(thread);
         let _still = self.kswapd().hold_still(self.os());

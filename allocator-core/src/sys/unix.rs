@@ -148,7 +148,7 @@ unsafe impl Os for Unix {
         if len > isize::MAX as usize {
             return None; // memmap2's own words for it would be allocated
         }
-        let mut map = quietly(|| memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()).ok()?;
+        let mut map = quietly(|| memmap2::MmapOptions::new().len(len).map_anon()).ok()?;
         let start = map.as_mut_ptr();
         core::mem::forget(map); // from here on its owner is whoever holds the address
         NonNull::new(start)
@@ -283,7 +283,9 @@ unsafe impl Os for Unix {
 }
 
 fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // What is to be used is for the system to judge: more than all memory and swap it refuses. What is reserved is not.
+    let reserves = if access == libc::PROT_NONE { libc::MAP_NORESERVE } else { 0 };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | reserves;
     // SAFETY: a new mapping where the kernel likes.
     let start = quietly(|| unsafe { mmap(null_mut(), len, access, flags, -1, 0) });
     if start == libc::MAP_FAILED {
@@ -310,6 +312,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(grants(text.as_bytes()), granted, "{text}");
+        }
+    }
+
+    /// Class of bug: a request that cannot be served is answered with memory that is not there.
+    #[test]
+    fn what_the_system_would_refuse_is_refused() {
+        for len in [1usize << 36, 1 << 40, 1 << 44, 1 << 46] {
+            let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: a new mapping.
+            let plain = unsafe { libc::mmap(null_mut(), len, access, flags, -1, 0) };
+            if plain != libc::MAP_FAILED {
+                // SAFETY: nobody uses it.
+                assert_eq!(unsafe { libc::munmap(plain, len) }, 0);
+            }
+            let ours = Unix.map(len);
+            assert_eq!(ours.is_some(), plain != libc::MAP_FAILED, "{len} bytes");
+            // SAFETY: the whole mapping, which nobody uses.
+            assert!(ours.map_or(true, |ptr| unsafe { Unix.unmap(ptr, len) }));
         }
     }
 

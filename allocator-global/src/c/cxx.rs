@@ -128,6 +128,8 @@ macro_rules! new {
             let Some(next) = theirs(&NEXT, size, $may_be_null) else { return null_mut() };
             // SAFETY: a function of this name has this type.
             let next: Theirs = unsafe { transmute(next) };
+            // It may round up, and is not to come out at zero.
+            let size = size.min(isize::MAX as usize);
             // SAFETY: has no precondition.
             unsafe { next(size $(, $arg)*) }
         }

@@ -31,6 +31,7 @@ fn no_kind_of_request_passes_the_limit_and_all_goes_on_once_memory_is_back() {
             let blocks = alloc_all(heap, thread, layout(size, 8));
             let stats = heap.stats(thread);
             assert!(stats.charged <= 128 * MIB, "{size}: {stats:?}");
+            assert!(stats.allocated() >= blocks.len() * size, "{size}: {stats:?}");
             let most = if size > 32 << 10 { 126 } else { 128 } * MIB;
             // But for what is left over where a slab or a block does not fit, and class rounding.
             assert!(blocks.len() * size >= most - most / 8 - size, "{size}, round {round}: {} blocks", blocks.len());
@@ -46,7 +47,8 @@ fn no_kind_of_request_passes_the_limit_and_all_goes_on_once_memory_is_back() {
         // SAFETY: our own block.
         unsafe { heap.reclaim(thread) };
         heap.audit(thread).unwrap();
-        assert_eq!(heap.stats(thread).charged, 0, "{:?}", heap.stats(thread));
+        let left = heap.stats(thread);
+        assert_eq!((left.charged, left.allocated()), (0, 0), "{left:?}");
     }
 }
 
