@@ -52,13 +52,13 @@ for target in "${targets[@]}"; do
         continue
     fi
     echo "-- fuzz $target, $seconds s, sanitizer $sanitizer"
-    known=$(find "$seeds" "$corpus" -type f | wc -l)
+    known=$(find "$seeds" -type f | wc -l)
     fuzz "$target" "$corpus" "$seeds" -- -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=20 -print_final_stats=1 \
         -len_control=20 "${length[@]}" 2>&1 | tee "$log" |
         { grep -Ev '	(NEW|REDUCE|RELOAD|pulse) ' || true; } # the news of every input; the rest is shown
     executed=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     if [ "${executed:-0}" -le "$known" ]; then
-        echo "fuzz: $target ran ${executed:-no} inputs, of which $known were known" >&2
+        echo "fuzz: $target ran ${executed:-no} inputs, and there are $known seeds" >&2
         exit 1
     fi
 done
