@@ -25,7 +25,7 @@ use self::misused::barred_out;
 use self::tick::AT_A_TIME;
 use crate::buddy::Purge;
 use crate::cache::{self, Caches, Found};
-use crate::config::{CHECKED, MAX_OBJECT, MAX_SHARDS, PAGES_PER_CHUNK, PAGE_SIZE};
+use crate::config::{CHECKED, CHUNK_SIZE, MAX_OBJECT, MAX_SHARDS, PAGE_SIZE};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Gate, Inside};
 use crate::kmalloc::Route;
@@ -220,17 +220,22 @@ impl Heap {
     fn make_room(&self, thread: Option<&Thread>, bytes: usize, urgency: Urgency) {
         let counter = self.counter();
         if counter.limits().max != 0 {
-            let aside = self.calmly(thread, |_| self.parts.vmalloc.shrink(self.site(urgency)));
-            let excess = counter.excess(bytes, urgency) / PAGE_SIZE;
-            let mut most = u32::try_from(excess).unwrap_or(u32::MAX).saturating_add(PAGES_PER_CHUNK);
-            if most > AT_A_TIME {
-                // No more than there is now: others may free as fast.
-                most = most.min(self.calmly(thread, |caller| self.parts.zone.resident_pages(caller).0 as u32));
-            }
-            let purged = self.purge_calmly(thread, most, Purge::ALL);
-            self.kswapd().note_call(aside + PageCount::new(purged).bytes());
+            self.give_back(thread, || counter.excess(bytes, urgency).saturating_add(CHUNK_SIZE));
             self.parts.registry.ask_back();
         }
+    }
+
+    /// Gives back what is aside, and then the memory behind free pages, as many bytes as are too much by then, in pieces. The caller
+    /// is outside.
+    fn give_back(&self, thread: Option<&Thread>, excess: impl Fn() -> usize) {
+        let aside = self.give_back_what_is_aside(thread);
+        let mut most = u32::try_from(excess().div_ceil(PAGE_SIZE)).unwrap_or(u32::MAX);
+        if most > AT_A_TIME {
+            // No more than there is now: others may free as fast.
+            most = most.min(self.calmly(thread, |caller| self.parts.zone.resident_pages(caller).0 as u32));
+        }
+        let purged = self.purge_calmly(thread, most, Purge::ALL);
+        self.kswapd().note_call(aside + PageCount::new(purged).bytes());
     }
 
     /// # Safety

@@ -176,9 +176,7 @@ impl Kmalloc {
         lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })?;
         conf::set(Setting::Limits);
         kswapd::attend();
-        if HEAP.kswapd().is_alarmed() {
-            pressure::tell();
-        }
+        pressure::tell_if_alarmed();
         Ok(())
     }
 
@@ -379,9 +377,7 @@ impl Display for Report {
 /// What a slow call returns; the program is told, if memory is short.
 #[inline(always)]
 fn served(ptr: NonNull<u8>) -> *mut u8 {
-    if HEAP.kswapd().is_alarmed() {
-        pressure::tell();
-    }
+    pressure::tell_if_alarmed();
     ptr.as_ptr()
 }
 

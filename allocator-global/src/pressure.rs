@@ -83,6 +83,14 @@ fn shrinkers() -> impl Iterator<Item = Shrink> {
     })
 }
 
+/// As [`tell`], where an alarm is raised.
+#[inline(always)]
+pub(crate) fn tell_if_alarmed() {
+    if HEAP.kswapd().is_alarmed() {
+        tell();
+    }
+}
+
 /// The program is told, if memory is short and nobody else does so. Outside of the heap.
 #[cold]
 #[inline(never)]

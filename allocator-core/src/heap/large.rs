@@ -199,17 +199,14 @@ impl Heap {
         layout: Layout,
         new: Layout,
     ) -> Result<Option<NonNull<u8>>, Misuse> {
-        let Owner::Area(_) = self.parts.zone.table.owner(ptr.as_ptr() as usize) else { return Ok(None) };
-        let len = |layout: Layout| self.os().whole_pages(layout.size().max(MIN_AREA));
-        let (more, urgency) = (len(new).saturating_sub(len(layout)), self.caller(thread).urgency);
-        if self.counter().limits().max == 0 {
+        let is_area = || matches!(self.parts.zone.table.owner(ptr.as_ptr() as usize), Owner::Area(_));
+        if self.counter().limits().max == 0 || !is_area() {
             return Ok(None);
         }
-        let grow = |_: Caller<'_>| match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
-            // SAFETY: by contract.
-            Owner::Area(record) => unsafe { self.resize_area(thread, record, ptr, layout, new) },
-            _ => Ok(None),
-        };
+        let len = |layout: Layout| self.os().whole_pages(layout.size().max(MIN_AREA));
+        let (more, urgency) = (len(new).saturating_sub(len(layout)), self.caller(thread).urgency);
+        // SAFETY: by contract.
+        let grow = |_: Caller<'_>| unsafe { self.resize_area(thread, ptr, layout, new) };
         // Others may take the room, so all goes back then.
         for room in [more, usize::MAX] {
             if self.counter().excess(more, urgency) > 0 {
@@ -223,19 +220,19 @@ impl Heap {
         Ok(None)
     }
 
-    /// What [`Heap::resize`] does with an area, not a part of it.
+    /// What [`Heap::resize`] does with an area, not a part of it. `None` if it is none, too.
     ///
     /// # Safety
-    /// As for [`Heap::realloc`]; `record` is what the table says. Inside.
+    /// As for [`Heap::realloc`]; inside.
     #[cold]
     unsafe fn resize_area(
         &self,
         thread: Option<&Thread>,
-        record: NonNull<u8>,
         ptr: NonNull<u8>,
         layout: Layout,
         new: Layout,
     ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let Owner::Area(record) = self.parts.zone.table.owner(ptr.as_ptr() as usize) else { return Ok(None) };
         let site = self.site(self.caller(thread).urgency);
         // SAFETY: by contract.
         let resized = unsafe { self.parts.vmalloc.resize(site, record, ptr, layout, new) };
@@ -256,14 +253,13 @@ impl Heap {
         layout: Layout,
         new: Layout,
     ) -> Result<Option<NonNull<u8>>, Misuse> {
-        let _inside = self.enter(thread);
-        match (self.parts.zone.table.owner(ptr.as_ptr() as usize), Route::of(new)) {
-            (Owner::Area(record), Route::Run(..)) if new.size() <= layout.size().max(MIN_AREA) => {
-                // SAFETY: by contract.
-                unsafe { self.resize_area(thread, record, ptr, layout, new) }
-            }
-            _ => Ok(None),
+        let is_run = matches!(Route::of(new), Route::Run(..));
+        if !is_run || new.size() > layout.size().max(MIN_AREA) {
+            return Ok(None);
         }
+        let _inside = self.enter(thread);
+        // SAFETY: by contract.
+        unsafe { self.resize_area(thread, ptr, layout, new) }
     }
 }
 

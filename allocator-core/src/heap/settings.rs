@@ -10,6 +10,7 @@ use crate::page_counter::{Limits, PageCounter, Urgency};
 use crate::thread::Thread;
 use crate::tunables::{Tunables, NEVER};
 use crate::units::PageCount;
+use crate::zone::Caller;
 
 impl Heap {
     /// How much may be resident, and how much is.
@@ -60,11 +61,7 @@ impl Heap {
     pub fn stay_below_soft_limit(&self, thread: Option<&Thread>) -> bool {
         let counter = self.counter();
         if counter.is_high() {
-            let aside = self.calmly(thread, |_| self.parts.vmalloc.shrink(self.site(Urgency::Usual)));
-            let excess = counter.usage().saturating_sub(counter.limits().high) / PAGE_SIZE + 1;
-            let most = u32::try_from(excess).unwrap_or(u32::MAX);
-            let purged = self.purge_calmly(thread, most, Purge::ALL);
-            self.kswapd().note_call(aside + PageCount::new(purged).bytes());
+            self.give_back(thread, || counter.usage().saturating_sub(counter.limits().high));
         }
         counter.is_high()
     }
@@ -72,29 +69,25 @@ impl Heap {
     /// From now on, free memory stays resident for so many milliseconds, and then goes back to the system by itself; never,
     /// if `None`.
     pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
-        let _inside = self.enter(thread);
-        self.kswapd().set_purge_after(self.os(), millis);
-        self.restarted();
+        self.calmly(thread, |caller| {
+            self.kswapd().set_purge_after(caller.os, millis);
+            self.restarted(caller);
+        });
     }
 
     /// The thread that there may be is not wanted any more. There is another one, should the heap be large enough.
     pub fn dismiss_kswapd(&self, thread: Option<&Thread>) {
-        let _inside = self.enter(thread);
-        self.kswapd().dismiss(self.os());
-        self.restarted();
+        self.calmly(thread, |caller| {
+            self.kswapd().dismiss(caller.os);
+            self.restarted(caller);
+        });
     }
 
     /// Nobody ticks now, and perhaps nobody will. Whether there is to be a thread is looked at later than what was set aside, so that
     /// growth meanwhile is not missed.
-    fn restarted(&self) {
-        self.shrink_aside();
-        self.parts.zone.consider_kswapd(self.os());
-    }
-
-    /// What was set aside for a tick that does not come goes back. The caller is inside.
-    fn shrink_aside(&self) {
-        let _still = self.kswapd().hold_still(self.os());
+    fn restarted(&self, caller: Caller<'_>) {
         self.parts.vmalloc.shrink(self.site(Urgency::Usual));
+        self.parts.zone.consider_kswapd(caller.os);
     }
 
     /// There is no thread of this number, or none that ticks now: whoever gives pages back has to.
@@ -103,10 +96,9 @@ impl Heap {
         self.give_back_what_is_aside(thread);
     }
 
-    /// What was set aside for a tick that may not come goes back.
-    pub(super) fn give_back_what_is_aside(&self, thread: Option<&Thread>) {
-        let _inside = self.enter(thread);
-        self.shrink_aside();
+    /// What was set aside for a tick that may not come goes back. Returns the bytes.
+    pub(super) fn give_back_what_is_aside(&self, thread: Option<&Thread>) -> usize {
+        self.calmly(thread, |_| self.parts.vmalloc.shrink(self.site(Urgency::Usual)))
     }
 
     /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the

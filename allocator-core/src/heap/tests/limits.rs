@@ -16,6 +16,13 @@ fn limit(heap: &'static Heap, limits: Limits) -> Result<(), ConfigError> {
     unsafe { heap.set_limits(None, limits) }
 }
 
+/// From now on the heap is taken to have a thread, of this number.
+fn awaken(heap: &'static Heap) -> u32 {
+    heap.kswapd().grown(heap.os(), GROWN, Limits::default());
+    let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
+    number
+}
+
 fn alloc_all(heap: &'static Heap, thread: Option<&Thread>, layout: Layout) -> Vec<Block> {
     core::iter::from_fn(|| Block::new(heap, thread, layout, 7)).collect()
 }
@@ -173,8 +180,7 @@ fn the_program_is_told_once_for_each_tick_that_memory_is_short() {
     heap.set_huge_pages(HugePages::Never); // so that a chunk counts page by page
     heap.set_purge_after(thread, Some(u32::MAX)); // so that no time passes
     limit(heap, Limits { max: 64 * MIB, high: 32 * MIB, min: 0 }).unwrap();
-    heap.kswapd().grown(heap.os(), GROWN, Limits::default());
-    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)), "as if it ticked some time");
+    awaken(heap);
     let mut blocks = Vec::new();
     while heap.counter().usage() + MIB <= 32 * MIB {
         blocks.push(Block::new(heap, None, layout(MIB, 8), 1).unwrap());
@@ -509,8 +515,7 @@ fn who_swings_about_the_soft_limit_is_told_once_a_tick() {
     let Setup { heap, .. } = setup(false);
     heap.set_huge_pages(HugePages::Never);
     limit(heap, Limits { max: 0, high: 50 * MIB, min: 0 }).unwrap();
-    chunks(heap, GROWN / CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, None));
-    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)));
+    awaken(heap);
     let swing = || {
         let areas = [0; 2].map(|_| Block::new(heap, None, layout(40 * MIB, 8), 1).unwrap());
         let told = heap.kswapd().take_alarm();
@@ -531,8 +536,7 @@ fn an_alarm_without_need_is_no_obstacle_to_the_next_one() {
     let Setup { heap, .. } = setup(false);
     heap.set_purge_after(None, Some(u32::MAX));
     limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
-    heap.kswapd().grown(heap.os(), GROWN, Limits::default());
-    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)), "as if it ticked some time");
+    awaken(heap);
     let alarm = || {
         heap.kswapd().alarm(heap.os());
         heap.kswapd().take_alarm()
@@ -548,8 +552,7 @@ fn however_long_free_memory_may_stay_the_thread_sees_soon_that_memory_is_short()
     let Setup { heap, .. } = setup(false);
     heap.set_huge_pages(HugePages::Never);
     heap.set_purge_after(None, Some(3_600_000));
-    chunks(heap, GROWN / CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, None));
-    let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
+    let number = awaken(heap);
     let used = Block::new(heap, None, layout(20 * MIB, 8), 1).unwrap();
     limit(heap, Limits { max: 0, high: 10 * MIB, min: 0 }).unwrap();
     let ticks = std::thread::scope(|scope| {
@@ -573,8 +576,7 @@ fn without_a_thread_a_tick_is_due_sooner_where_memory_is_short() {
     let Setup { heap, .. } = setup(false);
     heap.set_huge_pages(HugePages::Never);
     heap.set_purge_after(None, Some(3_600_000));
-    chunks(heap, GROWN / CHUNK_SIZE).into_iter().for_each(|block| block.free(heap, None));
-    let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
+    let number = awaken(heap);
     heap.without_kswapd(None, number);
     let after_a_while = || {
         std::thread::sleep(std::time::Duration::from_millis(600));
@@ -606,7 +608,7 @@ fn what_a_limit_gives_back_is_in_the_figures() {
     large.free(heap, None);
     // What is aside, for a run.
     limit(heap, Limits { max: 64 * MIB, high: 64 * MIB, min: 0 }).unwrap();
-    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(_)));
+    awaken(heap);
     Block::new(heap, None, layout(60 * MIB, 8), 1).unwrap().free(heap, None);
     let before = back();
     let runs = chunks(heap, 4);
@@ -630,8 +632,7 @@ fn long_blocks_leave_less_for_what_is_free() {
 fn an_alarm_ends_the_sleep_of_the_thread() {
     let Setup { os, heap } = setup(false);
     heap.set_purge_after(None, Some(100_000));
-    heap.kswapd().grown(heap.os(), GROWN, Limits::default());
-    let Attend::Start(number) = heap.kswapd().attend(os) else { panic!("it has grown") };
+    let number = awaken(heap);
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX, &|| false));
         let before = heap.kswapd().done().wakeups;
