@@ -23,7 +23,7 @@ use crate::config::{
     CHECKED, CHUNKS_PER_REGION, CHUNK_SHIFT, CHUNK_SIZE, FIRST_ARENA_CHUNKS, PAGES_PER_CHUNK, PAGE_SHIFT,
 };
 use crate::error::Misuse;
-use crate::huge::{Height, Policy};
+use crate::huge::{Height, Openings, Policy};
 use crate::page::{AddressTable, ChunkMap, Rooms};
 use crate::page_counter::PageCounter;
 use crate::poison;
@@ -62,6 +62,7 @@ pub struct Arena {
     /// All of it was mapped readable and writable.
     writable: bool,
     height: Height,
+    openings: Openings,
     /// How many borders there are between chunks that are backed by huge pages and others. What two threads change at once may be
     /// off, until the next tick.
     borders: UnwatchedU32,
@@ -161,6 +162,7 @@ impl Arena {
             leaving: AtomicU32::new(0),
             writable,
             height: Height::new(first),
+            openings: Openings::default(),
             borders: UnwatchedU32::new(0),
             named: UnwatchedU32::new(0),
             maps,
@@ -280,7 +282,8 @@ impl Arena {
     ///
     /// Chunks of which nothing is resident are backed by huge pages if the most of them belongs to a run that is longer
     /// than a chunk and will be written as a whole (it is `dense`), or if they lie so high that the part of them that is never
-    /// touched is small beside all that lies below, unless the heap is sparse or a quarter belongs to a run that is not `dense`.
+    /// touched is small beside all that lies below, unless the heap is sparse or a quarter belongs to a run that is not `dense`;
+    /// neither if such runs are sparse, and they are for one.
     pub fn take(&self, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
         self.buddy().take_warming(n, align, self.warm(n, dense)).map(|run| self.at(run))
     }

@@ -34,9 +34,10 @@ use crate::sync::{array_of, const_unless_loom, Mutex, Rank, Ranked, UnwatchedU32
 use crate::units::{Order, PageCount};
 use crate::zone::{Caller, Zone};
 use core::mem::size_of;
-use core::ptr::NonNull;
+use core::ptr::{null_mut, NonNull};
 
-/// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together.
+/// A shard with so many slabs uses all of the next one, most likely: its pages are faulted in together. Not those of objects that are
+/// longer than a page of the system, for of a buffer little may be written.
 const POPULATE_FROM: usize = 2;
 
 /// The partial lists of one shard, and what they add up to.
@@ -194,6 +195,18 @@ impl Partial {
         let taken = out.len() - left;
         self.free -= taken;
         taken
+    }
+
+    /// Takes one object, and says whether it is known to hold zeros.
+    fn take_one(&mut self) -> Option<(*mut u8, bool)> {
+        let lists = [&self.dense, &self.sparse, &self.resting, &self.hollow, &self.empty];
+        let mut slab = lists.into_iter().find_map(List::first)?;
+        // SAFETY: on a list of this shard, whose lock we have; the reference ends here.
+        let taken = unsafe { slab.as_mut() }.take_one()?;
+        // SAFETY: as above.
+        unsafe { self.relist(slab) };
+        self.free -= 1;
+        Some(taken)
     }
 
     /// Takes back what is this shard's of `objects`, at least one, and moves the others to the front. Returns how many those
@@ -378,6 +391,33 @@ impl Caches {
         Ok(taken)
     }
 
+    /// Takes one object, which is to hold zeros, and says whether it is known to. Call it with no lock held.
+    pub fn take_one(
+        &self,
+        zone: &'static Zone,
+        caller: Caller<'_>,
+        class: SizeClass,
+        shard: usize,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        let own = self.shard(class, shard);
+        let taken = own.partial.lock(caller.os).take_one();
+        let taken = taken.or_else(|| {
+            let (map, mut slab) = self.create_slab(zone, caller, class, false).ok()?;
+            // SAFETY: we have just made it, so it is nobody else's (Sl3).
+            let taken = unsafe { slab.as_mut() }.take_one();
+            // SAFETY: as above.
+            unsafe { own.adopt(&mut own.partial.lock(caller.os), map, shard, slab) };
+            taken
+        });
+        if let Some((object, zeros)) = taken {
+            return NonNull::new(object).map(|object| (object, zeros)).ok_or(AllocError::OutOfMemory);
+        }
+        // Another shard may have one.
+        let mut one = [null_mut()];
+        self.refill(zone, caller, class, shard, &mut one)?;
+        NonNull::new(one[0]).map(|object| (object, false)).ok_or(AllocError::OutOfMemory)
+    }
+
     fn create_slab(
         &self,
         zone: &'static Zone,
@@ -389,13 +429,15 @@ impl Caches {
         let map = zone.map_of(run.ptr.as_ptr());
         let page = map.page_of(run.ptr.as_ptr() as usize);
         let bytes = PageCount::new(class.slab_pages()).bytes();
-        if populate && run.content.is_zeros() && (run.ptr.as_ptr() as usize | bytes) & (caller.os.page_size() - 1) == 0
-        {
-            // SAFETY: pages that were just taken. A refusal costs time, nothing else.
-            unsafe { caller.os.populate(run.ptr, caller.os.whole_pages(class.cut().used())) };
+        if populate && run.content.is_zeros() {
+            let page_size = caller.os.page_size();
+            if class.size() <= page_size && (run.ptr.as_ptr() as usize | bytes) & (page_size - 1) == 0 {
+                // SAFETY: pages that were just taken. A refusal costs time, nothing else.
+                unsafe { caller.os.populate(run.ptr, caller.os.whole_pages(class.cut().used())) };
+            }
         }
         // SAFETY: the pages were just taken.
-        Ok((map, unsafe { Slab::create(map, page, class) }))
+        Ok((map, unsafe { Slab::create(map, page, class, run.content.is_zeros()) }))
     }
 
     /// Takes objects of one class back; what is left in `objects` then means nothing. One that is none, or that is free

@@ -250,8 +250,9 @@ impl Heap {
         match route {
             Route::Object(class) => {
                 // SAFETY: by contract.
-                let object = unsafe { self.alloc_object(thread, layout, class) }?;
-                Ok((object, layout.size()))
+                let (object, zeros) = unsafe { self.take_object(thread, class, dense) }?;
+                self.hand_out(object, class, layout.size());
+                Ok((object, if zeros { 0 } else { layout.size() }))
             }
             Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align, dense),
             Route::Area => self.alloc_area(thread, layout, dense),
@@ -310,36 +311,36 @@ impl Heap {
         Ok(ptr)
     }
 
+    /// An object, and whether it is known to be zeros. One that is to be (it is not `dense`) and that is longer than a page of the
+    /// system is taken alone: of several, the sheaf would forget which are.
+    ///
     /// # Safety
     /// As for [`Heap::alloc`].
-    unsafe fn alloc_object(
+    unsafe fn take_object(
         &self,
         thread: Option<&Thread>,
-        layout: Layout,
         class: SizeClass,
-    ) -> Result<NonNull<u8>, AllocError> {
-        // SAFETY: by contract.
-        let object = unsafe { self.take_object(thread, class) }?;
-        self.hand_out(object, class, layout.size());
-        Ok(object)
-    }
-
-    /// # Safety
-    /// As for [`Heap::alloc`].
-    unsafe fn take_object(&self, thread: Option<&Thread>, class: SizeClass) -> Result<NonNull<u8>, AllocError> {
+        dense: bool,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        let Parts { caches, zone, registry, .. } = self.parts;
         // What is small may be what a refusal of something large is handled with.
         let caller = Caller { urgency: Urgency::Reserve, ..self.caller(thread) };
-        let Some(thread) = thread else {
-            let mut one = [null_mut()];
-            self.parts.caches.refill(&self.parts.zone, caller, class, 0, &mut one)?;
-            return NonNull::new(one[0]).ok_or(AllocError::OutOfMemory);
-        };
         // SAFETY: by contract.
-        if let Err(found) = unsafe { self.give_what_is_asked_back(thread) } {
+        if let Some(Err(found)) = thread.map(|thread| unsafe { self.give_what_is_asked_back(thread) }) {
             self.found(found);
         }
-        // SAFETY: by contract.
-        unsafe { thread.refill(&self.parts.caches, &self.parts.zone, caller, class, self.parts.registry.peers(thread)) }
+        if !dense && class.size() > caller.os.page_size() {
+            return caches.take_one(zone, caller, class, thread.map_or(0, Thread::shard));
+        }
+        let object = if let Some(thread) = thread {
+            // SAFETY: by contract.
+            unsafe { thread.refill(caches, zone, caller, class, registry.peers(thread)) }?
+        } else {
+            let mut one = [null_mut()];
+            caches.refill(zone, caller, class, 0, &mut one)?;
+            NonNull::new(one[0]).ok_or(AllocError::OutOfMemory)?
+        };
+        Ok((object, false))
     }
 
     /// Sends the calling thread's objects home, if somebody has asked for them since it last did.

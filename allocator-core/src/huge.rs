@@ -18,8 +18,13 @@
 //! is resident, the heap is *sparse*, and its new chunks have small pages. Long runs, which may be about to be written, are
 //! left out, and so are chunks that have or had huge pages; what is left must be a quarter of those chunks, or of so many as
 //! have small pages at first, and a half of one. If there was no sign before, such an answer is only a sign: the heap is not
-//! called sparse yet, since few chunks were asked. It is a sign, too, if seven eighths of the shorter runs lie in chunks with
-//! huge pages, since then nothing would be told of runs.
+//! called sparse yet, since few chunks were asked. It is a sign, too, if seven eighths of the shorter runs, and of objects longer
+//! than a page of the system, lie in chunks with huge pages, since then nothing would be told of them.
+//!
+//! Long runs and areas are judged by themselves, each by those before it: unless three quarters of what was opened for runs of one
+//! arena a while ago, and is in use, is resident, long runs are sparse, and have small pages wherever they lie, until a later look
+//! says otherwise ([`Openings`]); and areas if the last but one is. Who reserves room for the worst case would have it resident by
+//! 2 MiB.
 //!
 //! A chunk of which all went back is asked for anew when it is opened again, whatever it was before.
 //!
@@ -28,8 +33,11 @@
 //! had never been written: to be called sparse for a while costs a program some time, and one that is and was not would
 //! keep what it does not need for good.
 
-use crate::config::{HUGE_FROM_CHUNK, LATER_SMALL_CHUNKS, SMALL_CHUNKS};
+use crate::config::{
+    CHUNKS_PER_REGION, CHUNK_SIZE, HUGE_FROM_CHUNK, LATER_SMALL_CHUNKS, MAX_ARENA_CHUNKS, PAGES_PER_CHUNK, SMALL_CHUNKS,
+};
 use crate::sync::{atomic::Ordering::Relaxed, const_unless_loom, UnwatchedU32};
+use static_assertions::const_assert;
 
 /// What is backed by huge pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,12 +69,47 @@ const LOOK_EACH: u32 = 2;
 /// And in a long arena so seldom that each time it has become longer by a thirty-second.
 const LOOK_PART: u32 = 32;
 
-/// The policy of a zone. All zeros: [`HugePages::Auto`], dense, and no block has room.
+/// The policy of a zone. All zeros: [`HugePages::Auto`], all is dense, and no block has room.
 pub struct Policy {
     policy: UnwatchedU32,
-    sparse: UnwatchedU32,
     /// One since a block may have room.
     roomy: UnwatchedU32,
+    /// Of chunks for where they lie.
+    pub places: Density,
+    /// Of runs longer than a chunk, for themselves.
+    pub runs: Density,
+    /// Of areas.
+    pub areas: Density,
+}
+
+/// Whether blocks of a kind are written as a whole, as far as somebody has looked. All zeros: they are.
+pub struct Density {
+    sparse: UnwatchedU32,
+}
+
+impl Density {
+    const_unless_loom! {
+        fn new() -> Self {
+            Self { sparse: UnwatchedU32::new(0) }
+        }
+    }
+
+    /// True if they seem to be longer than what is written into them.
+    pub fn is_sparse(&self) -> bool {
+        self.sparse.load(Relaxed) != 0
+    }
+
+    /// Notes what a look has found.
+    pub fn note(&self, dense: bool) {
+        self.sparse.store(u32::from(!dense), Relaxed);
+    }
+
+    /// Notes what a look has found: so many bytes of `all` are resident. Of less than a chunk it tells nothing.
+    pub fn note_resident(&self, resident: usize, all: usize) {
+        if all >= CHUNK_SIZE {
+            self.note(resident >= all / 4 * 3);
+        }
+    }
 }
 
 /// Which chunks of one arena lie high.
@@ -86,8 +129,8 @@ impl Policy {
     const_unless_loom! {
         /// The usual one.
         pub fn new() -> Self {
-            let [policy, sparse, roomy] = [const { UnwatchedU32::new(0) }; 3];
-            Self { policy, sparse, roomy }
+            let [policy, roomy] = [const { UnwatchedU32::new(0) }; 2];
+            Self { policy, roomy, places: Density::new(), runs: Density::new(), areas: Density::new() }
         }
     }
 
@@ -122,16 +165,6 @@ impl Policy {
     /// True if a block may have room.
     pub fn has_room(&self) -> bool {
         self.roomy.load(Relaxed) != 0
-    }
-
-    /// True if blocks seem to be longer than what is written into them.
-    pub fn is_sparse(&self) -> bool {
-        self.sparse.load(Relaxed) != 0
-    }
-
-    /// Notes whether blocks are written as a whole, as far as somebody has looked.
-    pub fn note_dense(&self, dense: bool) {
-        self.sparse.store(u32::from(!dense), Relaxed);
     }
 }
 
@@ -184,11 +217,74 @@ impl Height {
     }
 }
 
+/// Openings that are remembered: the last one, the one before it, and as many as are asked about at once, at most.
+const OPENINGS: usize = 8;
+
+/// Before less is known of, nobody is asked, unless it is so many openings.
+const ASKED_PAGES: u32 = 8 * PAGES_PER_CHUNK;
+
+// One word is enough for one: half of it for the chunk, half of it for pages.
+const_assert!(MAX_ARENA_CHUNKS <= 1 << 16 && CHUNKS_PER_REGION * PAGES_PER_CHUNK < 1 << 16);
+
+/// The chunks of one arena that were opened for long runs, of late: for each time the first chunk, and the pages from there on that
+/// are the run's. Threads that come at the same time may lose one.
+#[derive(Default)]
+pub struct Openings {
+    ring: [UnwatchedU32; OPENINGS],
+    made: UnwatchedU32,
+    /// Those before it were asked about.
+    asked: UnwatchedU32,
+}
+
+impl Openings {
+    /// Notes another one. Returns those that are to be asked about now: none, or those before the last one, which may be about to be
+    /// written.
+    pub fn note(&self, chunk: u32, pages: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let this = self.made.fetch_add(1, Relaxed);
+        self.place(this).store(chunk << 16 | pages, Relaxed);
+        let before = this.wrapping_sub(self.asked.load(Relaxed)).min(OPENINGS as u32 - 1);
+        let (first, n) = (this.wrapping_sub(before), before.saturating_sub(1));
+        let old = (0..n).map(move |i| first.wrapping_add(i));
+        let at = |opening| {
+            let word = self.place(opening).load(Relaxed);
+            (word >> 16, word & 0xffff)
+        };
+        let pages: u32 = old.clone().map(|opening| at(opening).1).sum();
+        let due = pages >= ASKED_PAGES || n as usize == OPENINGS - 2;
+        if due {
+            self.asked.store(this.wrapping_sub(1), Relaxed);
+        }
+        old.take(if due { OPENINGS } else { 0 }).map(at)
+    }
+
+    fn place(&self, opening: u32) -> &UnwatchedU32 {
+        &self.ring[opening as usize % OPENINGS]
+    }
+}
+
 #[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
     extern crate std;
     use super::*;
     use std::vec::Vec;
+
+    #[test]
+    fn long_runs_are_asked_about_once_and_when_two_have_come_since() {
+        let openings = Openings::default();
+        let asked = |chunk, pages| openings.note(chunk, pages).map(|(chunk, _)| chunk).collect::<Vec<_>>();
+        let half = ASKED_PAGES / 2;
+        assert_eq!([0, 1, 2].map(|chunk| asked(chunk, half)), [[]; 3], "two are enough, but for the last");
+        assert_eq!(asked(3, half), [0, 1]);
+        assert_eq!((asked(4, half), asked(5, half)), (Vec::new(), std::vec![2, 3]));
+        assert_eq!((asked(6, ASKED_PAGES), asked(7, 1), asked(8, 1)), (Vec::new(), std::vec![4, 5], std::vec![6]));
+        // So many that little is known of each, and no more than there is room for.
+        for chunk in 9..14 {
+            assert!(asked(chunk, 1).is_empty(), "{chunk}");
+        }
+        assert_eq!(asked(14, 1), [7, 8, 9, 10, 11, 12]);
+        assert_eq!(openings.note(4095, 4096).count(), 0);
+        assert_eq!(openings.place(15).load(Relaxed), 4095 << 16 | 4096);
+    }
 
     fn looks(height: &Height, chunks: core::ops::Range<u32>) -> Vec<u32> {
         chunks.filter(|chunk| height.looks_below(*chunk)).collect()

@@ -20,6 +20,8 @@
 //!   the shard, and sees all of it.
 //! - Sl4: a slab is on the list that `list` names.
 //! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
+//! - Sl6: objects from number `fresh` on are free and hold zeros, as their pages did when the slab was made. Who takes several
+//!   objects at once forgets that there are any.
 
 use crate::chunk::PageSet;
 use crate::config::{MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};
@@ -87,7 +89,12 @@ pub struct Slab {
     rises_at: u16,
     /// The number of its class.
     class: u8,
+    /// Objects from this one on were in nobody's hands yet, and are zeros.
+    fresh: u8,
 }
+
+/// No object is fresh, or none that is known.
+const NONE_FRESH: u8 = u8::MAX;
 
 const_assert!(size_of::<Slab>() == 40);
 const_assert!(MAX_SLAB_OBJECTS <= u16::MAX as usize);
@@ -96,11 +103,11 @@ const_assert!(CLASSES <= u8::MAX as usize);
 
 impl Slab {
     /// Makes a slab of pages that the caller owns: `page` is the number of the first one in the chunk of `map`. All
-    /// objects are free, it is on no list (it says `Full`), and nobody's until [`Slab::adopt`].
+    /// objects are free, it is on no list (it says `Full`), and nobody's until [`Slab::adopt`]. `zeros`: its pages hold zeros.
     ///
     /// # Safety
     /// The caller owns `class.slab_pages()` pages from `page` on, and nobody reads their rooms or bitmaps.
-    pub unsafe fn create(map: &ChunkMap, page: usize, class: SizeClass) -> NonNull<Slab> {
+    pub unsafe fn create(map: &ChunkMap, page: usize, class: SizeClass, zeros: bool) -> NonNull<Slab> {
         let room = map.room(page).get().cast::<Slab>();
         // SAFETY: `page` is inside the chunk.
         let base = unsafe { map.base().add(page * PAGE_SIZE) };
@@ -120,6 +127,7 @@ impl Slab {
             first: 0,
             class: class.index() as u8,
             rises_at: Listed::Full.rises_at(objects),
+            fresh: if zeros { 0 } else { NONE_FRESH },
         };
         // SAFETY: the room is ours (Sl3), large enough and aligned.
         unsafe { room.as_ptr().write(header) };
@@ -231,7 +239,23 @@ impl Slab {
         let taken = wanted - slots.len();
         self.first = w.min(words - 1) as u8;
         self.free -= taken as u16;
+        self.fresh = NONE_FRESH;
         taken
+    }
+
+    /// Takes the object of the lowest address, and says whether it is known to hold zeros. `None` if none is free.
+    pub fn take_one(&mut self) -> Option<(*mut u8, bool)> {
+        let w = self.bits().iter().position(|word| *word != 0)?;
+        let word = self.bits().get_mut(w)?;
+        let number = w * 64 + word.trailing_zeros() as usize;
+        *word &= *word - 1;
+        self.first = w as u8;
+        self.free -= 1;
+        let zeros = self.fresh < NONE_FRESH && number >= self.fresh.into();
+        if zeros {
+            self.fresh = u8::try_from(number + 1).unwrap_or(NONE_FRESH);
+        }
+        Some((self.base.wrapping_add(number * self.cut().size()), zeros))
     }
 
     /// Takes an object back, by its number. False if it is free already.
@@ -408,6 +432,10 @@ impl Slab {
         }
         if self.first as usize >= words.len() || words[..self.first as usize].iter().any(|w| *w != 0) {
             return Err("slab: a free object below the first (Sl2)");
+        }
+        let fresh = usize::from(self.fresh);
+        if fresh < usize::from(NONE_FRESH) && (fresh..objects).any(|object| !self.is_free(object)) {
+            return Err("slab: an object that is out is thought to be fresh (Sl6)");
         }
         if self.rises_at != self.list.rises_at(objects) {
             return Err("slab: it would move at another number of free objects (Sl5)");

@@ -103,7 +103,7 @@ pub const KEYS: &[Key] = &[
         name: "huge_pages",
         values: "never, auto, or always",
         default: "auto",
-        what: "which chunks of 2 MiB are backed by huge pages; auto: below 8 MiB, or more where blocks have room, only blocks of more than 2 MiB and what stays full",
+        what: "which chunks of 2 MiB are backed by huge pages; auto: below 8 MiB, or more where blocks have room, only blocks of more than 2 MiB, unless little is written into them, and what stays full",
         set: |to, text| set(&mut to.huge_pages, HugePages::named(text)),
     },
     Key {

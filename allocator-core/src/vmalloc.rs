@@ -21,7 +21,7 @@
 use crate::config::{CHUNK_SIZE, MIN_AREA, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::huge::{HugePages, Policy};
-use crate::page::AddressTable;
+use crate::page::{AddressTable, Owner};
 use crate::page_counter::{PageCounter, Urgency};
 use crate::poison;
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -89,6 +89,9 @@ const RECORDS_LEN: usize = if cfg!(kmalloc_loom) { 2 * size_of::<Record>() } els
 const ASIDE: usize = 4;
 const ASIDE_BYTES: usize = 4 * VMALLOC_THRESHOLD;
 
+/// Chunks of an area that are asked about, about as many: all over it.
+const ASKED_PARTS: usize = 16;
+
 /// A mapping without an area. The one at null is none.
 #[derive(Clone, Copy)]
 struct Aside {
@@ -134,6 +137,8 @@ struct Records {
     /// Those of the bytes that were asked for, in whole pages of the system.
     asked: usize,
     aside: [Aside; ASIDE],
+    /// The last two that were mapped to be written as a whole: where they began, and their lengths.
+    opened: [(*mut u8, usize); 2],
 }
 
 impl Records {
@@ -161,18 +166,19 @@ impl Vmalloc {
         /// No areas.
         pub fn new() -> Self {
             let (free, closed) = (null_mut(), null_mut());
-            let none = Records { free, closed, made: 0, areas: 0, bytes: 0, asked: 0, aside: [Aside::NONE; ASIDE] };
+            let (aside, opened) = ([Aside::NONE; ASIDE], [(null_mut(), 0); 2]);
+            let none = Records { free, closed, made: 0, areas: 0, bytes: 0, asked: 0, aside, opened };
             Self { records: Mutex::new(none), guards: UnwatchedU32::new(0) }
         }
     }
 
     /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
-    /// for, or what was set aside is used again; if not, which of it has huge pages is the system's choice, unless the policy
-    /// says otherwise. Costs two to five system calls, another one if it is said which pages it has, and one for a guard.
+    /// for unless those before it were not, or what was set aside is used again; if not, which of it has huge pages is the system's
+    /// choice, unless the policy says otherwise. Costs two to five system calls, another one if it is said which pages it has, and one for a guard.
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let huge = match site.huge.get() {
             HugePages::Never => Some(false),
-            HugePages::Auto => dense.then_some(true),
+            HugePages::Auto => (dense && !site.huge.areas.is_sparse()).then_some(true),
             HugePages::Always => Some(true),
         };
         let len = Self::mapped_len(site.os, layout.size())?;
@@ -193,6 +199,9 @@ impl Vmalloc {
             return Err(AllocError::OutOfMemory);
         };
         Self::put_guard(site.os, &mut area);
+        if zero && dense {
+            self.note_opened(site, &area);
+        }
         // SAFETY: the record is ours (Vm3).
         unsafe { Record::write(record, area) };
         self.count(site.os, 1, area.map_len as isize, len as isize);
@@ -225,6 +234,32 @@ impl Vmalloc {
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
         Some(Area { ptr, layout, map, map_len, len, guard, huge: huge == Some(true), next: null_mut() })
+    }
+
+    /// Notes a new area that is to be written as a whole, and asks the system whether the last but one was: the last one may be about
+    /// to be. Of one that was moved or freed since, nothing is known.
+    #[cold]
+    #[inline(never)] // beside what is set aside and used again
+    fn note_opened(&self, site: Site<'_>, area: &Area) {
+        if site.huge.get() != HugePages::Auto || !site.os.has_huge_pages() {
+            return;
+        }
+        let (ptr, len) = {
+            let mut records = self.records.lock(site.os);
+            let [before, last] = records.opened;
+            records.opened = [last, (area.ptr.as_ptr(), area.len)];
+            before
+        };
+        let Owner::Area(_) = site.table.owner(ptr as usize) else { return };
+        let step = (len / ASKED_PARTS).max(CHUNK_SIZE) & !(site.os.page_size() - 1);
+        let (mut all, mut resident) = (0, 0);
+        for from in (0..len).step_by(step) {
+            let part = CHUNK_SIZE.min(len - from);
+            let says = NonNull::new(ptr.wrapping_add(from)).and_then(|from| site.os.resident(from, part));
+            all += part;
+            resident += says.unwrap_or(part);
+        }
+        site.huge.areas.note_resident(resident, all);
     }
 
     /// What was set aside and has about this length, counted as that; its window is prepared, since it had an area.

@@ -531,7 +531,7 @@ impl Zone {
     pub fn ripen(&self, caller: Caller<'_>) {
         self.each_arena(caller, &mut |arena| {
             if let Some(dense) = arena.ripen() {
-                self.huge.note_dense(dense);
+                self.huge.places.note(dense);
             }
             true
         });

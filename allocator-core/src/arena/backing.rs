@@ -43,7 +43,9 @@ impl Arena {
             let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
             let chunks = || (first..first + row).map(|c| self.map(c));
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
-            let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
+            let is_long = dense && n.get() > PAGES_PER_CHUNK;
+            let may_be_written = || !is_long || self.are_runs_dense(first, wanted);
+            let by_run = is_long && wants(3);
             let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
             let all_huge = chunks().all(ChunkMap::is_huge);
             // Near a limit, nothing is resident that nobody asked for.
@@ -51,7 +53,7 @@ impl Arena {
                 && (all_huge || self.may_have(self.more_borders(first, row, true)));
             let asks = match self.ground.huge.get() {
                 HugePages::Never => false,
-                HugePages::Auto => may && (by_run || by_place()),
+                HugePages::Auto => may_be_written() && may && (by_run || by_place()),
                 HugePages::Always => may,
             };
             if !asks {
@@ -75,6 +77,35 @@ impl Arena {
             }
             huge
         }
+    }
+
+    /// Whether long runs are written as a whole, as far as those say that came before. This one opens chunks from `first` on, of
+    /// which it has so many pages.
+    fn are_runs_dense(&self, first: u32, pages: PageCount) -> bool {
+        if !self.ground.os.has_huge_pages() {
+            return false; // and nobody need be asked
+        }
+        let (mut all, mut resident) = (0, 0);
+        for (first, pages) in self.openings.note(first, pages.get()) {
+            for (chunk, here) in (first..).zip((0..pages).step_by(PAGES_PER_CHUNK as usize)) {
+                let run = PageSet::first(PAGES_PER_CHUNK.min(pages - here));
+                // What was freed since may have gone back.
+                for used in run.minus(self.buddy().free_in(ChunkIndex::new(chunk))).runs() {
+                    let (start, len) =
+                        (used.first_run().map_or(0, |(start, _)| start), PageCount::new(used.len()).bytes());
+                    let from = self.map(chunk).base().wrapping_add(PageCount::new(start).bytes());
+                    all += len;
+                    resident += self.resident(from, len).unwrap_or(len);
+                }
+            }
+        }
+        self.ground.huge.runs.note_resident(resident, all);
+        !self.ground.huge.runs.is_sparse()
+    }
+
+    /// Bytes of a part of a chunk that are resident, if the system says so. That it does not is no reason to have small pages.
+    fn resident(&self, from: *mut u8, len: usize) -> Option<usize> {
+        NonNull::new(from).and_then(|from| self.ground.os.resident(from, len))
     }
 
     /// Whether a chunk lies so high that the part of it that is never touched is small beside all that lies below.
@@ -115,9 +146,8 @@ impl Arena {
 
     /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
     fn is_dense(&self, map: &ChunkMap) -> bool {
-        let resident = NonNull::new(map.base()).and_then(|base| self.ground.os.resident(base, CHUNK_SIZE));
         let all = CHUNK_SIZE.saturating_sub(self.rests(map, 0..PAGES_PER_CHUNK));
-        resident.map_or(true, |bytes| bytes >= all / 8 * 7)
+        self.resident(map.base(), CHUNK_SIZE).map_or(true, |bytes| bytes >= all / 8 * 7)
     }
 
     /// Bytes of some pages of a chunk that nobody can write: the rests of slabs behind their last objects. At about this
@@ -139,10 +169,10 @@ impl Arena {
         if !self.ground.os.has_huge_pages() {
             return false; // and nobody need be asked
         }
-        if !huge.is_sparse() && self.height.looks_below(first) {
+        if !huge.places.is_sparse() && self.height.looks_below(first) {
             if huge.has_room() {
                 if self.is_sparse_below(first) {
-                    huge.note_dense(false);
+                    huge.places.note(false);
                 }
             } else if self.is_blind_below(first) || self.is_sparse_below(first) {
                 self.height.note_high(huge, first);
@@ -150,19 +180,22 @@ impl Arena {
                 return false;
             }
         }
-        !huge.is_sparse()
+        !huge.places.is_sparse()
     }
 
-    /// Whether of the runs below this chunk that are shorter than a chunk seven eighths lie in chunks that have huge pages, or
-    /// had, where nobody can tell how much of them is written.
+    /// Whether of what may be a buffer and lies below this chunk, objects longer than a page of the system and runs shorter than a
+    /// chunk, seven eighths lie in chunks that have huge pages, or had, where nobody can tell how much of them is written.
     fn is_blind_below(&self, first: u32) -> bool {
+        let page_size = self.ground.os.page_size();
+        let is_long = |class| SizeClass::new(class).is_some_and(|class| class.size() > page_size);
         let (mut all, mut seen) = (0, 0);
         for map in (0..first).map(|c| self.map(c)) {
-            let runs = (0..PAGES_PER_CHUNK).map(|page| match map.tag(page as usize).kind() {
+            let buffers = (0..PAGES_PER_CHUNK).map(|page| match map.tag(page as usize).kind() {
                 Kind::Run(n) if n.get() < PAGES_PER_CHUNK => n.get(),
+                Kind::Slab { class, .. } if is_long(class) => 1,
                 _ => 0,
             });
-            let pages: u32 = runs.sum();
+            let pages: u32 = buffers.sum();
             all += pages;
             if map.was_never_huge() {
                 seen += pages;
@@ -184,9 +217,7 @@ impl Arena {
         all = 0;
         self.each_telling(first, |from, len, given_out| {
             all += given_out;
-            // A system that does not say so is no reason.
-            let says = NonNull::new(from).and_then(|from| self.ground.os.resident(from, len));
-            resident += says.unwrap_or(given_out);
+            resident += self.resident(from, len).unwrap_or(given_out);
         });
         all >= enough && resident < all / 4 * 3
     }

@@ -528,6 +528,43 @@ fn a_long_run_of_zeros_is_cleared_where_it_is_dirty_and_nowhere_else() {
     kept.free(heap, None);
 }
 
+/// Class of bug: a buffer of zeros, little of which is ever written, is cleared and so resident as a whole.
+#[test]
+fn an_object_of_zeros_that_nobody_has_had_is_not_touched() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    let long = layout(MAX_OBJECT, 8);
+    let resident = |block: &Block| Unix.resident(block.ptr, MAX_OBJECT).unwrap();
+    let are_zeros = |block: &Block| block.check(MAX_OBJECT);
+    if MAX_OBJECT <= heap.os().page_size() {
+        return;
+    }
+    let clean: Vec<_> = (0..8).map(|_| Block::zeroed(heap, thread, long)).collect();
+    assert!(clean.iter().all(|block| resident(block) == 0));
+    clean.iter().for_each(are_zeros);
+    // Freed, and had by others; then one of a slab of which one was had.
+    clean.into_iter().for_each(|block| block.free(heap, thread));
+    let dirty: Vec<_> = (0..9).map(|_| Block::new(heap, thread, long, 1).unwrap()).collect();
+    dirty.into_iter().for_each(|block| block.free(heap, thread));
+    // SAFETY: our own block.
+    unsafe { heap.reclaim(thread) };
+    let one = Block::new(heap, thread, long, 1).unwrap();
+    let mixed: Vec<_> = (0..8).map(|_| Block::zeroed(heap, thread, long)).collect();
+    mixed.iter().for_each(are_zeros);
+    mixed.into_iter().for_each(|block| block.free(heap, thread));
+    one.free(heap, thread);
+    // By threads without a block, too, and of objects of which a slab has many.
+    for size in [100, 8, MAX_OBJECT / 3] {
+        let dirty: Vec<_> = (0..600).map(|_| Block::new(heap, None, layout(size, 8), 1).unwrap()).collect();
+        dirty.into_iter().for_each(|block| block.free(heap, None));
+        let clean: Vec<_> = (0..600).map(|_| Block::zeroed(heap, None, layout(size, 8))).collect();
+        clean.iter().for_each(|block| block.check(size));
+        heap.validate(thread).unwrap();
+        clean.into_iter().for_each(|block| block.free(heap, None));
+    }
+    heap.validate(thread).unwrap();
+}
+
 #[test]
 fn pages_of_the_third_slab_of_a_class_are_faulted_in_together() {
     let Setup { os, heap } = setup(false);
@@ -540,6 +577,13 @@ fn pages_of_the_third_slab_of_a_class_are_faulted_in_together() {
         assert!(populated <= slabs, "{populated} times for {slabs} slabs");
         assert_eq!(populated > 0, slabs > 2, "{slabs} slabs");
     }
+    // Of an object that is longer than a page of the system little may be written.
+    let populated = os.calls_of(Call::Populate);
+    let long = 2 * os.page_size();
+    if long <= MAX_OBJECT {
+        blocks.extend((0..8 * PAGE_SIZE / long).map(|_| Block::new(heap, thread, layout(long, 8), 1).unwrap()));
+    }
+    assert_eq!(os.calls_of(Call::Populate), populated);
     // Refusals cost time and nothing else.
     os.plan(Plan::Kind(Call::Populate));
     blocks.extend((0..4 * objects).map(|_| Block::new(heap, thread, layout(1024, 8), 1).unwrap()));

@@ -31,6 +31,7 @@ fn bound(scenario: &str, alive: f64) -> Option<f64> {
         "idle-scattered" => Some(12.0 * alive),
         "drained" | "tokio-parked" => Some(64.0 * 1024.0),
         "fragments" => Some(7.5 * alive),
+        "reserved-short" | "reserved-zeros" | "reserved-long" => Some(1.1 * alive + 24.0 * 1024.0),
         _ => None,
     }
 }

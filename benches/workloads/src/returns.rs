@@ -50,6 +50,21 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "three phases of 256 MiB, each of other sizes; one block in ten stays, drawn at random",
         run: fragments,
     },
+    Scenario {
+        name: "reserved-short",
+        what: "10,000 buffers of 8 to 32 KiB; a byte of each is written, so a page is alive",
+        run: |scale| reserved(scale.of(10_000), (13, 15), Block::new),
+    },
+    Scenario {
+        name: "reserved-zeros",
+        what: "the same, but zeros were asked for",
+        run: |scale| reserved(scale.of(10_000), (13, 15), Block::zeroed),
+    },
+    Scenario {
+        name: "reserved-long",
+        what: "1,000 buffers of 1 to 16 MiB; a byte of each is written",
+        run: |scale| reserved(scale.of(1_000), (20, 24), Block::new),
+    },
 ];
 
 /// Blocks of `1 << low..1 << high` bytes, so many bytes in all; each byte is written.
@@ -142,6 +157,18 @@ fn tokio_parked(scale: Scale) -> Left {
     let all: Vec<_> = tasks.into_iter().map(|task| runtime.block_on(task).expect("a task that ends")).collect();
     drop(black_box(all));
     Left { bytes: 0, _alive: vec![Box::new(runtime)] }
+}
+
+/// So many buffers for the worst case.
+fn reserved(buffers: usize, (low, high): (usize, usize), new: fn(usize) -> Block) -> Left {
+    let mut random = Random::new(9);
+    let buffer = |_| {
+        let mut block = new(random.log_uniform(low, high));
+        block.scribble(1);
+        block
+    };
+    let alive: Vec<_> = (0..buffers).map(buffer).collect();
+    Left { bytes: alive.len() * 4096 + size_of_val(&alive[..]), _alive: vec![Box::new(alive)] }
 }
 
 fn fragments(scale: Scale) -> Left {

@@ -374,6 +374,66 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
     free_all(heap, all);
 }
 
+/// Class of bug: buffers for the worst case, into which little is written, are resident as a whole (2 GiB for 1,000 of 4 MiB).
+#[test]
+fn long_runs_of_which_little_is_written_have_small_pages_before_long() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    for (chunks, at_first) in [(5, 12), (8, 10), (32, 16)] {
+        let Setup { heap, .. } = setup(false);
+        let huge = || heap.stats(None).huge / CHUNK_SIZE;
+        let buffer = layout(CHUNK_SIZE / 4 * chunks, 8);
+        let mut all: Vec<_> = written(heap, buffer, 20, 1).collect();
+        assert!((1..=at_first).contains(&huge()), "{} chunks", huge());
+        // Until they are written as a whole.
+        let before = huge();
+        all.extend(written(heap, buffer, 16 / chunks + 8, buffer.size()));
+        assert!(huge() > before, "{before} chunks");
+        free_all(heap, all);
+        heap.validate(None).unwrap();
+    }
+    // What is written has them, however much there is; what was freed since, and has gone back, tells nothing.
+    let Setup { heap, .. } = setup(false);
+    let huge = || heap.stats(None).huge / CHUNK_SIZE;
+    let long = layout(2 * CHUNK_SIZE, 8);
+    let all: Vec<_> = written(heap, long, 12, long.size()).collect();
+    assert_eq!(huge(), 24);
+    free_all(heap, all);
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.reclaim(None) };
+    let all: Vec<_> = written(heap, long, 2, long.size()).collect();
+    assert_eq!(huge(), 24);
+    free_all(heap, all);
+    heap.validate(None).unwrap();
+}
+
+/// As above, of areas.
+#[test]
+fn areas_of_which_little_is_written_have_small_pages_before_long() {
+    if !gets_huge_pages() {
+        return;
+    }
+    let Setup { os, heap } = setup(false);
+    let asked = || os.calls_of(Call::AdviseHuge);
+    let long = layout(VMALLOC_THRESHOLD + 1, 8);
+    let mut all: Vec<_> = written(heap, long, 6, 1).collect();
+    assert_eq!(asked(), 3, "the third finds that the first is sparse");
+    all.extend(written(heap, long, 3, long.size()));
+    assert_eq!(asked(), 3);
+    all.extend(written(heap, long, 2, long.size()));
+    assert_eq!(asked(), 5, "the last but one is dense");
+    // Nothing is known of what was freed.
+    let gone = all.split_off(all.len() - 2);
+    all.extend(written(heap, long, 1, 1));
+    free_all(heap, gone);
+    let asked_before = asked();
+    all.extend(written(heap, long, 2, long.size()));
+    assert_eq!(asked(), asked_before + 2);
+    free_all(heap, all);
+    heap.validate(None).unwrap();
+}
+
 /// Class of bug: where the system makes huge pages unasked, a program that touches one page has 2 MiB.
 #[test]
 fn the_system_gives_no_huge_page_that_nobody_asked_for() {
@@ -450,7 +510,8 @@ fn chunks_of_later_arenas_are_asked_too() {
     for (grows, written_of_each) in [(true, 1), (true, 2 * PAGE_SIZE), (false, 1), (false, 2 * PAGE_SIZE)] {
         let Setup { heap, .. } = if grows { roomy() } else { setup(false) };
         let below = written(heap, layout(VMALLOC_THRESHOLD, 8), first_arena / VMALLOC_THRESHOLD, 0).collect::<Vec<_>>();
-        let huge = || heap.stats(None).huge.saturating_sub(first_arena) / CHUNK_SIZE;
+        let theirs = heap.stats(None).huge;
+        let huge = || (heap.stats(None).huge - theirs) / CHUNK_SIZE;
         assert_eq!((heap.stats(None).arenas, huge()), (1, 0));
         // The chunk that shows that nothing would be told of runs has huge pages, and the two behind it have small ones.
         let (early, small) = if grows { (0, 1) } else { (1, 2) };
@@ -499,6 +560,26 @@ fn a_chunk_of_which_all_went_back_is_asked_for_anew() {
     assert_eq!((all[0].0, huge()), (at, 1), "what lies low has small pages");
     free_all(heap, all);
     heap.validate(None).unwrap();
+}
+
+/// Class of bug: a program has small objects first, in chunks that have huge pages, and then buffers that nobody could ask about.
+#[test]
+fn buffers_that_come_after_small_objects_are_asked_about() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    for size in [MAX_OBJECT / 2, 2 * PAGE_SIZE] {
+        let Setup { heap, .. } = setup(false);
+        let huge = || heap.stats(None).huge / CHUNK_SIZE;
+        let below = SMALL_CHUNKS as usize * CHUNK_SIZE;
+        let mut all: Vec<_> = written(heap, layout(1024, 8), below / 1024, 1024).collect();
+        let dense = huge();
+        assert!(dense > 0);
+        all.extend(written(heap, layout(size, 8), 20 * CHUNK_SIZE / size, 1));
+        assert!(huge() <= dense + 2, "{dense} chunks, then {}", huge());
+        free_all(heap, all);
+        heap.validate(None).unwrap();
+    }
 }
 
 /// Class of bug: a program that is dense when it begins is taken for dense for good (Redis).

@@ -180,7 +180,7 @@ fn an_object_in_a_hole_that_is_freed_once_more_is_told() {
     let map = heap.parts.zone.map_of(run.ptr.as_ptr());
     let page = map.page_of(run.ptr.as_ptr() as usize);
     // SAFETY: the pages were just taken.
-    let mut slab = unsafe { crate::slab::Slab::create(map, page, class) };
+    let mut slab = unsafe { crate::slab::Slab::create(map, page, class, false) };
     // SAFETY: nobody else knows it.
     let slab = unsafe { slab.as_mut() };
     let mut out = [null_mut(); 9];

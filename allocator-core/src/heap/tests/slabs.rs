@@ -16,7 +16,7 @@ fn with_new_slab(class: SizeClass, test: impl FnOnce(&'static Heap, NonNull<Slab
     let run = zone.alloc_pages(heap.caller(None), pages, Order::ZERO, true).unwrap();
     let map = zone.map_of(run.ptr.as_ptr());
     // SAFETY: the pages were just taken.
-    let slab = unsafe { Slab::create(map, map.page_of(run.ptr.as_ptr() as usize), class) };
+    let slab = unsafe { Slab::create(map, map.page_of(run.ptr.as_ptr() as usize), class, true) };
     test(heap, slab);
     zone.free_pages(map, run.ptr.as_ptr() as usize, pages).unwrap();
 }
@@ -52,6 +52,30 @@ fn all_out(slab: &mut Slab, class: SizeClass) -> Vec<*mut u8> {
 
 /// Classes whose bits are a word, a part of one, and many, behind the header and elsewhere, in one page and in several.
 const SIZES: [usize; 9] = [8, 32, 48, 512, 1000, 5000, 20 << 10, 24 << 10, 32 << 10];
+
+/// Class of bug: an object that somebody has had is taken for zeros.
+#[test]
+fn an_object_is_fresh_once_and_none_is_after_several_were_taken_together() {
+    for size in SIZES {
+        let class = SizeClass::of(layout(size, 8)).unwrap();
+        with_slab(class, |slab| {
+            let (first, zeros) = slab.take_one().unwrap();
+            assert!(zeros && put(slab, 0, 1));
+            assert_eq!(slab.take_one(), Some((first, false)));
+            for number in 1..class.slab_objects() {
+                let expected = (first.wrapping_add(number * class.size()), number < 255);
+                assert_eq!(slab.take_one(), Some(expected), "so many are known");
+                slab.validate().unwrap();
+            }
+            assert_eq!((slab.take_one(), slab.free()), (None, 0));
+        });
+        with_slab(class, |slab| {
+            assert_eq!(take(slab, 1).len(), 1);
+            assert!(!slab.take_one().unwrap().1);
+            slab.validate().unwrap();
+        });
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
