@@ -89,7 +89,7 @@ const RECORDS_LEN: usize = if cfg!(kmalloc_loom) { 2 * size_of::<Record>() } els
 const ASIDE: usize = 4;
 const ASIDE_BYTES: usize = 4 * VMALLOC_THRESHOLD;
 
-/// Chunks of an area that are asked about, about as many: all over it.
+/// So many chunks of an area are asked about, all over it.
 const ASKED_PARTS: usize = 16;
 
 /// A mapping without an area. The one at null is none.
@@ -251,9 +251,9 @@ impl Vmalloc {
             before
         };
         let Owner::Area(_) = site.table.owner(ptr as usize) else { return };
-        let step = (len / ASKED_PARTS).max(CHUNK_SIZE) & !(site.os.page_size() - 1);
+        let step = (len / ASKED_PARTS) & !(site.os.page_size() - 1);
         let (mut all, mut resident) = (0, 0);
-        for from in (0..len).step_by(step) {
+        for from in (0..ASKED_PARTS).map(|part| part * step) {
             let part = CHUNK_SIZE.min(len - from);
             let says = NonNull::new(ptr.wrapping_add(from)).and_then(|from| site.os.resident(from, part));
             all += part;
