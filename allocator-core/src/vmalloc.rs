@@ -174,7 +174,7 @@ impl Vmalloc {
 
     /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
     /// for unless those before it were not, or what was set aside is used again; if not, which of it has huge pages is the system's
-    /// choice, unless the policy says otherwise. Costs two to five system calls, another one if it is said which pages it has, and one for a guard.
+    /// choice, unless the policy says otherwise. Costs two to six system calls, another one if it is said which pages it has, and one for a guard.
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let huge = match site.huge.get() {
             HugePages::Never => Some(false),
@@ -215,7 +215,8 @@ impl Vmalloc {
         if !site.counter.try_charge(len, site.urgency) {
             return None;
         }
-        let mapped = Self::map(site, len + guard, layout.align()).filter(|(ptr, map, map_len)| {
+        let has_huge = huge == Some(true) && site.os.has_huge_pages();
+        let mapped = Self::map(site, len + guard, layout.align(), has_huge).filter(|(ptr, map, map_len)| {
             let prepared = site.table.prepare(site.os, site.kept, *ptr, 1);
             if !prepared {
                 // SAFETY: just mapped, not used yet.
@@ -422,9 +423,18 @@ impl Vmalloc {
         Ok(len.max(MIN_AREA))
     }
 
-    /// A mapping of at least `len` bytes that contains an aligned range of them: that range, and the mapping.
-    fn map(site: Site<'_>, len: usize, align: usize) -> Option<(NonNull<u8>, NonNull<u8>, usize)> {
+    /// A mapping of at least `len` bytes that contains an aligned range of them: that range, and the mapping. `huge`: better one that
+    /// begins with a huge page. The system sees to that if it is as long as some of them, and what is too much goes back at once.
+    fn map(site: Site<'_>, len: usize, align: usize, huge: bool) -> Option<(NonNull<u8>, NonNull<u8>, usize)> {
         if align <= site.os.page_size() {
+            let long = len.next_multiple_of(CHUNK_SIZE);
+            if let Some(map) = (huge && long > len).then(|| site.kept.map(site.os, long)).flatten() {
+                // SAFETY: inside the mapping.
+                let tail = unsafe { map.add(len) };
+                // SAFETY: the end of the mapping, not used yet.
+                let cut = unsafe { site.os.unmap(tail, long - len) };
+                return Some((map, map, if cut { len } else { long }));
+            }
             let map = site.kept.map(site.os, len)?;
             return Some((map, map, len));
         }
@@ -619,9 +629,10 @@ impl Vmalloc {
         }
         // Once the pages have moved there is no way back, so what the table may need is taken before.
         let Some(leaf) = site.table.hold_leaf(site.os, site.kept) else { return false };
-        let spare = site.os.whole_pages(need / 8);
         let need = need + area.guard;
-        let moved = [need.saturating_add(spare), need].into_iter().find_map(|len| {
+        // Huge pages are moved as such from one place that begins with one to another (`map`).
+        let roomy = need.saturating_add(need / 8).next_multiple_of(CHUNK_SIZE);
+        let moved = [roomy, need].into_iter().find_map(|len| {
             // SAFETY: the area's own mapping; a refusal leaves it as it is.
             unsafe { site.os.relocate(area.map, area.map_len, len) }.map(|to| (to, len))
         });

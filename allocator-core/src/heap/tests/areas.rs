@@ -29,6 +29,40 @@ fn tick(heap: &'static Heap) {
     unsafe { heap.tick(None) };
 }
 
+/// Class of bug: pages of a vector that grows are moved to where none of its huge pages can be.
+#[test]
+fn an_area_with_huge_pages_begins_with_one_wherever_it_goes() {
+    let begins = |ptr: NonNull<u8>| ptr.as_ptr() as usize % CHUNK_SIZE == 0;
+    let Some(probe) = Unix.map(17 * CHUNK_SIZE) else { return };
+    // SAFETY: just mapped.
+    assert!(unsafe { Unix.unmap(probe, 17 * CHUNK_SIZE) });
+    if !gets_huge_pages() || !begins(probe) {
+        return; // the system does not see to it, as Linux does since 6.7
+    }
+    let Setup { os, heap } = setup(false);
+    let thread = heap.attach();
+    let odd = |times: usize| times * (VMALLOC_THRESHOLD + CHUNK_SIZE / 3);
+    let mut area = Block::new(heap, thread, layout(odd(1), 8), 3).unwrap();
+    assert!(begins(area.ptr) && heap.stats(thread).area_bytes == os.whole_pages(odd(1)), "and no more than that");
+    // Something behind it, so that it must move at times.
+    let _wall = os.map(PAGE_SIZE);
+    for times in 2..6 {
+        assert!(area.resize(heap, thread, odd(times)));
+        assert!(begins(area.ptr));
+    }
+    assert!(heap.stats(thread).area_bytes <= odd(5) / 8 * 9 + 2 * CHUNK_SIZE);
+    area.free(heap, thread);
+    // Where there is no room for more than is asked for, or the rest does not go back, it is served all the same.
+    for plan in [Plan::Nth(1), Plan::Kind(Call::Unmap)] {
+        os.plan(plan);
+        let area = Block::new(heap, thread, layout(odd(1), 8), 3).unwrap();
+        assert!(os.refused() > 0);
+        os.plan(Plan::Never);
+        area.free(heap, thread);
+    }
+    heap.validate(thread).unwrap();
+}
+
 #[test]
 fn an_area_of_the_same_length_is_the_same_pages_again() {
     let os = forever(FaultyOs::new(Unix));
