@@ -282,10 +282,10 @@ impl Arena {
     ///
     /// Chunks of which nothing is resident are backed by huge pages if the most of them belongs to a run that is longer
     /// than a chunk and will be written as a whole (it is `dense`), or if they lie so high that the part of them that is never
-    /// touched is small beside all that lies below, unless the heap is sparse or a quarter belongs to a run that is not `dense`;
-    /// neither if such runs are sparse, and they are for one.
+    /// touched is small beside all that lies below, unless the heap is sparse, a quarter belongs to a run that is not `dense`, or
+    /// they are opened for the sake of where they begin; neither if such runs are sparse, and they are for one.
     pub fn take(&self, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
-        self.buddy().take_warming(n, align, self.warm(n, dense)).map(|run| self.at(run))
+        self.buddy().take_warming(n, align, self.warm(n, align, dense)).map(|run| self.at(run))
     }
 
     /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns what they hold.
@@ -294,12 +294,12 @@ impl Arena {
         if (start + n + more).get() > self.committed() * PAGES_PER_CHUNK {
             return None;
         }
-        self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get()), true))
+        self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get()), Order::ZERO, true))
     }
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.
     pub fn take_by_words(&self, n: PageCount, align: Order, dense: bool) -> Result<PageRun, NotFound> {
-        self.buddy().take_by_words(n, align, self.warm(n, dense)).map(|run| self.at(run))
+        self.buddy().take_by_words(n, align, self.warm(n, align, dense)).map(|run| self.at(run))
     }
 
     fn at(&self, Run { start, content }: Run) -> PageRun {

@@ -24,7 +24,7 @@ use crate::huge::HugePages;
 use crate::page::{Backing, ChunkMap, Kind};
 use crate::size_class::SizeClass;
 use crate::sync::{atomic::Ordering::Relaxed, recheck};
-use crate::units::{ChunkIndex, PageCount, PageIndex};
+use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -33,20 +33,25 @@ use core::ptr::NonNull;
 /// as far as that are 64 at most.
 const MAX_BORDERS: i32 = 1024;
 
+/// From this alignment on, a quarter of a chunk, a block that is shorter than its alignment opens chunks for the sake of where they begin:
+/// with many of those, little of each is used.
+const APART: u32 = PAGES_PER_CHUNK.ilog2().saturating_sub(2);
+
 /// Chunks about which the system is asked in one look, at most.
 const ASKED: u32 = 64;
 
 impl Arena {
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
-    pub(super) fn warm(&self, n: PageCount, dense: bool) -> impl Warm + '_ {
+    pub(super) fn warm(&self, n: PageCount, align: Order, dense: bool) -> impl Warm + '_ {
         move |page, pages, wanted| {
+            let is_apart = align.get() >= APART && n.get() < 1 << align.get();
             let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
             let chunks = || (first..first + row).map(|c| self.map(c));
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
             let is_long = dense && n.get() > PAGES_PER_CHUNK;
             let may_be_written = || !is_long || self.are_runs_dense(first, wanted);
             let by_run = is_long && wants(3);
-            let by_place = || (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
+            let by_place = || !is_apart && (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
             let all_huge = chunks().all(ChunkMap::is_huge);
             // Near a limit, nothing is resident that nobody asked for.
             let may = (wanted == pages || !self.ground.counter.is_tight())

@@ -408,6 +408,21 @@ fn long_runs_of_which_little_is_written_have_small_pages_before_long() {
     heap.validate(None).unwrap();
 }
 
+/// Class of bug: each small block that is aligned to a chunk has all of it.
+#[test]
+fn chunks_that_are_opened_for_where_they_begin_have_small_pages() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    for (size, align, huge) in [(1, CHUNK_SIZE, 0), (1, CHUNK_SIZE / 4, 0), (CHUNK_SIZE, CHUNK_SIZE, 16)] {
+        let Setup { heap, .. } = setup(false);
+        let all: Vec<_> = written(heap, layout(size, align), 20, size).collect();
+        assert_eq!(heap.stats(None).huge / CHUNK_SIZE, huge, "{size} bytes at {align}");
+        free_all(heap, all);
+        heap.validate(None).unwrap();
+    }
+}
+
 /// As above, of areas.
 #[test]
 fn areas_of_which_little_is_written_have_small_pages_before_long() {
