@@ -379,9 +379,7 @@ impl Caches {
             Err(refused) => {
                 // Of the last ones, no more than usual.
                 let (_, few) = out.split_at_mut(out.len().saturating_sub(class.sheaf_capacity()));
-                let mut others =
-                    (0..MAX_SHARDS).map(|shard| self.shard(class, shard).partial.lock(caller.os).take(few));
-                return others.find(|taken| *taken > 0).ok_or(refused);
+                return self.take_of_any(caller, class, few).ok_or(refused);
             }
         };
         // SAFETY: we have just made it, so it is nobody else's (Sl3).
@@ -389,6 +387,12 @@ impl Caches {
         // SAFETY: as above.
         unsafe { own.adopt(&mut own.partial.lock(caller.os), map, shard, slab) };
         Ok(taken)
+    }
+
+    /// Takes up to `out.len()` objects of the first shard that has some. `None`: none has.
+    fn take_of_any(&self, caller: Caller<'_>, class: SizeClass, out: &mut [*mut u8]) -> Option<usize> {
+        let mut shards = (0..MAX_SHARDS).map(|shard| self.shard(class, shard).partial.lock(caller.os).take(out));
+        shards.find(|taken| *taken > 0)
     }
 
     /// Takes one object, which is to hold zeros, and says whether it is known to. Call it with no lock held.
@@ -400,22 +404,23 @@ impl Caches {
         shard: usize,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let own = self.shard(class, shard);
-        let taken = own.partial.lock(caller.os).take_one();
-        let taken = taken.or_else(|| {
-            let (map, mut slab) = self.create_slab(zone, caller, class, false).ok()?;
-            // SAFETY: we have just made it, so it is nobody else's (Sl3).
-            let taken = unsafe { slab.as_mut() }.take_one();
-            // SAFETY: as above.
-            unsafe { own.adopt(&mut own.partial.lock(caller.os), map, shard, slab) };
-            taken
-        });
-        if let Some((object, zeros)) = taken {
-            return NonNull::new(object).map(|object| (object, zeros)).ok_or(AllocError::OutOfMemory);
+        let mut taken = own.partial.lock(caller.os).take_one();
+        if taken.is_none() {
+            match self.create_slab(zone, caller, class, false) {
+                Ok((map, mut slab)) => {
+                    // SAFETY: we have just made it, so it is nobody else's (Sl3).
+                    taken = unsafe { slab.as_mut() }.take_one();
+                    // SAFETY: as above.
+                    unsafe { own.adopt(&mut own.partial.lock(caller.os), map, shard, slab) };
+                }
+                Err(refused) => {
+                    let mut one = [null_mut()];
+                    self.take_of_any(caller, class, &mut one).ok_or(refused)?;
+                    taken = Some((one[0], false));
+                }
+            }
         }
-        // Another shard may have one.
-        let mut one = [null_mut()];
-        self.refill(zone, caller, class, shard, &mut one)?;
-        NonNull::new(one[0]).map(|object| (object, false)).ok_or(AllocError::OutOfMemory)
+        taken.and_then(|(object, zeros)| Some((NonNull::new(object)?, zeros))).ok_or(AllocError::OutOfMemory)
     }
 
     fn create_slab(

@@ -23,8 +23,8 @@
 //!
 //! Long runs and areas are judged by themselves, each by those before it: unless three quarters of what was opened for runs of one
 //! arena a while ago, and is in use, is resident, long runs are sparse, and have small pages wherever they lie, until a later look
-//! says otherwise ([`Openings`]); and areas if the last but one is. Who reserves room for the worst case would have it resident by
-//! 2 MiB.
+//! says otherwise or finds nothing ([`Openings`]); and areas if the last but one is. Who reserves room for the worst case would have it
+//! resident by 2 MiB.
 //!
 //! A chunk of which all went back is asked for anew when it is opened again, whatever it was before.
 //!
@@ -104,11 +104,10 @@ impl Density {
         self.sparse.store(u32::from(!dense), Relaxed);
     }
 
-    /// Notes what a look has found: so many bytes of `all` are resident. Of less than a chunk it tells nothing.
+    /// Notes what a look has found: so many bytes of `all` are resident. Less than a chunk tells nothing, and so no more than what was
+    /// thought at first: else who frees what it has, each time before the next look, would be held to what was found once.
     pub fn note_resident(&self, resident: usize, all: usize) {
-        if all >= CHUNK_SIZE {
-            self.note(resident >= all / 4 * 3);
-        }
+        self.note(all < CHUNK_SIZE || resident >= all / 4 * 3);
     }
 }
 
@@ -227,7 +226,8 @@ const ASKED_PAGES: u32 = 8 * PAGES_PER_CHUNK;
 const_assert!(MAX_ARENA_CHUNKS <= 1 << 16 && CHUNKS_PER_REGION * PAGES_PER_CHUNK < 1 << 16);
 
 /// The chunks of one arena that were opened for long runs, of late: for each time the first chunk, and the pages from there on that
-/// are the run's. Threads that come at the same time may lose one.
+/// are the run's. Threads that come at the same time may lose one. A few are *witnesses*, which have small pages if it is one chunk alone:
+/// of a huge page, which others have a part of or of which a byte was written, nobody can tell how much was.
 #[derive(Default)]
 pub struct Openings {
     ring: [UnwatchedU32; OPENINGS],
@@ -237,9 +237,20 @@ pub struct Openings {
 }
 
 impl Openings {
-    /// Notes another one. Returns those that are to be asked about now: none, or those before the last one, which may be about to be
-    /// written.
-    pub fn note(&self, chunk: u32, pages: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+    /// Forgets what is known of `n` chunks from this one on: they are opened again.
+    pub fn forget(&self, chunk: u32, n: u32) {
+        for place in &self.ring {
+            let word = place.load(Relaxed);
+            let (first, pages) = (word >> 16, word & 0xffff);
+            if first < chunk + n && chunk < first + pages.div_ceil(PAGES_PER_CHUNK) {
+                place.store(0, Relaxed);
+            }
+        }
+    }
+
+    /// Notes another one. Returns whether it is to be a witness, and those that are to be asked about now, if some are: those before the
+    /// last one, which may be about to be written.
+    pub fn note(&self, chunk: u32, pages: u32) -> (bool, Option<impl Iterator<Item = (u32, u32)> + '_>) {
         let this = self.made.fetch_add(1, Relaxed);
         self.place(this).store(chunk << 16 | pages, Relaxed);
         let before = this.wrapping_sub(self.asked.load(Relaxed)).min(OPENINGS as u32 - 1);
@@ -254,7 +265,9 @@ impl Openings {
         if due {
             self.asked.store(this.wrapping_sub(1), Relaxed);
         }
-        old.take(if due { OPENINGS } else { 0 }).map(at)
+        // The third, then each time that there are about twice as many.
+        let is_witness = this >= 2 && this.wrapping_add(6).is_power_of_two();
+        (is_witness, due.then(|| old.map(at)))
     }
 
     fn place(&self, opening: u32) -> &UnwatchedU32 {
@@ -271,7 +284,9 @@ mod tests {
     #[test]
     fn long_runs_are_asked_about_once_and_when_two_have_come_since() {
         let openings = Openings::default();
-        let asked = |chunk, pages| openings.note(chunk, pages).map(|(chunk, _)| chunk).collect::<Vec<_>>();
+        let asked = |chunk, pages| {
+            openings.note(chunk, pages).1.into_iter().flatten().map(|(chunk, _)| chunk).collect::<Vec<_>>()
+        };
         let half = ASKED_PAGES / 2;
         assert_eq!([0, 1, 2].map(|chunk| asked(chunk, half)), [[]; 3], "two are enough, but for the last");
         assert_eq!(asked(3, half), [0, 1]);
@@ -282,8 +297,26 @@ mod tests {
             assert!(asked(chunk, 1).is_empty(), "{chunk}");
         }
         assert_eq!(asked(14, 1), [7, 8, 9, 10, 11, 12]);
-        assert_eq!(openings.note(4095, 4096).count(), 0);
+        assert!(openings.note(4095, 4096).1.is_none());
         assert_eq!(openings.place(15).load(Relaxed), 4095 << 16 | 4096);
+    }
+
+    #[test]
+    fn what_is_opened_again_is_forgotten_and_few_are_witnesses() {
+        let openings = Openings::default();
+        for chunk in [0, 4, 8, 12, 16, 20, 24] {
+            openings.forget(chunk, 2);
+            assert!(openings.note(chunk, 1 + PAGES_PER_CHUNK).1.is_none());
+        }
+        for (chunk, n) in [(1, 2), (3, 2), (8, 1), (13, 1), (14, 2), (18, 2)] {
+            openings.forget(chunk, n);
+        }
+        let asked: Vec<_> =
+            openings.note(28, 1).1.unwrap().filter(|(_, pages)| *pages > 0).map(|(chunk, _)| chunk).collect();
+        assert_eq!(asked, [16, 20]);
+        let openings = Openings::default();
+        let witnesses: Vec<_> = (0..100).filter(|chunk| openings.note(*chunk, 1).0).collect();
+        assert_eq!(witnesses, [2, 10, 26, 58]);
     }
 
     fn looks(height: &Height, chunks: core::ops::Range<u32>) -> Vec<u32> {

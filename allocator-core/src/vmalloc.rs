@@ -174,23 +174,26 @@ impl Vmalloc {
 
     /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
     /// for unless those before it were not, or what was set aside is used again; if not, which of it has huge pages is the system's
-    /// choice, unless the policy says otherwise. Costs two to six system calls, another one if it is said which pages it has, and one for a guard.
+    /// choice, unless the policy says otherwise. Costs two to six system calls, sixteen more for a look at another area, another one if it is said which pages it has, and one for a guard.
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
-        let huge = match site.huge.get() {
+        let wants_huge = || match site.huge.get() {
             HugePages::Never => Some(false),
-            HugePages::Auto => (dense && !site.huge.areas.is_sparse()).then_some(true),
+            HugePages::Auto => dense.then_some(!site.huge.areas.is_sparse()),
             HugePages::Always => Some(true),
         };
         let len = Self::mapped_len(site.os, layout.size())?;
         let guard = if self.guards.load(Relaxed) != 0 { site.os.page_size() } else { 0 };
         let again = (dense && layout.align() <= site.os.page_size())
-            .then(|| self.take_aside(site, layout, (len, guard), huge))
+            .then(|| self.take_aside(site, layout, (len, guard), wants_huge()))
             .flatten();
         if again.is_none() {
             self.give_aside_back(site, |_| true);
         }
         let zero = again.is_none();
-        let mapped = again.or_else(|| Self::map_new(site, layout, (len, guard), huge));
+        if zero && dense {
+            self.look_before(site);
+        }
+        let mapped = again.or_else(|| Self::map_new(site, layout, (len, guard), wants_huge()));
         let mut area = mapped.ok_or(AllocError::OutOfMemory)?;
         let Some(record) = self.record(site) else {
             // SAFETY: just mapped or taken, not used yet.
@@ -200,7 +203,8 @@ impl Vmalloc {
         };
         Self::put_guard(site.os, &mut area);
         if zero && dense {
-            self.note_opened(site, &area);
+            let mut records = self.records.lock(site.os);
+            records.opened = [records.opened[1], (area.ptr.as_ptr(), area.len)];
         }
         // SAFETY: the record is ours (Vm3).
         unsafe { Record::write(record, area) };
@@ -237,28 +241,29 @@ impl Vmalloc {
         Some(Area { ptr, layout, map, map_len, len, guard, huge: huge == Some(true), next: null_mut() })
     }
 
-    /// Notes a new area that is to be written as a whole, and asks the system whether the last but one was: the last one may be about
-    /// to be. Of one that was moved or freed since, nothing is known.
+    /// Asks the system, before a new area that is to be written as a whole, whether the last but one was: the last one may be about to
+    /// be. Nothing is known of one that was freed or moved since.
     #[cold]
     #[inline(never)] // beside what is set aside and used again
-    fn note_opened(&self, site: Site<'_>, area: &Area) {
+    fn look_before(&self, site: Site<'_>) {
         if site.huge.get() != HugePages::Auto || !site.os.has_huge_pages() {
             return;
         }
-        let (ptr, len) = {
-            let mut records = self.records.lock(site.os);
-            let [before, last] = records.opened;
-            records.opened = [last, (area.ptr.as_ptr(), area.len)];
-            before
+        let [(ptr, len), (last, _)] = self.records.lock(site.os).opened;
+        let is_there = match site.table.holder(ptr as usize) {
+            Owner::Area(record) => ptr != last && self.begins_at(record, ptr as usize),
+            Owner::Chunk(_) | Owner::Nobody => false,
         };
-        let Owner::Area(_) = site.table.owner(ptr as usize) else { return };
         let step = (len / ASKED_PARTS) & !(site.os.page_size() - 1);
         let (mut all, mut resident) = (0, 0);
-        for from in (0..ASKED_PARTS).map(|part| part * step) {
+        for from in (0..ASKED_PARTS).filter(|_| is_there).map(|part| part * step) {
             let part = CHUNK_SIZE.min(len - from);
-            let says = NonNull::new(ptr.wrapping_add(from)).and_then(|from| site.os.resident(from, part));
+            // What was cut off since, it does not know.
+            let Some(says) = NonNull::new(ptr.wrapping_add(from)).and_then(|from| site.os.resident(from, part)) else {
+                break;
+            };
             all += part;
-            resident += says.unwrap_or(part);
+            resident += says;
         }
         site.huge.areas.note_resident(resident, all);
     }
@@ -600,7 +605,7 @@ impl Vmalloc {
         let head = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize;
         let (has, whole) = (area.room(), need + area.guard);
         // Only a mapping that begins with its area can be cut and stretched; a little spare tail is left alone.
-        let keep = need <= has && (head != 0 || has - need <= need / 4);
+        let keep = need <= has && (head != 0 || has - need <= need / 4 + CHUNK_SIZE);
         // SAFETY: the whole mapping; what is cut off lies behind the new length.
         if !keep && head == 0 && unsafe { os.resize(area.map, area.map_len, whole) } {
             area.map_len = whole;

@@ -33,9 +33,9 @@ use core::ptr::NonNull;
 /// as far as that are 64 at most.
 const MAX_BORDERS: i32 = 1024;
 
-/// From this alignment on, a quarter of a chunk, a block that is shorter than its alignment opens chunks for the sake of where they begin:
-/// with many of those, little of each is used.
-const APART: u32 = PAGES_PER_CHUNK.ilog2().saturating_sub(2);
+/// Blocks that are shorter than their alignment, of which a chunk has room for so few, open chunks for the sake of where they begin: with many
+/// of those, little of each is used.
+const APART: u32 = 4;
 
 /// Chunks about which the system is asked in one look, at most.
 const ASKED: u32 = 64;
@@ -44,13 +44,16 @@ impl Arena {
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
     pub(super) fn warm(&self, n: PageCount, align: Order, dense: bool) -> impl Warm + '_ {
         move |page, pages, wanted| {
-            let is_apart = align.get() >= APART && n.get() < 1 << align.get();
+            let aligned = 1 << align.get();
+            let is_apart = n.get() < aligned && aligned * APART >= PAGES_PER_CHUNK;
             let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
             let chunks = || (first..first + row).map(|c| self.map(c));
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
-            let is_long = dense && n.get() > PAGES_PER_CHUNK;
-            let may_be_written = || !is_long || self.are_runs_dense(first, wanted);
-            let by_run = is_long && wants(3);
+            self.openings.forget(first, row);
+            // One that is as long as a chunk says as little of it by being resident.
+            let is_judged = dense && n.get() >= PAGES_PER_CHUNK;
+            let may_be_written = || !is_judged || self.are_runs_dense(first, row, wanted);
+            let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
             let by_place = || !is_apart && (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
             let all_huge = chunks().all(ChunkMap::is_huge);
             // Near a limit, nothing is resident that nobody asked for.
@@ -84,28 +87,48 @@ impl Arena {
         }
     }
 
-    /// Whether long runs are written as a whole, as far as those say that came before. This one opens chunks from `first` on, of
-    /// which it has so many pages.
-    fn are_runs_dense(&self, first: u32, pages: PageCount) -> bool {
+    /// Whether long runs are written as a whole, as far as those say that came before. This one opens a row of chunks from `first` on,
+    /// of which it has so many pages.
+    fn are_runs_dense(&self, first: u32, row: u32, pages: PageCount) -> bool {
         if !self.ground.os.has_huge_pages() {
             return false; // and nobody need be asked
         }
-        let (mut all, mut resident) = (0, 0);
-        for (first, pages) in self.openings.note(first, pages.get()) {
+        let runs = &self.ground.huge.runs;
+        let (is_witness, old) = self.openings.note(first, pages.get());
+        if let Some(old) = old {
+            let [resident, all] = self.resident_of(old);
+            runs.note_resident(resident, all);
+        }
+        !(is_witness && row == 1 || runs.is_sparse())
+    }
+
+    /// How many bytes are resident, and of how many, of what was opened: of the chunks with small pages, if they are long enough, and else of
+    /// huge pages, too, of which one that is resident says little.
+    fn resident_of(&self, opened: impl Iterator<Item = (u32, u32)>) -> [usize; 2] {
+        let (mut exactly, mut roughly) = ([0, 0], [0, 0]);
+        for (first, pages) in opened {
             for (chunk, here) in (first..).zip((0..pages).step_by(PAGES_PER_CHUNK as usize)) {
-                let run = PageSet::first(PAGES_PER_CHUNK.min(pages - here));
+                let map = self.map(chunk);
+                let (pages, told) = if map.is_huge() {
+                    (PageSet::first(PAGES_PER_CHUNK.min(pages - here)), &mut roughly)
+                } else {
+                    (PageSet::first(PAGES_PER_CHUNK), &mut exactly)
+                };
                 // What was freed since may have gone back.
-                for used in run.minus(self.buddy().free_in(ChunkIndex::new(chunk))).runs() {
-                    let (start, len) =
-                        (used.first_run().map_or(0, |(start, _)| start), PageCount::new(used.len()).bytes());
-                    let from = self.map(chunk).base().wrapping_add(PageCount::new(start).bytes());
-                    all += len;
-                    resident += self.resident(from, len).unwrap_or(len);
+                for used in pages.minus(self.buddy().free_in(ChunkIndex::new(chunk))).runs() {
+                    let (start, n) = used.first_run().unwrap_or((0, 0));
+                    let len = PageCount::new(n).bytes();
+                    let from = map.base().wrapping_add(PageCount::new(start).bytes());
+                    told[0] += self.resident(from, len).unwrap_or(len);
+                    told[1] += len;
                 }
             }
         }
-        self.ground.huge.runs.note_resident(resident, all);
-        !self.ground.huge.runs.is_sparse()
+        if exactly[1] >= CHUNK_SIZE {
+            exactly
+        } else {
+            [exactly[0] + roughly[0], exactly[1] + roughly[1]]
+        }
     }
 
     /// Bytes of a part of a chunk that are resident, if the system says so. That it does not is no reason to have small pages.
@@ -143,10 +166,22 @@ impl Arena {
                 if dense {
                     self.make_huge(c);
                 }
-                told = Some(dense);
+                // Of long runs others tell (`are_runs_dense`).
+                if self.has_short_ones(map) {
+                    told = Some(dense);
+                }
             }
         }
         told
+    }
+
+    /// Whether a slab, or a run shorter than a chunk, begins in a chunk.
+    fn has_short_ones(&self, map: &ChunkMap) -> bool {
+        (0..PAGES_PER_CHUNK).any(|page| match map.tag(page as usize).kind() {
+            Kind::Slab { .. } => true,
+            Kind::Run(n) => n.get() < PAGES_PER_CHUNK,
+            Kind::None => false,
+        })
     }
 
     /// Whether a huge page would add little to what is resident of a chunk, as far as the system says.
