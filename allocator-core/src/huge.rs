@@ -226,8 +226,8 @@ const ASKED_PAGES: u32 = 8 * PAGES_PER_CHUNK;
 const_assert!(MAX_ARENA_CHUNKS <= 1 << 16 && CHUNKS_PER_REGION * PAGES_PER_CHUNK < 1 << 16);
 
 /// The chunks of one arena that were opened for long runs, of late: for each time the first chunk, and the pages from there on that
-/// are the run's. Threads that come at the same time may lose one. A few are *witnesses*, which have small pages if it is one chunk alone:
-/// of a huge page, which others have a part of or of which a byte was written, nobody can tell how much was.
+/// are the run's. Threads that come at the same time may lose one. A few are *witnesses*, which have small pages if the run is short: one
+/// chunk of which little is written tells as little as one of which all is, while both are huge pages.
 #[derive(Default)]
 pub struct Openings {
     ring: [UnwatchedU32; OPENINGS],
@@ -265,8 +265,8 @@ impl Openings {
         if due {
             self.asked.store(this.wrapping_sub(1), Relaxed);
         }
-        // The third, then each time that there are about twice as many.
-        let is_witness = this >= 2 && this.wrapping_add(6).is_power_of_two();
+        // The third, then each time that there are twice as many more. Each costs five hundred faults.
+        let is_witness = this >= 2 && this.wrapping_add(14).is_power_of_two();
         (is_witness, due.then(|| old.map(at)))
     }
 
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(asked, [16, 20]);
         let openings = Openings::default();
         let witnesses: Vec<_> = (0..100).filter(|chunk| openings.note(*chunk, 1).0).collect();
-        assert_eq!(witnesses, [2, 10, 26, 58]);
+        assert_eq!(witnesses, [2, 18, 50]);
     }
 
     fn looks(height: &Height, chunks: core::ops::Range<u32>) -> Vec<u32> {

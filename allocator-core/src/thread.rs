@@ -45,8 +45,14 @@ use static_assertions::const_assert;
 /// Bytes that processors pass to each other at a time.
 const CACHE_LINE: usize = 64;
 
-/// Capacity of a sheaf at first.
-const FIRST_CAPACITY: usize = 4;
+/// Capacity of a sheaf at first: what its thread may never ask for is little memory.
+const fn first_capacity(class: SizeClass) -> usize {
+    match class.size() {
+        0..=256 => 4,
+        257..=1024 => 2,
+        _ => 1,
+    }
+}
 
 /// Of the objects of a shard, its threads may hold one in so many, where that is more than what each may hold anyway: of
 /// small ones, which are little memory and much of the work, a half.
@@ -294,7 +300,7 @@ impl Thread {
                 let used = self.slots_used.load(Relaxed);
                 self.slots_used.store(used + array_slots(class) as u32, Relaxed);
                 // SAFETY: by contract; there are so many for each class, and no other sheaf has these.
-                unsafe { sheaf.attach(self.arrays.at(used as usize), FIRST_CAPACITY.min(most)) };
+                unsafe { sheaf.attach(self.arrays.at(used as usize), first_capacity(class).min(most)) };
                 true
             }
             now if now < most => {

@@ -33,10 +33,6 @@ use core::ptr::NonNull;
 /// as far as that are 64 at most.
 const MAX_BORDERS: i32 = 1024;
 
-/// Blocks that are shorter than their alignment, of which a chunk has room for so few, open chunks for the sake of where they begin: with many
-/// of those, little of each is used.
-const APART: u32 = 4;
-
 /// Chunks about which the system is asked in one look, at most.
 const ASKED: u32 = 64;
 
@@ -44,15 +40,16 @@ impl Arena {
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
     pub(super) fn warm(&self, n: PageCount, align: Order, dense: bool) -> impl Warm + '_ {
         move |page, pages, wanted| {
-            let aligned = 1 << align.get();
-            let is_apart = n.get() < aligned && aligned * APART >= PAGES_PER_CHUNK;
+            // Opened for the sake of where it begins: with many of those, little of each chunk is used.
+            let is_apart = n.get() * 4 <= 1 << align.get();
             let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
             let chunks = || (first..first + row).map(|c| self.map(c));
             let wants = |quarters| wanted.get() >= pages.get() / 4 * quarters;
             self.openings.forget(first, row);
             // One that is as long as a chunk says as little of it by being resident.
             let is_judged = dense && n.get() >= PAGES_PER_CHUNK;
-            let may_be_written = || !is_judged || self.are_runs_dense(first, row, wanted);
+            let may_be_a_witness = row == 1 && n.get() < 2 * PAGES_PER_CHUNK;
+            let may_be_written = || !is_judged || self.are_runs_dense(first, wanted, may_be_a_witness);
             let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
             let by_place = || !is_apart && (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
             let all_huge = chunks().all(ChunkMap::is_huge);
@@ -87,9 +84,9 @@ impl Arena {
         }
     }
 
-    /// Whether long runs are written as a whole, as far as those say that came before. This one opens a row of chunks from `first` on,
-    /// of which it has so many pages.
-    fn are_runs_dense(&self, first: u32, row: u32, pages: PageCount) -> bool {
+    /// Whether long runs are written as a whole, as far as those say that came before. This one opens chunks from `first` on, of
+    /// which it has so many pages.
+    fn are_runs_dense(&self, first: u32, pages: PageCount, may_be_a_witness: bool) -> bool {
         if !self.ground.os.has_huge_pages() {
             return false; // and nobody need be asked
         }
@@ -99,7 +96,7 @@ impl Arena {
             let [resident, all] = self.resident_of(old);
             runs.note_resident(resident, all);
         }
-        !(is_witness && row == 1 || runs.is_sparse())
+        !(is_witness && may_be_a_witness || runs.is_sparse())
     }
 
     /// How many bytes are resident, and of how many, of what was opened: of the chunks with small pages, if they are long enough, and else of

@@ -422,9 +422,9 @@ fn chunks_that_are_opened_for_where_they_begin_have_small_pages() {
     if !begins_with_small_pages() {
         return;
     }
-    for (size, align, huge) in [(1, CHUNK_SIZE, 0), (1, CHUNK_SIZE / 4, 0), (CHUNK_SIZE, CHUNK_SIZE, 15)] {
+    for (size, align, huge) in [(1, CHUNK_SIZE, 0), (1, CHUNK_SIZE / 8, 0), (CHUNK_SIZE, CHUNK_SIZE, 15)] {
         let Setup { heap, .. } = setup(false);
-        let all: Vec<_> = written(heap, layout(size, align), 20, size).collect();
+        let all: Vec<_> = written(heap, layout(size, align), 20 * CHUNK_SIZE / align, size).collect();
         assert_eq!(heap.stats(None).huge / CHUNK_SIZE, huge, "{size} bytes at {align}, a witness among them");
         free_all(heap, all);
         heap.validate(None).unwrap();
