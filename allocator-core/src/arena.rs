@@ -335,6 +335,7 @@ impl Arena {
             let ptr = unsafe { self.base().add(start.byte_offset()) };
             let chunk = start.get() / PAGES_PER_CHUNK;
             let map = self.map(chunk);
+            self.openings.forget(chunk, 1);
             if n.get() < PAGES_PER_CHUNK {
                 self.break_up(map);
             } else {

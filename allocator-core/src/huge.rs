@@ -28,7 +28,7 @@
 //!
 //! A chunk of which all went back is asked for anew when it is opened again, whatever it was before.
 //!
-//! A tick looks at each chunk with small pages that has filled up since the last one: unless seven eighths of it are
+//! A tick looks at each chunk with small pages that has filled up since the last one, but for those of long runs alone: unless seven eighths of it are
 //! resident, the heap is sparse, until one that fills up is dense. The holes that a tick makes in slabs count as if they
 //! had never been written: to be called sparse for a while costs a program some time, and one that is and was not would
 //! keep what it does not need for good.
@@ -225,8 +225,8 @@ const ASKED_PAGES: u32 = 8 * PAGES_PER_CHUNK;
 // One word is enough for one: half of it for the chunk, half of it for pages.
 const_assert!(MAX_ARENA_CHUNKS <= 1 << 16 && CHUNKS_PER_REGION * PAGES_PER_CHUNK < 1 << 16);
 
-/// The chunks of one arena that were opened for long runs, of late: for each time the first chunk, and the pages from there on that
-/// are the run's. Threads that come at the same time may lose one. A few are *witnesses*, which have small pages if the run is short: one
+/// The chunks of one arena that were opened for long runs, of late: for each run the first chunk, and the pages from there on that
+/// are its own. Threads that come at the same time may lose one. A few are *witnesses*, which have small pages if the run is short: one
 /// chunk of which little is written tells as little as one of which all is, while both are huge pages.
 #[derive(Default)]
 pub struct Openings {
@@ -237,7 +237,7 @@ pub struct Openings {
 }
 
 impl Openings {
-    /// Forgets what is known of `n` chunks from this one on: they are opened again.
+    /// Forgets what is known of `n` chunks from this one on: they are opened again, or something of them goes back.
     pub fn forget(&self, chunk: u32, n: u32) {
         for place in &self.ring {
             let word = place.load(Relaxed);

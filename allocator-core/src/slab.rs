@@ -20,8 +20,8 @@
 //!   the shard, and sees all of it.
 //! - Sl4: a slab is on the list that `list` names.
 //! - Sl5: with more free objects than before, a slab belongs where it is if and only if they are fewer than `rises_at`.
-//! - Sl6: objects from number `fresh` on are free and hold zeros, as their pages did when the slab was made. Who takes several
-//!   objects at once forgets that there are any.
+//! - Sl6: objects from number `fresh` on are free and hold zeros, as their pages did when the slab was made. Who takes objects
+//!   for a sheaf forgets that there are any.
 
 use crate::chunk::PageSet;
 use crate::config::{MAX_SLAB_OBJECTS, MAX_SLAB_PAGES, PAGE_SIZE};

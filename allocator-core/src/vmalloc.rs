@@ -4,7 +4,7 @@
 //! An area is mapped at its length, or longer where its start must be aligned. Its record, out of band, says what was
 //! asked for, and the address table leads to it from the 2 MiB window in which it begins; since no area is shorter
 //! than a window, a window has one at most. Growing uses the spare tail, then more room behind it, then moves the
-//! pages to another place (`mremap`), which copies nothing; moved areas get a spare tail of an eighth, so that a
+//! pages to another place (`mremap`), which copies nothing; moved areas get a spare tail of an eighth and up to the next 2 MiB, so that a
 //! vector that grows in small steps moves seldom. What the system does not take back is kept and used again; a guard, to
 //! which it has not given the access back either, stays *closed* in the area's record, and is offered again.
 //!
@@ -21,7 +21,7 @@
 use crate::config::{CHUNK_SIZE, MIN_AREA, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::huge::{HugePages, Policy};
-use crate::page::{AddressTable, Owner};
+use crate::page::AddressTable;
 use crate::page_counter::{PageCounter, Urgency};
 use crate::poison;
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -137,7 +137,7 @@ struct Records {
     /// Those of the bytes that were asked for, in whole pages of the system.
     asked: usize,
     aside: [Aside; ASIDE],
-    /// The last two that were mapped to be written as a whole: where they began, and their lengths.
+    /// The last two that were mapped to be written as a whole: where they begin, and their lengths; null, and zero, if they do not any more.
     opened: [(*mut u8, usize); 2],
 }
 
@@ -208,7 +208,7 @@ impl Vmalloc {
         }
         // SAFETY: the record is ours (Vm3).
         unsafe { Record::write(record, area) };
-        self.count(site.os, 1, area.map_len as isize, len as isize);
+        self.count(site.os, null_mut(), 1, area.map_len as isize, len as isize);
         poison::fit(area.ptr, layout.size(), area.room());
         site.table.set_area(area.ptr, record.cast());
         Ok((area.ptr, zero))
@@ -242,23 +242,19 @@ impl Vmalloc {
     }
 
     /// Asks the system, before a new area that is to be written as a whole, whether the last but one was: the last one may be about to
-    /// be. Nothing is known of one that was freed or moved since.
+    /// be. Nothing is known of one that was freed since, or has another length.
     #[cold]
     #[inline(never)] // beside what is set aside and used again
     fn look_before(&self, site: Site<'_>) {
         if site.huge.get() != HugePages::Auto || !site.os.has_huge_pages() {
             return;
         }
-        let [(ptr, len), (last, _)] = self.records.lock(site.os).opened;
-        let is_there = match site.table.holder(ptr as usize) {
-            Owner::Area(record) => ptr != last && self.begins_at(record, ptr as usize),
-            Owner::Chunk(_) | Owner::Nobody => false,
-        };
+        let [(ptr, len), _] = self.records.lock(site.os).opened;
         let step = (len / ASKED_PARTS) & !(site.os.page_size() - 1);
         let (mut all, mut resident) = (0, 0);
-        for from in (0..ASKED_PARTS).filter(|_| is_there).map(|part| part * step) {
+        for from in (0..ASKED_PARTS).map(|part| part * step) {
             let part = CHUNK_SIZE.min(len - from);
-            // What was cut off since, it does not know.
+            // Whoever frees it meanwhile ends this.
             let Some(says) = NonNull::new(ptr.wrapping_add(from)).and_then(|from| site.os.resident(from, part)) else {
                 break;
             };
@@ -299,7 +295,7 @@ impl Vmalloc {
         if found.len > len {
             site.counter.uncharge(found.len - len);
         }
-        if let Some(huge) = huge.filter(|huge| !(*huge && found.huge)) {
+        if let Some(huge) = huge.filter(|huge| *huge != found.huge) {
             // SAFETY: ours alone. A refusal costs time or memory, nothing else.
             unsafe { site.os.advise_huge(map, found.map_len, huge) };
         }
@@ -491,7 +487,7 @@ impl Vmalloc {
         let area = unsafe { Record::read(record) };
         let Area { map_len, len, .. } = area;
         let mut closed = false;
-        self.count(site.os, -1, -(map_len as isize), -(len as isize));
+        self.count(site.os, area.ptr.as_ptr(), -1, -(map_len as isize), -(len as isize));
         poison::unpoison(area.map, area.map_len);
         if Self::take_guard(site.os, &area) {
             if aside && self.set_aside(site.os, &area) {
@@ -594,7 +590,7 @@ impl Vmalloc {
             return Ok(None);
         }
         if (area.map_len, need) != (before, had) {
-            self.count(site.os, 0, area.map_len as isize - before as isize, need as isize - had as isize);
+            self.count(site.os, ptr.as_ptr(), 0, area.map_len as isize - before as isize, need as isize - had as isize);
         }
         Ok(Some(area.ptr))
     }
@@ -693,8 +689,14 @@ impl Vmalloc {
         *list = record.as_ptr();
     }
 
-    fn count(&self, os: &dyn Os, areas: isize, bytes: isize, asked: isize) {
+    /// Counts what has changed; `of`: an area is gone that began there, or has another length.
+    fn count(&self, os: &dyn Os, of: *mut u8, areas: isize, bytes: isize, asked: isize) {
         let mut records = self.records.lock(os);
+        for opened in &mut records.opened {
+            if opened.0 == of {
+                *opened = (null_mut(), 0);
+            }
+        }
         records.asked = records.asked.wrapping_add_signed(asked);
         records.areas = records.areas.wrapping_add_signed(areas);
         records.bytes = records.bytes.wrapping_add_signed(bytes);

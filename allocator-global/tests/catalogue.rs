@@ -230,6 +230,10 @@ extern "C" fn misuses(_: *mut c_void) -> *mut c_void {
 fn allocated(case: Case) -> *mut u8 {
     let block = Block::new(case.is.size(), case.is.align());
     let ptr = block.as_ptr();
+    if Level::of(case.is) == Level::Object {
+        // Beside it in its slab, which is not given up with it then: the line names the slab.
+        black_box(Block::new(case.is.size(), case.is.align()).as_ptr());
+    }
     match case.kind {
         Kind::DoubleFree if case.threads != Threads::Racing => block.free(),
         Kind::Interior => return ptr.wrapping_add(if case.is.size() > 8 { 8 } else { 4 }),

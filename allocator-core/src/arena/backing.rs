@@ -25,6 +25,7 @@ use crate::page::{Backing, ChunkMap, Kind};
 use crate::size_class::SizeClass;
 use crate::sync::{atomic::Ordering::Relaxed, recheck};
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
+use core::cell::Cell;
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -39,6 +40,8 @@ const ASKED: u32 = 64;
 impl Arena {
     /// What is done with chunks of which nothing is resident before they become part of a run of `n` pages.
     pub(super) fn warm(&self, n: PageCount, align: Order, dense: bool) -> impl Warm + '_ {
+        // Of all the chunks that a run opens, which may be shown one by one, the first ones tell, and are told.
+        let judged = Cell::new(None);
         move |page, pages, wanted| {
             // Opened for the sake of where it begins: with many of those, little of each chunk is used.
             let is_apart = n.get() * 4 <= 1 << align.get();
@@ -49,7 +52,11 @@ impl Arena {
             // One that is as long as a chunk says as little of it by being resident.
             let is_judged = dense && n.get() >= PAGES_PER_CHUNK;
             let may_be_a_witness = row == 1 && n.get() < 2 * PAGES_PER_CHUNK;
-            let may_be_written = || !is_judged || self.are_runs_dense(first, wanted, may_be_a_witness);
+            let judge = || self.are_runs_dense(first, wanted, may_be_a_witness);
+            let may_be_written = || {
+                judged.set(judged.get().or_else(|| is_judged.then(judge)));
+                judged.get().unwrap_or(true)
+            };
             let by_run = dense && wants(3) && n.get() > PAGES_PER_CHUNK;
             let by_place = || !is_apart && (dense || !wants(1)) && self.is_high(first) && self.is_dense_below(first);
             let all_huge = chunks().all(ChunkMap::is_huge);
@@ -106,13 +113,14 @@ impl Arena {
         for (first, pages) in opened {
             for (chunk, here) in (first..).zip((0..pages).step_by(PAGES_PER_CHUNK as usize)) {
                 let map = self.map(chunk);
-                let (pages, told) = if map.is_huge() {
-                    (PageSet::first(PAGES_PER_CHUNK.min(pages - here)), &mut roughly)
-                } else {
+                let (pages, told) = if map.was_never_huge() {
                     (PageSet::first(PAGES_PER_CHUNK), &mut exactly)
+                } else {
+                    (PageSet::first(PAGES_PER_CHUNK.min(pages - here)), &mut roughly)
                 };
-                // What was freed since may have gone back.
-                for used in pages.minus(self.buddy().free_in(ChunkIndex::new(chunk))).runs() {
+                let (buddy, chunk) = (self.buddy(), ChunkIndex::new(chunk));
+                // What was freed since may have gone back, and what is not dirty was just claimed.
+                for used in pages.minus(buddy.free_in(chunk)).and(buddy.dirty_in(chunk)).runs() {
                     let (start, n) = used.first_run().unwrap_or((0, 0));
                     let len = PageCount::new(n).bytes();
                     let from = map.base().wrapping_add(PageCount::new(start).bytes());
@@ -149,7 +157,8 @@ impl Arena {
 
     /// What has small pages, and is full of what lives long since the last call: a chunk that was full ([`Buddy::is_full`]) at two calls in a
     /// row. If it is dense, and nothing of it ever went back to the system, it is backed by a huge page from now on,
-    /// which makes little resident that was not. Says whether the highest of them is dense, if there is one. One thread at a time.
+    /// which makes little resident that was not. Says whether the highest of them that has a slab or a shorter run is dense, if there is one. One
+    /// thread at a time.
     pub fn ripen(&self) -> Option<bool> {
         self.borders.store(self.count_borders(), Relaxed);
         if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
