@@ -145,6 +145,15 @@ impl Records {
     fn aside_bytes(&self) -> usize {
         self.aside.iter().map(|aside| aside.len).sum()
     }
+
+    /// Nobody is to ask about the area that begins there.
+    fn forget(&mut self, start: *mut u8) {
+        for opened in &mut self.opened {
+            if opened.0 == start {
+                *opened = (null_mut(), 0);
+            }
+        }
+    }
 }
 
 // SAFETY: the records in the lists belong to them, and they to the lock around them.
@@ -249,12 +258,13 @@ impl Vmalloc {
         if site.huge.get() != HugePages::Auto || !site.os.has_huge_pages() {
             return;
         }
-        let [(ptr, len), _] = self.records.lock(site.os).opened;
+        // Whoever unmaps it waits for this lock before.
+        let records = self.records.lock(site.os);
+        let [(ptr, len), _] = records.opened;
         let step = (len / ASKED_PARTS) & !(site.os.page_size() - 1);
         let (mut all, mut resident) = (0, 0);
         for from in (0..ASKED_PARTS).map(|part| part * step) {
             let part = CHUNK_SIZE.min(len - from);
-            // Whoever frees it meanwhile ends this.
             let Some(says) = NonNull::new(ptr.wrapping_add(from)).and_then(|from| site.os.resident(from, part)) else {
                 break;
             };
@@ -262,6 +272,13 @@ impl Vmalloc {
             resident += says;
         }
         site.huge.areas.note_resident(resident, all);
+    }
+
+    /// Nobody is to ask about an area any more, since a part of it or all goes.
+    #[cold]
+    #[inline(never)]
+    fn forget(&self, os: &dyn Os, area: &Area) {
+        self.records.lock(os).forget(area.ptr.as_ptr());
     }
 
     /// What was set aside and has about this length, counted as that; its window is prepared, since it had an area.
@@ -572,7 +589,7 @@ impl Vmalloc {
         // The spare tail was never touched, so what counts is what was asked for.
         let may = need <= had || site.counter.try_charge(need - had, site.urgency);
         let done =
-            may && (Self::fit(site.os, &mut area, had, need) || Self::move_to_room(site, &mut area, need, new.align()));
+            may && (self.fit(site.os, &mut area, had, need) || Self::move_to_room(site, &mut area, need, new.align()));
         if done {
             (area.layout, area.len) = (new, need);
         }
@@ -597,11 +614,14 @@ impl Vmalloc {
 
     /// Makes the mapping hold `need` bytes behind the area's start, where it lies. It had `had` that may be resident; what
     /// it has no need for is not any more.
-    fn fit(os: &dyn Os, area: &mut Area, had: usize, need: usize) -> bool {
+    fn fit(&self, os: &dyn Os, area: &mut Area, had: usize, need: usize) -> bool {
         let head = area.ptr.as_ptr() as usize - area.map.as_ptr() as usize;
         let (has, whole) = (area.room(), need + area.guard);
         // Only a mapping that begins with its area can be cut and stretched; a little spare tail is left alone.
         let keep = need <= has && (head != 0 || has - need <= need / 4 + CHUNK_SIZE);
+        if !keep {
+            self.forget(os, area); // it is cut, or moved if it cannot be stretched
+        }
         // SAFETY: the whole mapping; what is cut off lies behind the new length.
         if !keep && head == 0 && unsafe { os.resize(area.map, area.map_len, whole) } {
             area.map_len = whole;
@@ -612,6 +632,9 @@ impl Vmalloc {
             let tail = unsafe { area.ptr.add(need) };
             // SAFETY: behind the new length.
             let freed = unsafe { os.discard(tail, had - need) };
+            if !freed {
+                self.forget(os, area);
+            }
             // What is locked in memory the system does not free, but it can be cut off. A refusal costs memory, nothing else.
             // SAFETY: as above.
             if !freed && keep && head == 0 && unsafe { os.resize(area.map, area.map_len, whole) } {
@@ -692,11 +715,7 @@ impl Vmalloc {
     /// Counts what has changed; `of`: an area is gone that began there, or has another length.
     fn count(&self, os: &dyn Os, of: *mut u8, areas: isize, bytes: isize, asked: isize) {
         let mut records = self.records.lock(os);
-        for opened in &mut records.opened {
-            if opened.0 == of {
-                *opened = (null_mut(), 0);
-            }
-        }
+        records.forget(of);
         records.asked = records.asked.wrapping_add_signed(asked);
         records.areas = records.areas.wrapping_add_signed(areas);
         records.bytes = records.bytes.wrapping_add_signed(bytes);

@@ -800,28 +800,31 @@ fn what_the_caches_can_spare_is_used_before_a_refusal() {
 /// Null while memory was free: objects go home to the shard that they came from, and only the own one was asked.
 #[test]
 fn objects_that_lie_in_another_shard_are_used_before_a_refusal() {
-    let Setup { os, heap } = setup(false);
-    let (first, second) = (heap.attach(), heap.attach());
-    let mut blocks = Vec::from([Block::new(heap, first, layout(64, 8), 1).unwrap()]);
-    os.plan(Plan::From(1));
-    blocks.extend(core::iter::from_fn(|| Block::new(heap, first, layout(64, 8), 1)));
-    assert!(Block::new(heap, second, layout(64, 8), 2).is_none(), "everything is out");
-    // No slab is empty then.
-    let (mut stay, mut go) = (Vec::new(), Vec::new());
-    for (i, block) in blocks.into_iter().enumerate() {
-        [&mut stay, &mut go][i % 2].push(block);
+    // Of the longer ones, zeros are taken one by one.
+    for object in [layout(64, 8), layout(MAX_OBJECT / 2, 8)] {
+        let Setup { os, heap } = setup(false);
+        let (first, second) = (heap.attach(), heap.attach());
+        let mut blocks = Vec::from([Block::new(heap, first, object, 1).unwrap()]);
+        os.plan(Plan::From(1));
+        blocks.extend(core::iter::from_fn(|| Block::new(heap, first, object, 1)));
+        assert!(Block::new(heap, second, object, 2).is_none(), "everything is out");
+        // No slab is empty then.
+        let (mut stay, mut go) = (Vec::new(), Vec::new());
+        for (i, block) in blocks.into_iter().enumerate() {
+            [&mut stay, &mut go][i % 2].push(block);
+        }
+        let freed = go.len();
+        go.into_iter().for_each(|block| block.free(heap, first));
+        // SAFETY: our own block: what lies in its sheaf goes home.
+        unsafe { heap.reclaim(first) };
+        for thread in [second, None] {
+            let zeros: Vec<_> = (0..freed / 8).map(|_| Block::zeroed(heap, thread, object)).collect();
+            let served: Vec<_> =
+                (0..freed / 8).map(|_| Block::new(heap, thread, object, 2).expect("free in another shard")).collect();
+            served.into_iter().chain(zeros).for_each(|block| block.free(heap, thread));
+        }
+        stay.into_iter().for_each(|block| block.free(heap, first));
     }
-    let freed = go.len();
-    go.into_iter().for_each(|block| block.free(heap, first));
-    // SAFETY: our own block: what lies in its sheaf goes home.
-    unsafe { heap.reclaim(first) };
-    for thread in [second, None] {
-        let served: Vec<_> = (0..freed / 4)
-            .map(|_| Block::new(heap, thread, layout(64, 8), 2).expect("free in another shard"))
-            .collect();
-        served.into_iter().for_each(|block| block.free(heap, thread));
-    }
-    stay.into_iter().for_each(|block| block.free(heap, first));
 }
 
 /// A sheaf is as long as its class says, but where very many objects are alive; and then no longer than a share of them.
