@@ -434,6 +434,23 @@ fn long_runs_of_which_little_is_written_have_small_pages_before_long() {
     heap.validate(None).unwrap();
 }
 
+/// Class of bug: buffers of which little is written take the huge pages from what is written as a whole.
+#[test]
+fn long_runs_of_which_little_is_written_do_not_make_a_heap_sparse() {
+    if !begins_with_small_pages() {
+        return;
+    }
+    let Setup { heap, .. } = setup(false);
+    let all: Vec<_> = written(heap, layout(2 * CHUNK_SIZE, 8), 15, 1).collect();
+    for _ in 0..3 {
+        tick(heap, None);
+    }
+    let huge = &heap.parts.zone.huge;
+    assert!(huge.runs.is_sparse() && !huge.places.is_sparse());
+    free_all(heap, all);
+    heap.validate(None).unwrap();
+}
+
 /// Class of bug: each small block that is aligned to a chunk has all of it.
 #[test]
 fn chunks_that_are_opened_for_where_they_begin_have_small_pages() {
