@@ -181,12 +181,23 @@ impl Partial {
         }
     }
 
+    /// Its lists, in the order in which they are used.
+    #[inline(always)]
+    fn lists(&self) -> [&List; 5] {
+        [&self.dense, &self.sparse, &self.resting, &self.hollow, &self.empty]
+    }
+
+    /// The slab that objects are taken of.
+    #[inline(always)]
+    fn first(&self) -> Option<NonNull<Slab>> {
+        self.lists().into_iter().find_map(List::first)
+    }
+
     /// Fills `out` from its end. Returns how many objects there were.
     fn take(&mut self, out: &mut [*mut u8]) -> usize {
         let mut left = out.len();
         while left > 0 {
-            let lists = [&self.dense, &self.sparse, &self.resting, &self.hollow, &self.empty];
-            let Some(mut slab) = lists.into_iter().find_map(List::first) else { break };
+            let Some(mut slab) = self.first() else { break };
             // SAFETY: on a list of this shard, whose lock we have; the reference ends here.
             left -= unsafe { slab.as_mut() }.take(&mut out[..left]);
             // SAFETY: as above.
@@ -199,8 +210,7 @@ impl Partial {
 
     /// Takes one object, and says whether it is known to hold zeros.
     fn take_one(&mut self) -> Option<(*mut u8, bool)> {
-        let lists = [&self.dense, &self.sparse, &self.resting, &self.hollow, &self.empty];
-        let mut slab = lists.into_iter().find_map(List::first)?;
+        let mut slab = self.first()?;
         // SAFETY: on a list of this shard, whose lock we have; the reference ends here.
         let taken = unsafe { slab.as_mut() }.take_one()?;
         // SAFETY: as above.
@@ -529,7 +539,7 @@ impl Caches {
                 let own = self.shard(class, shard);
                 let partial = own.partial.lock(caller.os);
                 let (mut slabs, mut free) = (0, 0);
-                for list in [&partial.dense, &partial.sparse, &partial.resting, &partial.hollow, &partial.empty] {
+                for list in partial.lists() {
                     let mut next = list.first();
                     while let Some(slab) = next {
                         // SAFETY: on a list of this shard, whose lock we have.

@@ -4,8 +4,8 @@
 //! An area is mapped at its length, or longer where its start must be aligned. Its record, out of band, says what was
 //! asked for, and the address table leads to it from the 2 MiB window in which it begins; since no area is shorter
 //! than a window, a window has one at most. Growing uses the spare tail, then more room behind it, then moves the
-//! pages to another place (`mremap`), which copies nothing; moved areas get a spare tail of an eighth and up to the next 2 MiB, so that a
-//! vector that grows in small steps moves seldom. What the system does not take back is kept and used again; a guard, to
+//! pages to another place (`mremap`), which copies nothing; moved areas get a spare tail of an eighth and up to the next
+//! 2 MiB, so that a vector that grows in small steps moves seldom. What the system does not take back is kept and used again; a guard, to
 //! which it has not given the access back either, stays *closed* in the area's record, and is offered again.
 //!
 //! What is freed may be *set aside* for a while, resident and counted: the next area of about that length that will be used
@@ -137,7 +137,8 @@ struct Records {
     /// Those of the bytes that were asked for, in whole pages of the system.
     asked: usize,
     aside: [Aside; ASIDE],
-    /// The last two that were mapped to be written as a whole: where they begin, and their lengths; null, and zero, if they do not any more.
+    /// The last two that were mapped to be written as a whole: where they begin, and their lengths; null, and zero, if they do
+    /// not any more.
     opened: [(*mut u8, usize); 2],
 }
 
@@ -183,7 +184,8 @@ impl Vmalloc {
 
     /// An area, and whether it is known to read as zeros. If it is `dense`, that is all of it will be used, huge pages are asked
     /// for unless those before it were not, or what was set aside is used again; if not, which of it has huge pages is the system's
-    /// choice, unless the policy says otherwise. Costs two to six system calls, sixteen more for a look at another area, another one if it is said which pages it has, and one for a guard.
+    /// choice, unless the policy says otherwise. Costs two to six system calls, sixteen more for a look at another area, another
+    /// one if it is said which pages it has, and one for a guard.
     pub fn alloc(&self, site: Site<'_>, layout: Layout, dense: bool) -> Result<(NonNull<u8>, bool), AllocError> {
         let wants_huge = || match site.huge.get() {
             HugePages::Never => Some(false),

@@ -106,8 +106,8 @@ impl Arena {
         !(is_witness && may_be_a_witness || runs.is_sparse())
     }
 
-    /// How many bytes are resident, and of how many, of what was opened: of the chunks with small pages, if they are long enough, and else of
-    /// huge pages, too, of which one that is resident says little.
+    /// How many bytes are resident, and of how many, of what was opened: of the chunks with small pages, if they are long
+    /// enough, and else of huge pages, too, of which one that is resident says little.
     fn resident_of(&self, opened: impl Iterator<Item = (u32, u32)>) -> [usize; 2] {
         let (mut exactly, mut roughly) = ([0, 0], [0, 0]);
         for (first, pages) in opened {
@@ -157,8 +157,8 @@ impl Arena {
 
     /// What has small pages, and is full of what lives long since the last call: a chunk that was full ([`Buddy::is_full`]) at two calls in a
     /// row. If it is dense, and nothing of it ever went back to the system, it is backed by a huge page from now on,
-    /// which makes little resident that was not. Says whether the highest of them that has a slab or a shorter run is dense, if there is one. One
-    /// thread at a time.
+    /// which makes little resident that was not. Says whether the highest of them that has a slab or a shorter run is dense, if
+    /// there is one. One thread at a time.
     pub fn ripen(&self) -> Option<bool> {
         self.borders.store(self.count_borders(), Relaxed);
         if self.ground.huge.get() != HugePages::Auto || self.ground.counter.is_tight() {
