@@ -48,6 +48,20 @@ fn forever<T: Sync>(value: T) -> &'static T {
     value
 }
 
+fn free_all(heap: &Heap, all: Vec<(NonNull<u8>, Layout)>) {
+    for (ptr, layout) in all {
+        // SAFETY: live, of this layout.
+        unsafe { heap.free(None, ptr, layout) };
+    }
+}
+
+/// The end of a heap, all blocks of which are free: it lives on, but not its memory, of which many such have too much.
+fn end(heap: &Heap) {
+    heap.validate(None).unwrap();
+    // SAFETY: no block of a thread is meant.
+    unsafe { heap.reclaim(None) };
+}
+
 /// Whether the system says that it has huge pages of a chunk's length.
 fn gets_huge_pages() -> bool {
     let Some(memory) = Unix.map(2 * CHUNK_SIZE) else { return false };
@@ -340,6 +354,8 @@ fn an_arena_that_the_system_does_not_take_back_is_used_again() {
         let blocks = fill();
         assert_eq!(os.calls_of(Call::Reserve), reserves, "no new arena was needed");
         blocks.into_iter().for_each(|b| b.free(heap, thread));
+        os.plan(Plan::Never);
+        end(heap);
     }
 }
 
@@ -896,24 +912,31 @@ fn a_refusal_costs_few_system_calls() {
     for with_epoch in [false, true] {
         let Setup { os, heap } = setup(with_epoch);
         let thread = heap.attach();
-        let fill = || core::iter::from_fn(|| Block::new(heap, thread, layout(CHUNK_SIZE, 8), 1));
-        // Many arenas, so that the next one is due to be long.
-        let mut blocks: Vec<_> = fill().take(200).collect();
+        let fill = |size| {
+            core::iter::from_fn(move || {
+                let layout = layout(size, 8);
+                // SAFETY: the block is this thread's.
+                unsafe { heap.alloc(thread, layout) }.ok().map(|ptr| (ptr, layout))
+            })
+        };
+        // Many arenas, so that the next one is due to be long. Nothing is written: that would be two gigabytes.
+        let mut blocks: Vec<_> = fill(CHUNK_SIZE).take(200).collect();
         os.limit(os.mapped());
-        blocks.extend(fill());
-        blocks.extend(core::iter::from_fn(|| Block::new(heap, thread, layout(30_000, 8), 1)));
+        blocks.extend(fill(CHUNK_SIZE));
+        blocks.extend(fill(30_000));
         for (size, most) in
             [(30_000, 4), (2 * PAGE_SIZE, 4), (CHUNK_SIZE, 4), (VMALLOC_THRESHOLD, 8), (VMALLOC_THRESHOLD + 1, 8)]
         {
             for _ in 0..100 {
                 os.plan(Plan::Never);
-                assert!(Block::new(heap, thread, layout(size, 8), 1).is_none());
+                assert!(fill(size).next().is_none());
                 assert!(os.calls() <= most, "{} calls to refuse {size} bytes", os.calls());
             }
         }
         os.limit(usize::MAX);
-        blocks.extend(fill().take(200));
-        blocks.into_iter().for_each(|block| block.free(heap, thread));
+        blocks.extend(fill(CHUNK_SIZE).take(200));
+        free_all(heap, blocks);
+        end(heap);
     }
 }
 

@@ -163,13 +163,6 @@ fn fill(heap: &Heap, blocks: usize, bytes: usize) -> impl Iterator<Item = (NonNu
     written(heap, layout(2 * PAGE_SIZE, 8), blocks, bytes)
 }
 
-fn free_all(heap: &Heap, all: Vec<(NonNull<u8>, Layout)>) {
-    for (ptr, layout) in all {
-        // SAFETY: live, of this layout.
-        unsafe { heap.free(None, ptr, layout) };
-    }
-}
-
 type Blocks = Vec<(NonNull<u8>, Layout)>;
 
 /// One of so many blocks, from the first on, and the others.
@@ -229,6 +222,7 @@ fn a_heap_has_huge_pages_from_a_lower_chunk_on_as_long_as_no_block_has_room() {
         assert_eq!(huge(), early + 1);
         room.free(heap, None);
         free_all(heap, all);
+        end(heap);
     }
 }
 
@@ -257,6 +251,7 @@ fn the_first_chunks_are_asked_before_others_have_huge_pages_so_early() {
         let small = if early == 0 { SMALL_CHUNKS } else { HUGE_FROM_CHUNK };
         assert_eq!(asked(), (HUGE_FROM_CHUNK + small).into(), "each of the fifth to the eighth asks");
         free_all(heap, all);
+        end(heap);
     }
     // A long block that nobody has written yet does not tell.
     let Setup { heap, .. } = setup(false);
@@ -264,6 +259,7 @@ fn the_first_chunks_are_asked_before_others_have_huge_pages_so_early() {
     all.extend(fill(heap, 1, 2 * PAGE_SIZE));
     assert_eq!(heap.stats(None).huge / CHUNK_SIZE, HUGE_FROM_CHUNK as usize + 1);
     free_all(heap, all);
+    end(heap);
 }
 
 /// Class of bug: a program is dense for as long as it has small pages, and has nothing but buffers from then on (C++, which
@@ -284,6 +280,7 @@ fn blocks_of_another_kind_than_all_that_lies_in_small_pages_are_a_sign() {
         all.extend(fill(heap, SMALL_CHUNKS as usize * TWO_PAGES_IN_A_CHUNK, 1));
         assert!(huge() <= before + 2, "{before} of {dense}, then {}", huge());
         free_all(heap, all);
+        end(heap);
     }
 }
 
@@ -324,7 +321,7 @@ fn new_chunks_of_a_sparse_heap_have_small_pages_until_one_of_them_is_dense() {
             assert_eq!(grow(1, 1), 5, "until the next look at all that is below");
         }
         free_all(heap, all);
-        heap.validate(None).unwrap();
+        end(heap);
     }
 }
 
@@ -343,6 +340,7 @@ fn a_tick_tells_that_a_heap_is_sparse_before_it_has_huge_pages() {
     all.extend(fill(heap, TWO_PAGES_IN_A_CHUNK, 1));
     assert_eq!((ripe, heap.stats(None).huge), (6 * CHUNK_SIZE, 6 * CHUNK_SIZE), "the last that filled up are sparse");
     free_all(heap, all);
+    end(heap);
 }
 
 /// Class of bug: a vector that has room for what will come makes a dense heap a sparse one.
@@ -365,6 +363,7 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
         all.extend(fill(heap, 1, bytes));
         assert_eq!(huge(), theirs + more);
         free_all(heap, all);
+        end(heap);
     }
     // Each of them fills a chunk, which has small pages all the same.
     let Setup { heap, .. } = roomy();
@@ -373,6 +372,7 @@ fn a_long_run_that_is_not_written_yet_does_not_make_a_heap_sparse() {
     all.extend(fill(heap, 1, 1));
     assert_eq!(heap.stats(None).huge, CHUNK_SIZE);
     free_all(heap, all);
+    end(heap);
 }
 
 /// Class of bug: buffers for the worst case, into which little is written, are resident as a whole (2 GiB for 1,000 of 4 MiB).
@@ -397,7 +397,7 @@ fn long_runs_of_which_little_is_written_have_small_pages_before_long() {
         all.extend(written(heap, buffer, 512 / pages + 12, buffer.size()));
         assert!(huge() > before, "{before} chunks of runs of {pages} pages behind {below} bytes");
         free_all(heap, all);
-        heap.validate(None).unwrap();
+        end(heap);
     }
     // What is written has them, however much there is; what was freed since, and has gone back, tells nothing.
     let Setup { heap, .. } = setup(false);
@@ -431,7 +431,7 @@ fn long_runs_of_which_little_is_written_have_small_pages_before_long() {
         heap.stats(None).huge
     );
     free_all(heap, all);
-    heap.validate(None).unwrap();
+    end(heap);
 }
 
 /// Class of bug: buffers of which little is written take the huge pages from what is written as a whole.
@@ -448,7 +448,7 @@ fn long_runs_of_which_little_is_written_do_not_make_a_heap_sparse() {
     let huge = &heap.parts.zone.huge;
     assert!(huge.runs.is_sparse() && !huge.places.is_sparse());
     free_all(heap, all);
-    heap.validate(None).unwrap();
+    end(heap);
 }
 
 /// Class of bug: each small block that is aligned to a chunk has all of it.
@@ -462,7 +462,7 @@ fn chunks_that_are_opened_for_where_they_begin_have_small_pages() {
         let all: Vec<_> = written(heap, layout(size, align), 20 * CHUNK_SIZE / align, size).collect();
         assert_eq!(heap.stats(None).huge / CHUNK_SIZE, huge, "{size} bytes at {align}, a witness among them");
         free_all(heap, all);
-        heap.validate(None).unwrap();
+        end(heap);
     }
 }
 
@@ -544,6 +544,7 @@ fn descriptors_have_no_huge_pages() {
         }
     }
     free_all(heap, runs);
+    end(heap);
 }
 
 #[test]
@@ -553,7 +554,7 @@ fn nothing_is_asked_where_there_are_no_huge_pages() {
     let all: Vec<_> = fill(heap, 2 * SMALL_CHUNKS as usize * TWO_PAGES_IN_A_CHUNK, 1).collect();
     assert_eq!((os.calls_of(Call::Resident), os.calls_of(Call::AdviseHuge)), (0, 0));
     free_all(heap, all);
-    heap.validate(None).unwrap();
+    end(heap);
 }
 
 /// Class of bug: a program is sparse when it is larger than the first arena, where nobody asks any more.
@@ -578,7 +579,7 @@ fn chunks_of_later_arenas_are_asked_too() {
         assert_eq!(huge(), early + if dense { 20 } else { 0 });
         free_all(heap, all);
         free_all(heap, below);
-        heap.validate(None).unwrap();
+        end(heap);
     }
 }
 
@@ -615,7 +616,7 @@ fn a_chunk_of_which_all_went_back_is_asked_for_anew() {
     let all: Vec<_> = fill(heap, 1, 1).collect();
     assert_eq!((all[0].0, huge()), (at, 1), "what lies low has small pages");
     free_all(heap, all);
-    heap.validate(None).unwrap();
+    end(heap);
 }
 
 /// Class of bug: a program has small objects first, in chunks that have huge pages, and then buffers that nobody could ask about.
@@ -634,7 +635,7 @@ fn buffers_that_come_after_small_objects_are_asked_about() {
         all.extend(written(heap, layout(size, 8), 20 * CHUNK_SIZE / size, 1));
         assert!(huge() <= dense + 2, "{dense} chunks, then {}", huge());
         free_all(heap, all);
-        heap.validate(None).unwrap();
+        end(heap);
     }
 }
 
@@ -664,7 +665,7 @@ fn a_heap_that_becomes_sparse_has_small_pages_from_the_next_look_on() {
     all.extend(fill(heap, 2 * TWO_PAGES_IN_A_CHUNK, 1));
     assert_eq!(huge(), 2);
     free_all(heap, all);
-    heap.validate(None).unwrap();
+    end(heap);
 }
 
 /// Class of bug: a program that frees before its heap is asked is taken for dense for good (Redis, again).
@@ -686,7 +687,7 @@ fn a_heap_whose_slabs_have_holes_is_sparse() {
     alive.extend(fill(heap, 2 * TWO_PAGES_IN_A_CHUNK, 2 * PAGE_SIZE));
     assert_eq!(heap.stats(None).huge, 0, "three quarters of what is below is not resident");
     free_all(heap, alive);
-    heap.validate(None).unwrap();
+    end(heap);
 }
 
 /// Class of bug: pages in which no object can lie are faulted in, or make a chunk that is written as a whole a sparse one.
@@ -715,6 +716,7 @@ fn the_rest_of_a_slab_behind_its_last_object_is_not_touched_and_not_missed() {
         tick(heap, None);
         assert!(heap.stats(None).huge > 0, "thirteen of fourteen pages that objects can lie in are resident");
         free_all(heap, all);
+        end(heap);
     }
 }
 
@@ -738,7 +740,7 @@ fn half_of_a_slab_is_not_worth_a_huge_page() {
         // The last one is not full, and what is free of it may go back.
         assert!(if objects == 2 { broken <= 1 } else { broken >= 3 }, "{size}: {broken} of {}", before / CHUNK_SIZE);
         free_all(heap, kept);
-        heap.validate(None).unwrap();
+        end(heap);
     }
 }
 
@@ -799,7 +801,7 @@ fn a_long_row_of_chunks_of_which_a_part_went_back_has_no_huge_pages_any_more() {
     unsafe { heap.reclaim(None) };
     assert_eq!(heap.stats(None).huge, 0);
     free_all(heap, kept);
-    heap.validate(None).unwrap();
+    end(heap);
 }
 
 #[test]
