@@ -40,7 +40,7 @@ use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::const_unless_loom;
 use crate::sys::{die, Os};
 use crate::thread::{Registry, Thread};
-use crate::units::PageCount;
+use crate::units::{Order, PageCount};
 use crate::vmalloc::{Site, Vmalloc};
 use crate::zeroing::Zeroing;
 use crate::zone::{Caller, Zone};
@@ -479,6 +479,7 @@ impl Heap {
             Ok(None) => {}
             Err(misuse) => self.not_so(ptr, misuse, layout),
         }
+        let mut with_room = None;
         if new_size > layout.size().max(MAX_OBJECT) {
             self.parts.zone.huge.note_room();
             // SAFETY: by contract; it is as it was.
@@ -487,12 +488,14 @@ impl Heap {
                 Ok(None) => {}
                 Err(misuse) => self.not_so(ptr, misuse, layout),
             }
+            // SAFETY: by contract.
+            with_room = unsafe { self.alloc_with_room(thread, layout, new) };
         }
         // Who shrinks gives memory back; the standard library takes a refusal of that for the end.
         let shrinks = thread.filter(|thread| new_size < layout.size() && !thread.is_relieving());
         shrinks.inspect(|thread| thread.set_relieving(true));
         // SAFETY: by contract.
-        let to = unsafe { self.alloc(thread, new) };
+        let to = with_room.map_or_else(|| unsafe { self.alloc(thread, new) }, Ok);
         shrinks.inspect(|thread| thread.set_relieving(false));
         let to = match to {
             Ok(to) => to,
@@ -528,6 +531,26 @@ impl Heap {
             Ok(()) => Ok(to),
             Err(misuse) => self.not_so(ptr, misuse, layout),
         }
+    }
+
+    /// A place for a run that grows by little and has no room where it lies: one with room behind it, so that it need not be copied
+    /// again each time. A vector that doubles needs none, and longer ones would leave gaps. `None`: as usual.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_with_room(&self, thread: Option<&Thread>, layout: Layout, new: Layout) -> Option<NonNull<u8>> {
+        let (Route::Run(had, _), Route::Run(wants, align)) = (Route::of(layout), Route::of(new)) else { return None };
+        if wants.get() > had.get() + had.get().div_ceil(4) {
+            return None;
+        }
+        // What is aligned is cut out of a whole block or of whole chunks, and others are served from shorter blocks as long as
+        // there are some; what is not goes to the first row of pages that is just long enough.
+        let route = Route::Run(wants, align.max(Order::new(1)));
+        let _inside = self.enter(thread);
+        // SAFETY: by contract.
+        unsafe { self.alloc_once(thread, new, route, true) }.ok().map(|(ptr, _)| ptr)
     }
 
     /// What `realloc` can do without copying bytes. What is not what it is said to be must not be copied either.

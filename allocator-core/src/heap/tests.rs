@@ -627,6 +627,28 @@ fn a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_m
     vector.free(heap, thread);
 }
 
+/// Class of bug: buffers that grow by little, side by side, are copied each time.
+#[test]
+fn buffers_that_grow_by_a_page_in_turn_are_copied_a_few_times() {
+    let Setup { os, heap } = setup(false);
+    let (begin, long) = (2 * PAGE_SIZE, 3 * CHUNK_SIZE / 2);
+    let mut buffers: Vec<_> = (0..8).map(|mark| Block::new(heap, None, layout(begin, 8), mark).unwrap()).collect();
+    let mut copied = 0;
+    for size in (begin..long).step_by(PAGE_SIZE) {
+        for buffer in &mut buffers {
+            let (was, moved) = (buffer.ptr, os.calls_of(Call::Relocate));
+            assert!(buffer.resize(heap, None, size + PAGE_SIZE));
+            if buffer.ptr != was && os.calls_of(Call::Relocate) == moved {
+                copied += size;
+            }
+        }
+    }
+    assert!((1..=3 * 8 * long).contains(&copied), "{copied} bytes copied");
+    assert!(heap.stats(None).free_dirty_pages * PAGE_SIZE <= 8 * long);
+    buffers.into_iter().for_each(|buffer| buffer.free(heap, None));
+    end(heap);
+}
+
 #[test]
 fn areas_grow_by_moving_pages_not_bytes() {
     let Setup { os, heap } = setup(false);
