@@ -288,6 +288,11 @@ impl Arena {
         self.buddy().take_warming(n, align, self.warm(n, align, dense)).map(|run| self.at(run))
     }
 
+    /// Takes the last `n` of so many free pages in a row; of their chunks the same is true.
+    pub fn take_with_room(&self, n: PageCount, row: PageCount) -> Option<PageRun> {
+        self.buddy().take_with_room(n, row, self.warm(n, Order::ZERO, true)).map(|run| self.at(run))
+    }
+
     /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns what they hold.
     pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> Option<Content> {
         let start = self.page_at(address);

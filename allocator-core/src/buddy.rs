@@ -223,6 +223,18 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         self.take_whole(n, self.summary.whole.load(Relaxed), &warm)
     }
 
+    /// Takes the last `n` of `row` pages that are free in a row, as far as hints lead to some: what is before them is room for
+    /// whoever lies there. Of a whole chunk the first ones. `warm` as for `take_warming`.
+    pub fn take_with_room(&self, n: PageCount, row: PageCount, warm: impl Warm) -> Option<Run> {
+        debug_assert!(n <= row);
+        let look = || {
+            let start = self.first_row(row)? + (row - n);
+            let chunk = ChunkIndex::new(start.get() / PAGES);
+            Some(if self.is_whole(chunk) { Self::first_page(chunk) } else { start })
+        };
+        self.take_row(n, look, &warm)
+    }
+
     /// Takes the row that `look` finds. If somebody else has a page of it meanwhile, another one: who fails here has been
     /// overtaken by somebody who did not, or by one who was.
     fn take_row(&self, n: PageCount, look: impl Fn() -> Option<PageIndex>, warm: &impl Warm) -> Option<Run> {

@@ -488,8 +488,12 @@ impl Heap {
                 Ok(None) => {}
                 Err(misuse) => self.not_so(ptr, misuse, layout),
             }
-            // SAFETY: by contract.
-            with_room = unsafe { self.alloc_with_room(thread, layout, new) };
+            if let (Route::Run(had, _), Route::Run(wants, Order::ZERO)) = (Route::of(layout), Route::of(new)) {
+                if wants.get() <= had.get() + had.get().div_ceil(4) {
+                    let _inside = self.enter(thread);
+                    with_room = self.alloc_run_with_room(thread, new, wants);
+                }
+            }
         }
         // Who shrinks gives memory back; the standard library takes a refusal of that for the end.
         let shrinks = thread.filter(|thread| new_size < layout.size() && !thread.is_relieving());
@@ -531,26 +535,6 @@ impl Heap {
             Ok(()) => Ok(to),
             Err(misuse) => self.not_so(ptr, misuse, layout),
         }
-    }
-
-    /// A place for a run that grows by little and has no room where it lies: one with room behind it, so that it need not be copied
-    /// again each time. A vector that doubles needs none, and longer ones would leave gaps. `None`: as usual.
-    ///
-    /// # Safety
-    /// As for [`Heap::alloc`].
-    #[cold]
-    #[inline(never)]
-    unsafe fn alloc_with_room(&self, thread: Option<&Thread>, layout: Layout, new: Layout) -> Option<NonNull<u8>> {
-        let (Route::Run(had, _), Route::Run(wants, align)) = (Route::of(layout), Route::of(new)) else { return None };
-        if wants.get() > had.get() + had.get().div_ceil(4) {
-            return None;
-        }
-        // What is aligned is cut out of a whole block or of whole chunks, and others are served from shorter blocks as long as
-        // there are some; what is not goes to the first row of pages that is just long enough.
-        let route = Route::Run(wants, align.max(Order::new(1)));
-        let _inside = self.enter(thread);
-        // SAFETY: by contract.
-        unsafe { self.alloc_once(thread, new, route, true) }.ok().map(|(ptr, _)| ptr)
     }
 
     /// What `realloc` can do without copying bytes. What is not what it is said to be must not be copied either.

@@ -348,6 +348,19 @@ impl Zone {
         found
     }
 
+    /// Takes the last `n` of `row` free pages in a row. `None`: none are easily found, or memory is short.
+    #[cold]
+    pub fn take_with_room(&'static self, caller: Caller<'_>, n: PageCount, row: PageCount) -> Option<PageRun> {
+        let mut found = None;
+        if !self.counter.is_tight() {
+            self.each_arena(caller, &mut |arena| {
+                found = arena.take_with_room(n, row);
+                found.is_none()
+            });
+        }
+        self.within_limit(caller, found?, n).ok()
+    }
+
     /// Shows every arena to `visit`, by place, until that returns false.
     pub fn each_arena(&self, caller: Caller<'_>, visit: &mut dyn FnMut(&Arena) -> bool) {
         if self.first().is_some_and(&mut *visit) {

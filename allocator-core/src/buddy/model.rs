@@ -178,6 +178,19 @@ impl<const P: u32> Checked<P> {
         Some(start)
     }
 
+    /// Takes pages that lie so far behind others, or at the begin of a whole chunk, and compares.
+    pub(super) fn take_with_room(&mut self, n: u32, room: u32) {
+        let expected = self.row(n + room).map(|first| first + room as usize);
+        let expected =
+            expected.map(|start| start - if self.is_whole(start / Self::PAGES) { start % Self::PAGES } else { 0 });
+        let run = self.buddy().take_with_room(PageCount::new(n), PageCount::new(n + room), |_, _, _| false);
+        assert_eq!(run.map(|r| r.start.get() as usize), expected, "take {n} with room of {room}");
+        let (Some(run), Some(start)) = (run, expected) else { return };
+        assert!(self.is_free(start, n as usize), "a page was handed out twice");
+        assert_eq!(run.content, self.content(start, n));
+        self.own(start, n as usize);
+    }
+
     /// The first so many free pages of one chunk that begin with this alignment.
     fn first_aligned(&self, n: u32, align: u32) -> Option<usize> {
         let n = n as usize;
@@ -354,6 +367,7 @@ impl<const P: u32> Checked<P> {
 pub(super) enum Step {
     Take(u32, u32),
     TakeByWords(u32, u32),
+    TakeWithRoom(u32, u32),
     GiveBack { run: usize, from: usize, n: usize },
     DoubleFree { page: usize, n: usize },
     Extend { run: usize, at: usize, more: usize },
@@ -371,7 +385,9 @@ impl Step {
         let (many, n) = (usize::from(u16::from_le_bytes([a, b])), u16::from_le_bytes([c, d]));
         let (align, few) = (u32::from(align % 7), usize::from(n % 300) + 1);
         match kind {
-            0..=49 => Step::Take(u32::from(n % 63) + 1, align),
+            0..=44 => Step::Take(u32::from(n % 63) + 1, align),
+            45..=46 => Step::TakeWithRoom(u32::from(n % 63) + 1, u32::from(d % 32)),
+            47..=49 => Step::TakeWithRoom(u32::from(n % 300) + 1, u32::from(d)),
             50..=99 => Step::Take(u32::from(n % 8) + 1, align % 4),
             100..=106 => Step::TakeByWords(u32::from(n % 63) + 1, align),
             107..=109 => Step::TakeByWords(u32::from(n % 300) + 1, align),
@@ -417,6 +433,7 @@ pub(super) fn play(start: [u8; 2], script: impl IntoIterator<Item = Step>) {
                 checked.take(n, align);
             }
             Step::TakeByWords(n, align) => checked.take_by_words(n, align),
+            Step::TakeWithRoom(n, room) => checked.take_with_room(n, room),
             Step::GiveBack { run, from, n } => {
                 if let Some((start, len)) = owned(run) {
                     let from = from % len;

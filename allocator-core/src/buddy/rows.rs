@@ -63,7 +63,7 @@ impl Row {
 
 impl<const PAGES: u32> Buddy<'_, PAGES> {
     /// The first row of `n` pages, as far as the hints lead to it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn first_row(&self, n: PageCount) -> Option<PageIndex> {
         // Of a row in one chunk or two, one part at least is a half of it, and has a block of this order.
         let order = n.get().div_ceil(2).ilog2().min(Self::TOP);

@@ -32,15 +32,37 @@ impl Heap {
         }
         match self.parts.zone.alloc_pages(self.caller(thread), pages, align, written) {
             Ok(run) => {
-                let map = self.parts.zone.map_of(run.ptr.as_ptr());
-                map.set_tag(map.page_of(run.ptr.as_ptr() as usize), Tag::run(pages));
-                poison::unpoison(run.ptr, layout.size());
+                self.hand_over(run.ptr, layout, pages);
                 Ok((run.ptr, run.content.stale().bytes()))
             }
             // An area is at least a chunk long, so what is shorter has no better chance there.
             Err(_) if pages.get() > PAGES_PER_CHUNK => self.alloc_area(thread, layout, dense),
             Err(refused) => Err(refused),
         }
+    }
+
+    /// A run for one that grows by little and had no room where it lay: some way behind the one before it, so that such ones side by
+    /// side need not be copied each time. `None`: as usual.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_run_with_room(
+        &self,
+        thread: Option<&Thread>,
+        layout: Layout,
+        pages: PageCount,
+    ) -> Option<NonNull<u8>> {
+        let row = PageCount::new(pages.get() + pages.get().div_ceil(4));
+        let run = self.parts.zone.take_with_room(self.caller(thread), pages, row)?;
+        self.hand_over(run.ptr, layout, pages);
+        Some(run.ptr)
+    }
+
+    /// Says that these pages are a run.
+    #[inline(always)]
+    fn hand_over(&self, run: NonNull<u8>, layout: Layout, pages: PageCount) {
+        let map = self.parts.zone.map_of(run.as_ptr());
+        map.set_tag(map.page_of(run.as_ptr() as usize), Tag::run(pages));
+        poison::unpoison(run, layout.size());
     }
 
     /// An area, and how many bytes of it are not known to be zero.
