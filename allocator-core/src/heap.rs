@@ -40,7 +40,7 @@ use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::const_unless_loom;
 use crate::sys::{die, Os};
 use crate::thread::{Registry, Thread};
-use crate::units::{Order, PageCount};
+use crate::units::PageCount;
 use crate::vmalloc::{Site, Vmalloc};
 use crate::zeroing::Zeroing;
 use crate::zone::{Caller, Zone};
@@ -488,12 +488,7 @@ impl Heap {
                 Ok(None) => {}
                 Err(misuse) => self.not_so(ptr, misuse, layout),
             }
-            if let (Route::Run(had, _), Route::Run(wants, Order::ZERO)) = (Route::of(layout), Route::of(new)) {
-                if wants.get() <= had.get() + had.get().div_ceil(4) {
-                    let _inside = self.enter(thread);
-                    with_room = self.alloc_run_with_room(thread, new, wants);
-                }
-            }
+            with_room = self.alloc_run_with_room(thread, layout, new);
         }
         // Who shrinks gives memory back; the standard library takes a refusal of that for the end.
         let shrinks = thread.filter(|thread| new_size < layout.size() && !thread.is_relieving());

@@ -138,7 +138,7 @@ impl Zone {
         }
         loop {
             let generation = self.generation.load(Acquire);
-            if let Some(run) = self.search(caller, n, align, dense) {
+            if let Some(run) = self.search(caller, |arena| arena.take(n, align, dense)) {
                 return self.within_limit(caller, run, n);
             }
             if !self.grow(caller.os, generation, chunks) {
@@ -337,11 +337,13 @@ impl Zone {
         true
     }
 
-    fn search(&self, caller: Caller<'_>, n: PageCount, align: Order, dense: bool) -> Option<PageRun> {
-        let mut found = self.first()?.take(n, align, dense);
+    /// What `take` gets of the first arena that has it.
+    #[inline(always)]
+    fn search(&self, caller: Caller<'_>, take: impl Fn(&Arena) -> Option<PageRun>) -> Option<PageRun> {
+        let mut found = take(self.first()?);
         if found.is_none() {
             self.each_later_arena(caller, &mut |arena| {
-                found = arena.take(n, align, dense);
+                found = take(arena);
                 found.is_none()
             });
         }
@@ -351,14 +353,11 @@ impl Zone {
     /// Takes the last `n` of `row` free pages in a row. `None`: none are easily found, or memory is short.
     #[cold]
     pub fn take_with_room(&'static self, caller: Caller<'_>, n: PageCount, row: PageCount) -> Option<PageRun> {
-        let mut found = None;
-        if !self.counter.is_tight() {
-            self.each_arena(caller, &mut |arena| {
-                found = arena.take_with_room(n, row);
-                found.is_none()
-            });
+        if self.counter.is_tight() {
+            return None;
         }
-        self.within_limit(caller, found?, n).ok()
+        let run = self.search(caller, |arena| arena.take_with_room(n, row))?;
+        self.within_limit(caller, run, n).ok()
     }
 
     /// Shows every arena to `visit`, by place, until that returns false.

@@ -4,7 +4,8 @@ mod common;
 
 use allocator_global::Kmalloc;
 use common::{
-    assert_child_exits, assert_valid, beside, join_raw, on_threads, spawn_raw, Block, CHUNK, KIB, LONGEST_RUN, MIB,
+    assert_child_exits, assert_valid, beside, join_raw, on_threads, proc_bytes, spawn_raw, Block, CHUNK, KIB,
+    LONGEST_RUN, MIB,
 };
 use std::os::raw::c_void;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -156,9 +157,7 @@ fn what_the_threads_of_the_parent_cached_is_given_back_in_the_child() {
 
 /// Bytes of this process' memory that no other shares any more.
 fn copied_bytes() -> usize {
-    let text = std::fs::read_to_string("/proc/self/smaps_rollup").expect("/proc/self/smaps_rollup");
-    let line = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("Private_Dirty");
-    line.trim().trim_end_matches(" kB").trim().parse::<usize>().expect("a number") * KIB
+    proc_bytes("/proc/self/smaps_rollup", "Private_Dirty:")
 }
 
 /// Class of bug: links between free blocks, or a word in front of each, are written when a child frees, and the system

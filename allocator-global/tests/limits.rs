@@ -4,14 +4,16 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{assert_child_exits, boundary_sizes, child, layout, mapped_bytes, Block, KIB, KMALLOC, MIB, PAGE};
+use common::{
+    assert_child_exits, boundary_sizes, child, layout, mapped_bytes, proc_bytes, Block, KIB, KMALLOC, MIB, PAGE,
+};
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::Barrier;
 use std::time::Duration;
-use std::{fs, ptr, thread};
+use std::{ptr, thread};
 
 suite! {
     tests: [
@@ -116,9 +118,7 @@ impl Limit {
         if self.address_space {
             return mapped_bytes();
         }
-        let text = fs::read_to_string("/proc/self/status").expect("/proc/self/status");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmData:")).expect("VmData");
-        line.trim().trim_end_matches(" kB").trim().parse::<usize>().expect("a number") * KIB
+        proc_bytes("/proc/self/status", "VmData:")
     }
 
     /// Neither `lower` nor `lift` allocates.

@@ -4,8 +4,7 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{assert_child_exits, on_threads, resident_bytes, Block, KIB, MIB, PAGE};
-use std::fs;
+use common::{assert_child_exits, on_threads, proc_bytes, resident_bytes, Block, KIB, MIB, PAGE};
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::{Barrier, Mutex};
 
@@ -24,9 +23,7 @@ suite! {
 
 /// The most that was resident of this process so far.
 fn peak_bytes() -> usize {
-    let text = fs::read_to_string("/proc/self/status").expect("/proc/self/status");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-    line.trim().trim_end_matches(" kB").trim().parse::<usize>().expect("a number") * KIB
+    proc_bytes("/proc/self/status", "VmHWM:")
 }
 
 /// Sizes from a few bytes to a few pages, mostly small; the same for the same number.

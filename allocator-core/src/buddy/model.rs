@@ -180,9 +180,15 @@ impl<const P: u32> Checked<P> {
 
     /// Takes pages that lie so far behind others, or at the begin of a whole chunk, and compares.
     pub(super) fn take_with_room(&mut self, n: u32, room: u32) {
-        let expected = self.row(n + room).map(|first| first + room as usize);
-        let expected =
-            expected.map(|start| start - if self.is_whole(start / Self::PAGES) { start % Self::PAGES } else { 0 });
+        let expected = self.row(n + room).map(|first| {
+            let start = first + room as usize;
+            let chunk = start / Self::PAGES;
+            if self.is_whole(chunk) {
+                chunk * Self::PAGES
+            } else {
+                start
+            }
+        });
         let run = self.buddy().take_with_room(PageCount::new(n), PageCount::new(n + room), |_, _, _| false);
         assert_eq!(run.map(|r| r.start.get() as usize), expected, "take {n} with room of {room}");
         let (Some(run), Some(start)) = (run, expected) else { return };

@@ -66,6 +66,7 @@ impl<const PAGES: u32> Buddy<'_, PAGES> {
     #[inline(always)]
     pub(super) fn first_row(&self, n: PageCount) -> Option<PageIndex> {
         // Of a row in one chunk or two, one part at least is a half of it, and has a block of this order.
+        // `max` is for the compiler, which is to see that no logarithm is taken of nothing.
         let order = n.get().div_ceil(2).max(1).ilog2().min(Self::TOP);
         let (mut search, mut tries) = (Row::new(n), ROW_TRIES);
         for chunk in self.with_blocks(order) {

@@ -41,19 +41,26 @@ impl Heap {
         }
     }
 
-    /// A run for one that grows by little and had no room where it lay: some way behind the one before it, so that such ones side by
-    /// side need not be copied each time. `None`: as usual.
+    /// A run for one that grows by a quarter at most and had no room where it lay: as far behind the one before it, so that such ones
+    /// side by side need not be copied each time. `None`: as usual.
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_run_with_room(
         &self,
         thread: Option<&Thread>,
         layout: Layout,
-        pages: PageCount,
+        new: Layout,
     ) -> Option<NonNull<u8>> {
-        let row = PageCount::new(pages.get() + pages.get().div_ceil(4));
-        let run = self.parts.zone.take_with_room(self.caller(thread), pages, row)?;
-        self.hand_over(run.ptr, layout, pages);
+        let (Route::Run(had, _), Route::Run(wants, Order::ZERO)) = (Route::of(layout), Route::of(new)) else {
+            return None;
+        };
+        let with_room = |pages: PageCount| PageCount::new(pages.get() + pages.get().div_ceil(4));
+        if wants > with_room(had) {
+            return None;
+        }
+        let _inside = self.enter(thread);
+        let run = self.parts.zone.take_with_room(self.caller(thread), wants, with_room(wants))?;
+        self.hand_over(run.ptr, new, wants);
         Some(run.ptr)
     }
 

@@ -607,6 +607,17 @@ fn pages_of_the_third_slab_of_a_class_are_faulted_in_together() {
     blocks.into_iter().for_each(|block| block.free(heap, thread));
 }
 
+/// Makes a block longer. How many bytes were copied for it.
+fn grow(os: &FaultyOs<Unix>, heap: &'static Heap, thread: Option<&Thread>, block: &mut Block, size: usize) -> usize {
+    let (was, had, moved) = (block.ptr, block.layout.size(), os.calls_of(Call::Relocate));
+    assert!(block.resize(heap, thread, size));
+    if block.ptr != was && os.calls_of(Call::Relocate) == moved {
+        had
+    } else {
+        0
+    }
+}
+
 #[test]
 fn a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_memory_behind() {
     let Setup { os, heap } = setup(false);
@@ -614,11 +625,7 @@ fn a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_m
     let mut vector = Block::new(heap, thread, layout(8, 8), 3).unwrap();
     let (mut size, mut copied) = (8, 0);
     while size < 8 * VMALLOC_THRESHOLD {
-        let (was, moved) = (vector.ptr, os.calls_of(Call::Relocate));
-        assert!(vector.resize(heap, thread, 2 * size));
-        if vector.ptr != was && os.calls_of(Call::Relocate) == moved {
-            copied += size;
-        }
+        copied += grow(os, heap, thread, &mut vector, 2 * size);
         size *= 2;
     }
     assert!((MAX_OBJECT..=3 * VMALLOC_THRESHOLD).contains(&copied), "{copied} bytes copied");
@@ -636,11 +643,7 @@ fn buffers_that_grow_by_a_page_in_turn_are_copied_a_few_times() {
     let mut copied = 0;
     for size in (begin..long).step_by(PAGE_SIZE) {
         for buffer in &mut buffers {
-            let (was, moved) = (buffer.ptr, os.calls_of(Call::Relocate));
-            assert!(buffer.resize(heap, None, size + PAGE_SIZE));
-            if buffer.ptr != was && os.calls_of(Call::Relocate) == moved {
-                copied += size;
-            }
+            copied += grow(os, heap, None, buffer, size + PAGE_SIZE);
         }
     }
     assert!((1..=5 * 8 * long).contains(&copied), "{copied} bytes copied");

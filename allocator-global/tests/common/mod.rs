@@ -292,6 +292,13 @@ pub(crate) fn resident_bytes() -> usize {
     statm(1)
 }
 
+/// What a line of a file about this process says, in bytes, as `VmHWM:` of `/proc/self/status`.
+pub(crate) fn proc_bytes(path: &str, key: &str) -> usize {
+    let text = fs::read_to_string(path).expect(path);
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).expect(key);
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * KIB
+}
+
 const CHILD: &str = "KMALLOC_TEST_CHILD";
 const ARGUMENT: &str = "KMALLOC_TEST_ARGUMENT";
 
