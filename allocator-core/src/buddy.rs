@@ -3,19 +3,19 @@
 //! # Algorithm
 //! Each chunk keeps its free pages in one word (`chunk`). A chunk that is wholly free is *parked*: a bit in its
 //! region's `whole` word, where runs of chunks are taken by one CAS just as runs of pages are taken inside a chunk. A
-//! chunk that is partly free has a bit in one of the region's `bins`, by the largest aligned run that it can give.
+//! chunk that is partly free has a bit in one of the region's `bins`, by its longest run of free pages.
 //! One summary word per bin says which regions have a bit set. Bins and summaries are *hints*: they may name a chunk
 //! that has nothing, or longer runs by now (it is then retired from the bin), but when all is quiet they miss none (`hints`).
 //!
-//! One or two pages, and what must be aligned, come from a block: of the lowest bin that fits, and there of the lowest
-//! address. A whole chunk is opened only when no partly free one has any, which leaves whole chunks for the system and for
-//! huge pages, the first key of Temeraire's filler (Hunter et al., OSDI 2021).
+//! One or two pages, and what must be aligned, come from the lowest bin that fits, there from the lowest address, and in
+//! that chunk from the smallest block. A whole chunk is opened only when no partly free one has any, which leaves whole
+//! chunks for the system and for huge pages, the first key of Temeraire's filler (Hunter et al., OSDI 2021).
 //!
 //! More pages are a *row*: the first so many free pages that follow each other in the arena, across the edges of blocks
 //! and, unless they are so few that a slab may be wanted, of chunks. Most requests are no power of two, and two fifths of the
 //! memory under large blocks were the rests of others when these came from blocks as well (`docs/speed.md`). Address-ordered
 //! first fit is what Wilson et al. (*Dynamic Storage Allocation*, 1995) recommend. Only chunks whose bin says that a
-//! row may begin or end there are looked at, and no more than [`ROW_TRIES`] of them; then a block will do (`rows`).
+//! row may begin or end there are looked at, and no more than [`ROW_TRIES`] of them; then the lowest bin will do (`rows`).
 //!
 //! A purge takes the pages that it purges, so nobody else needs to know of it. Pages on their way between two words are
 //! *in transit*; a word counts how many threads have some, and how many had some before, so that whoever is about to be
@@ -23,7 +23,7 @@
 //!
 //! # Invariants (each is a line of [`Buddy::validate`])
 //! - Bu1: a chunk's bit in `whole` is set ⇒ its word of free pages is zero (Ch2).
-//! - Bu2: at rest, a chunk with free pages has its bit in the bin of its largest free run.
+//! - Bu2: at rest, a chunk with free pages has its bit in the bin of its longest run of them.
 //! - Bu3: at rest, a word of a region that is not zero has its bit in the summary.
 //! - Bu4: at rest, nothing is in transit.
 //!
@@ -47,7 +47,7 @@ mod rows;
 
 use self::hints::Kind;
 use crate::chunk::{Chunk, Content, PageSet, Taken};
-use crate::config::{BINS, CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
+use crate::config::{CHUNKS_PER_REGION, PAGES_PER_CHUNK, REGIONS_PER_ARENA};
 use crate::error::Misuse;
 use crate::page_counter::PageCounter;
 use crate::sync::atomic::{
@@ -75,6 +75,9 @@ pub struct Summary {
 const BEGUN: u64 = 1;
 /// One time in the upper half.
 const ENDED: u64 = 1 << 32;
+
+/// Bins of partly free chunks.
+const BINS: usize = PageSet::bin_of(PAGES_PER_CHUNK - 1) as usize + 1;
 
 /// Chunks that are looked at for a row before a block is taken.
 pub const ROW_TRIES: usize = 64;
@@ -160,7 +163,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// So few pages lie in one chunk: a slab, which has one memmap, and what is not much longer.
     const IN_A_CHUNK: u32 = if PAGES / 8 > MAX_BLOCK { PAGES / 8 } else { MAX_BLOCK };
     const TOP: u32 = Chunk::<PAGES>::TOP;
-    const BINS: u32 = Self::TOP;
+    const BINS: u32 = PageSet::bin_of(PAGES - 1) + 1;
 
     /// A buddy over this storage: one region for every 64 chunks. Nothing is free until [`Buddy::add_chunks`].
     /// What may be resident of it is counted by `counter`.
@@ -201,26 +204,36 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if n.get() >= PAGES {
             return self.take_whole(n, self.summary.whole.load(Relaxed), &warm);
         }
-        let order = n.order().get().max(align.get());
-        for bin in order..Self::BINS {
-            while let Some(chunk) = self.find(Kind::Bin(bin as usize)) {
-                match Self::bin_of(self.chunk(chunk).free_pages()) {
-                    // Its free runs have grown since: they are for those who need them. Its hint may not be there yet.
-                    Some(higher) if higher > bin as usize => {
-                        self.set_hint(chunk, Kind::Bin(higher));
-                        // Whoever set that hint first may not have come to the summary yet.
-                        self.set_summary(Self::region_of(chunk), Kind::Bin(higher));
-                    }
-                    _ => {
-                        if let Some(run) = self.take_in(chunk, n, align) {
-                            return Some(run);
-                        }
-                    }
-                }
-                self.retire(chunk, bin as usize);
+        let mut tries = ROW_TRIES;
+        for bin in PageSet::bin_of(n.get().max(1 << align.get()))..Self::BINS {
+            if let Some(run) = self.find_in(bin, |chunk| self.take_by_hint(chunk, bin, n, align, &mut tries)) {
+                return Some(run);
             }
         }
         self.take_whole(n, self.summary.whole.load(Relaxed), &warm)
+    }
+
+    /// Takes pages of a chunk that a bin names, if it is the right one and they are not to be had there in vain too often.
+    #[inline]
+    fn take_by_hint(&self, chunk: ChunkIndex, bin: u32, n: PageCount, align: Order, tries: &mut usize) -> Option<Run> {
+        match Self::bin_of(self.chunk(chunk).free_pages()) {
+            Some(same) if same == bin => {
+                let run = (*tries > 0).then(|| self.take_in(chunk, n, align)).flatten();
+                // It belongs there, but has no run that is so long or so aligned.
+                *tries -= usize::from(run.is_none() && *tries > 0);
+                return run;
+            }
+            // Its free runs have grown since: they are for those who need them. Its hint may not be there yet.
+            Some(higher) if higher > bin => {
+                let higher = Kind::Bin(higher as usize);
+                self.set_hint(chunk, higher);
+                // Whoever set that hint first may not have come to the summary yet.
+                self.set_summary(Self::region_of(chunk), higher);
+            }
+            _ => {}
+        }
+        self.retire(chunk, bin);
+        None
     }
 
     /// Takes the last `n` of `row` pages that are free in a row, as far as hints lead to some: what is before them is room for
@@ -341,16 +354,14 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if align == Order::ZERO {
             return self.take_row(n, || self.first_row_by_words(n), warm);
         }
-        if n.get() < PAGES && align.get() < Self::TOP {
+        if n.get() < PAGES {
             let mut chunks = (0..self.chunks.len() as u32).map(ChunkIndex::new);
             if let Some(run) = chunks.find_map(|chunk| self.take_in(chunk, n, align)) {
                 return Some(run);
             }
         }
         // Every region, whatever the summary says of it.
-        let whole = self.take_whole(n, PageSet::first(self.regions.len() as u32).bits(), warm);
-        // Last, pages that are no block.
-        whole.or_else(|| self.take_row(n, || self.first_aligned_by_words(n, align), warm))
+        self.take_whole(n, PageSet::first(self.regions.len() as u32).bits(), warm)
     }
 
     fn take_in(&self, chunk: ChunkIndex, n: PageCount, align: Order) -> Option<Run> {
@@ -617,7 +628,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             let at = ChunkIndex::new(i as u32);
             chunk.validate(self.is_whole(at))?;
             if let Some(bin) = Self::bin_of(chunk.free_pages()) {
-                if self.region(at).bins[bin].load(Relaxed) & Self::bit(at) == 0 {
+                if self.region(at).bins[bin as usize].load(Relaxed) & Self::bit(at) == 0 {
                     return Err("buddy: a chunk with free pages is in no bin (Bu2)");
                 }
             }

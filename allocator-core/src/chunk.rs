@@ -157,21 +157,37 @@ impl PageSet {
         runs & !(longer | longer << (1u32 << k))
     }
 
-    /// Largest order of an aligned free run.
-    pub const fn max_order(self, top: u32) -> Option<u32> {
+    /// The bin of its longest run; 64 pages count as 63.
+    pub const fn bin(self) -> Option<u32> {
         if self.0 == 0 {
             return None;
         }
-        let mut runs = self.0;
-        let mut k = 0;
-        while k < top {
-            runs = Self::pairs(runs, k);
-            if runs == 0 {
-                break;
-            }
-            k += 1;
+        // A bit stands for so many pages from there on.
+        let two = self.0 & self.0 >> 1;
+        let four = two & two >> 2;
+        let eight = four & four >> 4;
+        if eight != 0 {
+            let sixteen = eight & eight >> 8;
+            let thirty_two = sixteen & sixteen >> 16;
+            return Some(Self::bin_of(8) + (sixteen != 0) as u32 + (thirty_two != 0) as u32);
         }
-        Some(k)
+        let (mut runs, mut n) = if four == 0 { (u64::MAX, 0) } else { (four, 4) };
+        if runs & two >> n != 0 {
+            (runs, n) = (runs & two >> n, n + 2);
+        }
+        if runs & self.0 >> n != 0 {
+            n += 1;
+        }
+        Some(n - 1)
+    }
+
+    /// The bin of runs of `n` pages: each length up to seven has its own, longer ones share one up to the next power of two.
+    pub const fn bin_of(n: u32) -> u32 {
+        if n < 8 {
+            n.saturating_sub(1)
+        } else {
+            n.ilog2() + 4
+        }
     }
 
     /// The first run of pages in the set: its start and length.
@@ -216,7 +232,7 @@ impl PageSet {
     }
 
     /// Where `n` pages aligned to `align` are best taken: from the smallest block that holds them, if one can be had
-    /// from one that begins in `resident`, lowest first.
+    /// from one that begins in `resident`, lowest first; if no block does, the first of them.
     const fn best_fit(self, n: u32, align: u32, resident: Self, top: u32) -> Option<u32> {
         let fits = n.next_power_of_two().trailing_zeros();
         let mut k = if fits > align { fits } else { align };
@@ -231,7 +247,7 @@ impl PageSet {
             runs = longer;
             k += 1;
         }
-        None
+        self.first_aligned_run_of(n, align)
     }
 
     /// Pages in a row from the first one on.
@@ -280,22 +296,9 @@ pub struct Change {
 }
 
 impl Change {
-    /// Largest order of an aligned free run now, if it is another one than before.
-    pub const fn new_max_order(self, top: u32) -> Option<u32> {
-        let (mut before, mut after, mut k) = (self.before.0, self.after.0, 0);
-        while k < top {
-            let longer = PageSet::pairs(after, k);
-            if longer == 0 {
-                break;
-            }
-            (before, after, k) = (PageSet::pairs(before, k), longer, k + 1);
-        }
-        let same = before != 0 && PageSet::longer(before, k, top) == 0;
-        if after == 0 || same {
-            None
-        } else {
-            Some(k)
-        }
+    /// The bin of its longest run now, if it is another one than before.
+    pub fn new_bin(self) -> Option<u32> {
+        self.after.bin().filter(|bin| self.before.bin() != Some(*bin))
     }
 }
 
@@ -409,8 +412,7 @@ impl<const PAGES: u32> Chunk<PAGES> {
         new
     }
 
-    /// Takes `n` pages aligned to `align` from a block that holds them. `None` means that the hint that led here was
-    /// stale. Lock-free.
+    /// Takes `n` pages aligned to `align`, from a block that holds them if there is one. Lock-free.
     pub fn take(&self, n: u32, align: Order) -> Option<Taken> {
         let mut before = self.free_pages();
         loop {
@@ -611,34 +613,32 @@ mod tests {
                 naive_free_list(bits, 0, 6, k, &mut naive);
                 prop_assert_eq!(pages(PageSet(bits).free_list(k, 6)), naive);
             }
-            let largest = (0..=6).rev().find(|k| !PageSet(bits).aligned_runs(*k).is_empty());
-            prop_assert_eq!(PageSet(bits).max_order(6), largest);
         }
 
         #[test]
-        fn a_change_says_whether_the_largest_run_is_another(before in words(), after in words(), part: u64) {
-            // Of another word, and of a part of the same, as takers and givers make it.
-            for (before, after) in [(before, after), (before, before & part), (before & part, before), (before, before)] {
-                let [was, is] = [before, after].map(|bits| PageSet(bits).max_order(6));
-                let change = Change { before: PageSet(before), after: PageSet(after) };
-                prop_assert_eq!(change.new_max_order(6), is.filter(|_| is != was));
+        fn a_bin_is_that_of_the_longest_run(bits in words(), part: u64) {
+            for set in [PageSet(bits), PageSet(bits & part)] {
+                let longest = set.runs().map(|run| run.len().min(63)).max();
+                prop_assert_eq!(set.bin(), longest.map(PageSet::bin_of));
             }
         }
 
         #[test]
-        fn best_fit_takes_free_aligned_pages_from_the_smallest_block(
+        fn best_fit_takes_free_aligned_pages_from_the_smallest_block_if_there_is_one(
             bits in words(), resident: u64, n in 1u32..=64, align in 0u32..=6,
         ) {
             let free = PageSet(bits);
             let k = align.max(n.next_power_of_two().trailing_zeros());
-            match free.best_fit(n, align, PageSet(resident), 6) {
-                Some(start) => {
-                    prop_assert!(free.contains(PageSet::run(start, n)));
-                    prop_assert_eq!(start % (1 << align), 0);
-                    let order = (k..=6).find(|k| !free.free_list(*k, 6).is_empty()).unwrap();
-                    prop_assert!(pages(free.free_list(order, 6)).contains(&start));
+            let fits = |start: &u32| free.contains(PageSet::run(*start, n));
+            let first = (0..=64 - n).step_by(1 << align).find(fits);
+            let best = free.best_fit(n, align, PageSet(resident), 6);
+            match (k..=6).map(|k| pages(free.free_list(k, 6))).find(|list| !list.is_empty()) {
+                Some(list) => {
+                    let warm = list.iter().find(|start| resident >> **start & 1 == 1);
+                    prop_assert_eq!(best.as_ref(), warm.or(list.first()));
+                    prop_assert!(best.filter(fits).is_some_and(|start| start % (1 << align) == 0));
                 }
-                None => prop_assert!(free.max_order(6).map_or(true, |m| m < k)),
+                None => prop_assert_eq!(best, first),
             }
         }
 

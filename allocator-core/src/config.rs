@@ -22,8 +22,6 @@ pub const PAGES_PER_CHUNK: u32 = or_in_a_model(64, 4);
 pub const CHUNK_SHIFT: u32 = PAGE_SHIFT + PAGES_PER_CHUNK.trailing_zeros();
 /// Bytes in a chunk: one transparent huge page of x86-64.
 pub const CHUNK_SIZE: usize = 1 << CHUNK_SHIFT;
-/// Orders that are bins of partly free chunks; an order above them is a whole chunk.
-pub const BINS: usize = PAGES_PER_CHUNK.trailing_zeros() as usize;
 /// Chunks that one word of whole chunks holds.
 pub const CHUNKS_PER_REGION: u32 = 64;
 /// Regions that one summary word holds; so the largest arena.

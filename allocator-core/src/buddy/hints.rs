@@ -1,4 +1,4 @@
-//! hints: which chunks may have free pages, and how many in a block.
+//! hints: which chunks may have free pages, and how many in a row.
 //!
 //! # Algorithm
 //! A chunk with free pages has a bit in one of the bins of its region, and a region with such a chunk one in the summary. Bits
@@ -15,10 +15,10 @@
 //! if T1's is first, the bit ends set; if T2's is first, T1 acquires it (RMWs of others in between continue the release
 //! sequence) and its second look sees T2's word, and sets the bit again. Neither needs more than its half: T1 has
 //! nothing to tell, and T2 looks at nothing afterwards. The argument dies if T2 skips its RMW because a plain load says
-//! that the bit is set already, so `publish` never skips; it is called only when the largest free run changes. The same
+//! that the bit is set already, so `publish` never skips; it is called only when the bin of the longest run changes. The same
 //! argument, one level up, holds Bu3.
 
-use super::{Buddy, Region};
+use super::{Buddy, Region, BINS};
 use crate::chunk::{Change, PageSet};
 use crate::config::CHUNKS_PER_REGION;
 use crate::sync::atomic::{
@@ -36,40 +36,56 @@ pub(super) enum Kind {
 }
 
 impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
-    /// The chunk of lowest address that a bin names.
-    #[inline]
-    pub(super) fn find(&self, kind: Kind) -> Option<ChunkIndex> {
-        loop {
-            let regions = self.sum(kind).load(Relaxed);
-            if regions == 0 {
-                return None;
+    /// What `look` finds first, of the chunks that a bin names, lowest first.
+    #[inline(always)]
+    pub(super) fn find_in<T>(&self, bin: u32, look: impl FnMut(ChunkIndex) -> Option<T>) -> Option<T> {
+        let kind = Kind::Bin(bin as usize);
+        let chunks = |r| {
+            let chunks = Self::word(&self.regions[r], kind).load(Relaxed);
+            if chunks == 0 {
+                self.retire_summary(r, kind);
             }
-            let region = regions.trailing_zeros() as usize;
-            let chunks = Self::word(&self.regions[region], kind).load(Relaxed);
-            if chunks != 0 {
-                return Some(ChunkIndex::new(region as u32 * CHUNKS_PER_REGION + chunks.trailing_zeros()));
+            chunks
+        };
+        Self::find(self.sum(kind).load(Relaxed), chunks, look)
+    }
+
+    /// The same of the chunks in this bin and those above it, and the whole ones.
+    #[inline(always)]
+    pub(super) fn find_from<T>(&self, bin: u32, look: impl FnMut(ChunkIndex) -> Option<T>) -> Option<T> {
+        let bins = bin as usize..Self::BINS as usize;
+        let all = |whole: &AtomicU64, of: &[AtomicU64; BINS]| {
+            of[bins.clone()].iter().fold(whole.load(Relaxed), |all, word| all | word.load(Relaxed))
+        };
+        let chunks = |r| {
+            let region: &Region = &self.regions[r];
+            all(&region.whole, &region.bins)
+        };
+        Self::find(all(&self.summary.whole, &self.summary.bins), chunks, look)
+    }
+
+    #[inline(always)]
+    fn find<T>(
+        regions: u64,
+        chunks: impl Fn(usize) -> u64,
+        mut look: impl FnMut(ChunkIndex) -> Option<T>,
+    ) -> Option<T> {
+        for r in PageSet::from_bits(regions).iter() {
+            for c in PageSet::from_bits(chunks(r as usize)).iter() {
+                let found = look(ChunkIndex::new(r * CHUNKS_PER_REGION + c));
+                if found.is_some() {
+                    return found;
+                }
             }
-            self.retire_summary(region, kind);
         }
+        None
     }
 
-    /// The chunks with blocks of `2^order` pages or more, whole ones as well, as the hints have it; lowest first.
-    #[inline]
-    pub(super) fn with_blocks(&self, order: u32) -> impl Iterator<Item = ChunkIndex> + '_ {
-        let kinds = move || (order as usize..Self::BINS as usize).map(Kind::Bin).chain([Kind::Whole]);
-        let regions = kinds().fold(0, |regions, kind| regions | self.sum(kind).load(Relaxed));
-        PageSet::from_bits(regions).iter().flat_map(move |r| {
-            let region = &self.regions[r as usize];
-            let chunks = kinds().fold(0, |chunks, kind| chunks | Self::word(region, kind).load(Relaxed));
-            PageSet::from_bits(chunks).iter().map(move |c| ChunkIndex::new(r * CHUNKS_PER_REGION + c))
-        })
-    }
-
-    /// Enters `chunk` in the bin of its largest free run, if `change` changed that.
+    /// Enters `chunk` in the bin of its longest run, if `change` changed that.
     #[inline]
     pub(super) fn publish(&self, chunk: ChunkIndex, change: Change) {
-        if let Some(order) = change.new_max_order(Self::TOP) {
-            self.set_hint(chunk, Kind::Bin((order as usize).min(Self::BINS as usize - 1)));
+        if let Some(bin) = change.new_bin() {
+            self.set_hint(chunk, Kind::Bin(bin as usize));
         }
     }
 
@@ -86,21 +102,22 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     }
 
     /// Clears the hint of `chunk` in `bin`, and sets it again if the chunk belongs there after all.
-    pub(super) fn retire(&self, chunk: ChunkIndex, bin: usize) {
-        let word = &self.region(chunk).bins[bin];
+    pub(super) fn retire(&self, chunk: ChunkIndex, bin: u32) {
+        let kind = Kind::Bin(bin as usize);
+        let word = Self::word(self.region(chunk), kind);
         let after = word.fetch_and(!Self::bit(chunk), Acquire) & !Self::bit(chunk);
         if recheck("the chunk is in the bin after all", Self::bin_of(self.chunk(chunk).free_pages()) == Some(bin)) {
-            self.set_hint(chunk, Kind::Bin(bin));
+            self.set_hint(chunk, kind);
         } else if after == 0 {
-            self.retire_summary(Self::region_of(chunk), Kind::Bin(bin));
+            self.retire_summary(Self::region_of(chunk), kind);
         }
     }
 
-    /// As `retire`, in every bin from this order on that names the chunk.
+    /// As `retire`, in every bin from this one on that names the chunk.
     #[cold]
-    pub(super) fn retire_all(&self, chunk: ChunkIndex, order: u32) {
-        for bin in order as usize..Self::BINS as usize {
-            if self.region(chunk).bins[bin].load(Relaxed) & Self::bit(chunk) != 0 {
+    pub(super) fn retire_all(&self, chunk: ChunkIndex, bin: u32) {
+        for bin in bin..Self::BINS {
+            if self.region(chunk).bins[bin as usize].load(Relaxed) & Self::bit(chunk) != 0 {
                 self.retire(chunk, bin);
             }
         }
@@ -112,6 +129,12 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if recheck("the region has some after all", Self::word(&self.regions[region], kind).load(Relaxed) != 0) {
             self.set_summary(region, kind);
         }
+    }
+
+    /// The bin where a chunk belongs with these free pages: the last one also for a moment before it is parked.
+    #[inline]
+    pub(super) fn bin_of(free: PageSet) -> Option<u32> {
+        free.bin().map(|bin| bin.min(Self::BINS - 1))
     }
 
     fn sum(&self, kind: Kind) -> &'m AtomicU64 {
@@ -126,10 +149,5 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             Kind::Bin(bin) => &region.bins[bin],
             Kind::Whole => &region.whole,
         }
-    }
-
-    #[inline]
-    pub(super) fn bin_of(free: PageSet) -> Option<usize> {
-        free.max_order(Self::TOP).map(|order| (order as usize).min(Self::BINS as usize - 1))
     }
 }

@@ -48,6 +48,15 @@ pub(super) fn blocks(pages: &[Page], start: usize, out: &mut Vec<(usize, u32)>) 
     }
 }
 
+/// Which lengths of runs are told apart: each up to seven, and powers of two.
+fn bin(n: u32) -> u32 {
+    if n < 8 {
+        n
+    } else {
+        1 << n.ilog2()
+    }
+}
+
 impl<const P: u32> Checked<P> {
     const PAGES: usize = P as usize;
     const TOP: u32 = P.trailing_zeros();
@@ -86,8 +95,8 @@ impl<const P: u32> Checked<P> {
     }
 
     /// Where the stated policy takes `n` pages from. If they need not be aligned and are more than a block is for, the first
-    /// row; else, of the chunks with room the one whose largest block is smallest, lowest first, and in it the smallest
-    /// block, dirty if it can be, lowest first; else the first whole chunk.
+    /// row; else, of the chunks with room the one in the lowest bin, lowest first, and in it the smallest block, dirty if it can
+    /// be, lowest first, or what is no block; but no more than so many are tried. Else the first whole chunk.
     pub(super) fn policy(&self, n: u32, align: u32) -> Option<usize> {
         if let Some(start) = (align == 0 && n > MAX_BLOCK).then(|| self.row(n)).flatten() {
             return Some(start);
@@ -98,28 +107,31 @@ impl<const P: u32> Checked<P> {
                 .find(|c| c / 64 == (c + n - 1) / 64 && (*c..c + n).all(|c| self.is_whole(c)))
                 .map(|c| c * Self::PAGES);
         }
-        let order = align.max(n.next_power_of_two().trailing_zeros());
-        let mut fits = Vec::new();
-        for chunk in (0..self.chunks.len()).filter(|c| !self.is_whole(*c)) {
-            let mut list = self.blocks_in(chunk);
-            list.retain(|(_, k)| *k >= order);
-            if list.is_empty() {
-                continue;
-            }
-            let block = list.iter().min_by_key(|(p, k)| (*k, self.chunk_pages(chunk)[*p] != Page::Dirty, *p));
-            let bin = list.iter().map(|(_, k)| *k).max().unwrap();
-            fits.push((bin, chunk, block.unwrap().0));
-        }
-        match fits.into_iter().min() {
-            Some((_, chunk, page)) => Some(chunk * Self::PAGES + page),
+        let least = bin(n.max(1 << align));
+        let in_bins = |chunk| Some((self.longest_run(chunk).map(bin).filter(|bin| *bin >= least)?, chunk));
+        let mut chunks: Vec<_> = (0..self.chunks.len()).filter(|c| !self.is_whole(*c)).filter_map(in_bins).collect();
+        chunks.sort();
+        match chunks.into_iter().take(ROW_TRIES).find_map(|(_, chunk)| self.place_in(chunk, n, align)) {
+            Some(page) => Some(page),
             None => (0..self.chunks.len()).find(|c| self.is_whole(*c)).map(|c| c * Self::PAGES),
         }
     }
 
-    fn blocks_in(&self, chunk: usize) -> Vec<(usize, u32)> {
-        let mut list = Vec::new();
-        blocks(self.chunk_pages(chunk), 0, &mut list);
-        list
+    fn place_in(&self, chunk: usize, n: u32, align: u32) -> Option<usize> {
+        let order = align.max(n.next_power_of_two().trailing_zeros());
+        let (pages, mut list) = (self.chunk_pages(chunk), Vec::new());
+        blocks(pages, 0, &mut list);
+        list.retain(|(_, k)| *k >= order);
+        let block = list.iter().min_by_key(|(p, k)| (*k, pages[*p] != Page::Dirty, *p)).map(|(p, _)| *p);
+        let fits = |start: &usize| pages.get(*start..start + n as usize).is_some_and(|p| p.iter().all(|p| p.is_free()));
+        let place = block.or_else(|| (0..Self::PAGES).step_by(1 << align).find(fits));
+        place.map(|page| chunk * Self::PAGES + page)
+    }
+
+    /// Pages of the longest run in a chunk.
+    fn longest_run(&self, chunk: usize) -> Option<u32> {
+        let runs = self.chunk_pages(chunk).split(|p| !p.is_free()).map(|run| run.len() as u32);
+        runs.max().filter(|n| *n > 0)
     }
 
     /// True if a row of `n` pages may begin in one chunk and end in another.
@@ -127,12 +139,12 @@ impl<const P: u32> Checked<P> {
         n > MAX_BLOCK.max(P / 8)
     }
 
-    /// The first `n` free pages in a row. Where a block as long as half of them is in many chunks, it must have to do with
-    /// one of the first of those.
+    /// The first `n` free pages in a row. Where many chunks have a half of them, it must have to do with one of the first of
+    /// those.
     fn row(&self, n: u32) -> Option<usize> {
-        let order = n.div_ceil(2).ilog2().min(Self::TOP);
-        let has_block = |chunk: &usize| self.blocks_in(*chunk).iter().any(|(_, k)| *k >= order);
-        (0..self.chunks.len()).filter(has_block).take(ROW_TRIES).find_map(|chunk| {
+        let part = bin(if Self::crosses(n) { n.div_ceil(2).min(P) } else { n });
+        let has_part = |chunk: &usize| self.longest_run(*chunk).is_some_and(|longest| bin(longest) >= part);
+        (0..self.chunks.len()).filter(has_part).take(ROW_TRIES).find_map(|chunk| {
             let (here, behind) = (chunk * Self::PAGES, (chunk + 1) * Self::PAGES);
             let (from, to) = if Self::crosses(n) { (0, behind + Self::PAGES) } else { (here, behind) };
             // One of its pages is in that chunk, and the last one there or in the next.
@@ -197,23 +209,18 @@ impl<const P: u32> Checked<P> {
         self.own(start, n as usize);
     }
 
-    /// The first so many free pages of one chunk that begin with this alignment.
-    fn first_aligned(&self, n: u32, align: u32) -> Option<usize> {
-        let n = n as usize;
-        (0..self.model.len()).step_by(1 << align).find(|start| {
-            start % P as usize + n <= P as usize && self.model[*start..][..n].iter().all(|page| page.is_free())
-        })
-    }
-
-    /// Takes pages without the hints: the first row of all, if they need not be aligned; and in no block, if no block has them.
+    /// Takes pages without the hints: the first row of all, if they need not be aligned; else of the first chunk that has them.
     pub(super) fn take_by_words(&mut self, n: u32, align: u32) {
-        let expected =
-            if align == 0 { self.first_row(n) } else { self.policy(n, align).or_else(|| self.first_aligned(n, align)) };
+        let open = || (0..self.chunks.len()).filter(|c| !self.is_whole(*c));
+        let expected = match (align, n < P) {
+            (0, _) => self.first_row(n),
+            (_, true) => open().find_map(|chunk| self.place_in(chunk, n, align)).or_else(|| self.policy(n, align)),
+            (_, false) => self.policy(n, align),
+        };
         let run = self.buddy().take_by_words(PageCount::new(n), Order::new(align as u8), |_, _, _| false);
-        assert_eq!(run.map(|_| ()), expected.map(|_| ()).ok_or(NotFound::Sure), "{n} pages aligned to 2^{align}");
-        let Ok(run) = run else { return };
-        let start = run.start.get() as usize;
-        assert!(align != 0 || Some(start) == expected, "not the first row");
+        let start = run.map(|run| run.start.get() as usize);
+        assert_eq!(start, expected.ok_or(NotFound::Sure), "{n} pages aligned to 2^{align}");
+        let (Ok(run), Ok(start)) = (run, start) else { return };
         let pages = &self.model[start..][..n as usize];
         assert!(pages.iter().all(|p| p.is_free()), "a page was handed out twice");
         assert_eq!(start % (1 << align), 0, "the run is not aligned");

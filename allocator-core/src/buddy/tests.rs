@@ -237,9 +237,11 @@ fn a_whole_chunk_is_opened_only_when_no_part_of_an_open_one_fits() {
 fn a_request_that_no_block_holds_is_served_across_the_edges_of_blocks() {
     let mut buddy = fresh::<64>(2);
     assert_eq!(buddy.take(1, 0), Some(0));
-    assert_eq!(buddy.take(33, 1), Some(64), "63 pages are free at 1, but no block of 64");
-    assert_eq!(buddy.take(33, 0), Some(1), "a start that is no multiple of anything will do");
-    assert_eq!(buddy.take(33, 0), None);
+    assert_eq!(buddy.take(33, 1), Some(2), "63 pages are free at 1, but no block of 64");
+    assert_eq!(buddy.take(33, 0), Some(35), "a start that is no multiple of anything will do");
+    assert_eq!(buddy.take(2, 0), Some(68), "one page is free at 1, and no block of two is as short as the four at 68");
+    assert!(buddy.give_back(2, 1));
+    assert_eq!(buddy.take(2, 0), Some(1), "two pages that are no block");
 }
 
 /// Class of bug: whoever wants pages that are aligned is refused although there are such.
@@ -325,17 +327,31 @@ fn a_row_begins_in_one_region_and_ends_in_another() {
 }
 
 #[test]
-fn where_many_chunks_have_too_little_a_block_is_taken_and_not_the_first_row() {
+fn where_many_chunks_have_too_little_the_shortest_run_is_taken_and_not_the_first() {
     for more in [0, 1] {
         let mut buddy = all_out(ROW_TRIES + 3);
         let all = buddy.model.len();
-        // Each of them has two blocks of two pages, which is a half of five.
+        // Each of them has two runs of eight pages, which is a half of sixteen.
         for chunk in 0..ROW_TRIES - 1 + more {
-            assert!(buddy.give_back(64 * chunk, 2) && buddy.give_back(64 * chunk + 8, 2));
+            assert!(buddy.give_back(64 * chunk + 1, 8) && buddy.give_back(64 * chunk + 16, 8));
         }
         let row = 64 * (ROW_TRIES + 1) + 3;
-        assert!(buddy.give_back(row, 5) && buddy.give_back(all - 8, 8));
-        assert_eq!(buddy.take(5, 0), Some(if more == 0 { row } else { all - 8 }));
+        assert!(buddy.give_back(row, 40) && buddy.give_back(all - 17, 16));
+        assert_eq!(buddy.take(16, 0), Some(if more == 0 { row } else { all - 17 }));
+    }
+}
+
+/// Class of bug: in a fragmented heap a search takes ever longer, or opens a chunk although an open one has room.
+#[test]
+fn few_pages_in_a_row_are_found_however_many_chunks_have_one_less() {
+    for n in 3..=8 {
+        let mut buddy = all_out(ROW_TRIES + 3);
+        for chunk in 0..=ROW_TRIES {
+            assert!(buddy.give_back(64 * chunk, n - 1) && buddy.give_back(64 * chunk + n, n - 1));
+        }
+        let row = 64 * (ROW_TRIES + 1) + 3;
+        assert!(buddy.give_back(row, n) && buddy.give_back(64 * (ROW_TRIES + 2), 64));
+        assert_eq!(buddy.take(n as u32, 0), Some(row));
     }
 }
 
@@ -344,10 +360,10 @@ fn hints_that_are_stale_do_not_count_as_looks() {
     let mut buddy = all_out(ROW_TRIES + 3);
     let all = buddy.model.len();
     for chunk in 0..ROW_TRIES + 1 {
-        assert!(buddy.give_back(64 * chunk + 4, 4));
-        buddy.extend(64 * chunk + 3, 1, 4); // the bin of four pages keeps the chunk's bit
+        assert!(buddy.give_back(64 * chunk + 4, 7));
+        buddy.extend(64 * chunk + 3, 1, 7); // the bin of seven pages keeps the chunk's bit
     }
-    let named = |buddy: &Checked<64>| buddy.regions.iter().map(|r| r.bins[2].load(Plain).count_ones()).sum::<u32>();
+    let named = |buddy: &Checked<64>| buddy.regions.iter().map(|r| r.bins[6].load(Plain).count_ones()).sum::<u32>();
     assert_eq!(named(&buddy) as usize, ROW_TRIES + 1);
     assert!(buddy.give_back(all - 7, 7));
     assert_eq!(buddy.take(7, 0), Some(all - 7));
@@ -402,7 +418,7 @@ fn a_purge_enters_what_it_leaves_in_the_right_bin() {
     // Guards against a lost hint: page 0 is being purged, somebody takes page 1, and only page 2 was there all the
     // time.
     let mut checked = Checked::<4>::new(1);
-    let bins = core::array::from_fn(|b| (b == 1) as u64);
+    let bins = core::array::from_fn(|b| (b == 2) as u64);
     checked.load(&State { free: 0b0111, dirty: 0b1001, whole: 0, bins, sum_whole: 0, sum_bins: bins });
     checked.compare();
     let buddy = checked.buddy();
