@@ -204,25 +204,29 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if n.get() >= PAGES {
             return self.take_whole(n, self.summary.whole.load(Relaxed), &warm);
         }
-        let mut tries = ROW_TRIES;
-        for bin in PageSet::bin_of(n.get().max(1 << align.get()))..Self::BINS {
-            if let Some(run) = self.find_in(bin, |chunk| self.take_by_hint(chunk, bin, n, align, &mut tries)) {
+        let aligned = 1 << align.get();
+        for bin in PageSet::bin_of(n.get().max(aligned))..Self::BINS {
+            // Runs so long have them for certain.
+            let surely = PageSet::shortest_of(bin) >= n.get() + aligned - 1;
+            let mut tries = if surely { usize::MAX } else { ROW_TRIES };
+            let look = |chunk| {
+                let run = self.take_by_hint(chunk, bin, n, align);
+                tries -= usize::from(run.is_none());
+                (run.is_some() || tries == 0).then_some(run)
+            };
+            if let Some(Some(run)) = self.find_in(bin, look) {
                 return Some(run);
             }
         }
         self.take_whole(n, self.summary.whole.load(Relaxed), &warm)
     }
 
-    /// Takes pages of a chunk that a bin names, if it is the right one and they are not to be had there in vain too often.
+    /// Takes pages of a chunk that a bin names, if it is the right one.
     #[inline]
-    fn take_by_hint(&self, chunk: ChunkIndex, bin: u32, n: PageCount, align: Order, tries: &mut usize) -> Option<Run> {
+    fn take_by_hint(&self, chunk: ChunkIndex, bin: u32, n: PageCount, align: Order) -> Option<Run> {
         match Self::bin_of(self.chunk(chunk).free_pages()) {
-            Some(same) if same == bin => {
-                let run = (*tries > 0).then(|| self.take_in(chunk, n, align)).flatten();
-                // It belongs there, but has no run that is so long or so aligned.
-                *tries -= usize::from(run.is_none() && *tries > 0);
-                return run;
-            }
+            // It belongs there, but may have no run that is so long or so aligned.
+            Some(same) if same == bin => return self.take_in(chunk, n, align),
             // Its free runs have grown since: they are for those who need them. Its hint may not be there yet.
             Some(higher) if higher > bin => {
                 let higher = Kind::Bin(higher as usize);

@@ -157,7 +157,7 @@ impl PageSet {
         runs & !(longer | longer << (1u32 << k))
     }
 
-    /// The bin of its longest run; 64 pages count as 63.
+    /// The bin of its longest run.
     pub const fn bin(self) -> Option<u32> {
         if self.0 == 0 {
             return None;
@@ -169,7 +169,8 @@ impl PageSet {
         if eight != 0 {
             let sixteen = eight & eight >> 8;
             let thirty_two = sixteen & sixteen >> 16;
-            return Some(Self::bin_of(8) + (sixteen != 0) as u32 + (thirty_two != 0) as u32);
+            let all = self.0 == u64::MAX;
+            return Some(Self::bin_of(8) + (sixteen != 0) as u32 + (thirty_two != 0) as u32 + all as u32);
         }
         let (mut runs, mut n) = if four == 0 { (u64::MAX, 0) } else { (four, 4) };
         if runs & two >> n != 0 {
@@ -187,6 +188,15 @@ impl PageSet {
             n.saturating_sub(1)
         } else {
             n.ilog2() + 4
+        }
+    }
+
+    /// Pages of the shortest runs of a bin.
+    pub const fn shortest_of(bin: u32) -> u32 {
+        if bin < 7 {
+            bin + 1
+        } else {
+            8 << (bin - 7)
         }
     }
 
@@ -296,7 +306,8 @@ pub struct Change {
 }
 
 impl Change {
-    /// The bin of its longest run now, if it is another one than before.
+    /// The bin of its longest run now, if it is another one than before. A word that was wholly free for a moment was in none: whoever
+    /// takes a part of it enters the rest.
     pub fn new_bin(self) -> Option<u32> {
         self.after.bin().filter(|bin| self.before.bin() != Some(*bin))
     }
@@ -618,8 +629,13 @@ mod tests {
         #[test]
         fn a_bin_is_that_of_the_longest_run(bits in words(), part: u64) {
             for set in [PageSet(bits), PageSet(bits & part)] {
-                let longest = set.runs().map(|run| run.len().min(63)).max();
+                let longest = set.runs().map(PageSet::len).max();
                 prop_assert_eq!(set.bin(), longest.map(PageSet::bin_of));
+                if let (Some(bin), Some(longest)) = (set.bin(), longest) {
+                    prop_assert!((PageSet::shortest_of(bin)..PageSet::shortest_of(bin + 1)).contains(&longest));
+                }
+                let change = Change { before: PageSet::first(64), after: set };
+                prop_assert_eq!(change.new_bin(), set.bin().filter(|_| set != change.before));
             }
         }
 

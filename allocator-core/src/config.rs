@@ -71,6 +71,9 @@ pub const MIN_AREA: usize = CHUNK_SIZE;
 /// True if every object that is given back is checked at the call.
 pub const CHECKED: bool = cfg!(feature = "checked");
 
+/// Pages in the longest run that a thread keeps when it frees it: 256 KiB.
+pub const PCP_PAGES: u32 = or_in_a_model(8, 2);
+
 /// Objects that a thread's sheaf of the smallest objects holds.
 pub const SHEAF_CAPACITY: usize = or_in_a_model(64, 7) as usize;
 /// And where very many are alive.

@@ -10,8 +10,8 @@
 //! then looks whether the gate is closed; whoever closes it first says so and then looks at all those words. A fence
 //! lies between saying and looking on both sides, so that one of the two sees the other (Dekker). Who finds the gate
 //! closed goes out again and sleeps. The thread that closed it passes: fork handlers of others, run between ours, may
-//! allocate. Pops and pushes in sheaves do not pass the gate: a thread that is stopped within one loses an object that
-//! was its own.
+//! allocate. Pops and pushes in sheaves do not pass the gate, nor does a thread that keeps a run of pages or takes it again: who is
+//! stopped within one loses an object or a run that was its own.
 //!
 //! Waiting has an end. If somebody stays inside (a thread that is stopped there, or the forking thread itself, from a
 //! signal handler), the fork goes on without us, and the child may only `exec`: it is *damaged*, and says so.

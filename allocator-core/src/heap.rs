@@ -5,7 +5,8 @@
 //! overflow, page runs, areas, `realloc` across all of them. A thread without a block (it is new and none can be had,
 //! or it has ended) is served without a cache, object by object.
 //!
-//! Every call but a look at an address passes the gate (`gate`), so that a fork finds the heap at rest.
+//! Every other call but a look at an address passes the gate (`gate`), so that a fork finds the heap at rest; but for a run that a
+//! thread keeps or takes again (`pcp`), which is a push or a pop in this sense.
 //!
 //! Every refusal is a value. Every misuse found ends the process with one line that names the address, what is there,
 //! and what it was said to be.
@@ -40,7 +41,7 @@ use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::const_unless_loom;
 use crate::sys::{die, Os};
 use crate::thread::{Registry, Thread};
-use crate::units::PageCount;
+use crate::units::{Order, PageCount};
 use crate::vmalloc::{Site, Vmalloc};
 use crate::zeroing::Zeroing;
 use crate::zone::{Caller, Zone};
@@ -168,6 +169,12 @@ impl Heap {
                 return Ok((object, layout.size()));
             }
         }
+        if let (Route::Run(pages, Order::ZERO), Some(thread)) = (route, thread) {
+            if let Some(run) = thread.pcp().take(pages) {
+                self.hand_over(run, layout, pages);
+                return Ok((run, pages.bytes()));
+            }
+        }
         let first = {
             let _inside = self.enter(thread);
             // SAFETY: by contract.
@@ -199,9 +206,12 @@ impl Heap {
         // SAFETY: by contract.
         let shrink = |_: Caller<'_>| unsafe { self.shrink(thread) };
         self.kswapd().note_call(self.calmly(thread, shrink));
-        // What is missing may be with a tick, so it is held still.
-        // SAFETY: by contract.
-        let once = |_: Caller<'_>| unsafe { self.alloc_once(thread, layout, route, dense) };
+        // What is missing may be with a tick, so it is held still; or a thread has kept it meanwhile.
+        let once = |_: Caller<'_>| {
+            self.give_back_kept_runs();
+            // SAFETY: by contract.
+            unsafe { self.alloc_once(thread, layout, route, dense) }
+        };
         let urgency = if let Route::Object(_) = route { Urgency::Reserve } else { self.caller(thread).urgency };
         self.make_room(thread, layout.size(), urgency);
         let second = self.calmly(thread, once);
@@ -259,8 +269,8 @@ impl Heap {
         }
     }
 
-    /// Sends the calling thread's objects home, gives empty slabs back to the arenas, and mappings that are set aside to the
-    /// system. Returns the bytes of those.
+    /// Sends the calling thread's objects home, gives empty slabs and what threads keep back to the arenas, and mappings that
+    /// are set aside to the system. Returns the bytes of those.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
@@ -273,6 +283,7 @@ impl Heap {
             self.found(found);
         }
         self.shrink_caches(caller, MAX_SHARDS);
+        self.give_back_kept_runs();
         self.parts.vmalloc.shrink(self.site(Urgency::Usual))
     }
 
@@ -434,6 +445,7 @@ impl Heap {
                     self.found(found);
                 }
             }
+            Route::Run(pages, _) if self.keep(thread, ptr, layout, pages) => {}
             Route::Run(..) | Route::Area => {
                 let _inside = self.enter(thread);
                 // SAFETY: by contract.
@@ -585,7 +597,7 @@ impl Heap {
         unsafe { self.parts.mempool.free(self.os(), ptr) };
     }
 
-    /// Gives back what is not needed: the calling thread's sheaves, empty slabs, resident free pages, empty arenas,
+    /// Gives back what is not needed: the calling thread's sheaves, runs that threads keep, empty slabs, resident free pages, empty arenas,
     /// what ended threads left behind. Returns the bytes that went back to the system: of free pages, of areas that were set aside,
     /// and of ranges that it had not taken back before. Costs a walk over
     /// all arenas and a system call for each run of free pages; in between others may fork.

@@ -47,6 +47,7 @@
 //! | 2 | [`cache`] | every slab of one size class; per shard a lock and its partial lists |
 //! | 2 | [`live`] | which objects the program has, for the feature `checked` |
 //! | 3 | [`sheaf`] | one thread's free objects of one class: the fast path |
+//! | 3 | [`pcp`] | a run of pages that a thread has freed and keeps |
 //! | 3 | [`thread`] | a thread's sheaves; the registry |
 //! | 4 | [`kmalloc`] | which layer serves a `Layout` |
 //! | 4 | [`tunables`] | what can be set, by which names, and how the values are written |
@@ -84,6 +85,7 @@ mod live;
 mod mempool;
 mod page;
 pub mod page_counter;
+mod pcp;
 mod poison;
 pub mod reclaim;
 pub mod sheaf;

@@ -110,6 +110,7 @@ impl fmt::Display for VmStat<'_> {
             ("nr_free_resident", stats.free_dirty_pages as u64),
             ("nr_slab_pages", stats.slab_pages as u64),
             ("nr_run_pages", pages(stats.run_bytes as u64)),
+            ("nr_pcp_pages", stats.pcp_pages as u64),
             ("nr_vmalloc_pages", pages(stats.area_bytes as u64)),
             ("nr_vmalloc_aside", pages(stats.aside_bytes as u64)),
             ("nr_cached_objects", stats.cached_objects as u64),

@@ -1,4 +1,4 @@
-//! Thread: a thread's sheaves and what they need; and the registry of all thread blocks.
+//! Thread: a thread's sheaves and what they need, and the run of pages that it keeps; and the registry of all thread blocks.
 //!
 //! # Algorithm
 //! A block is handed to a thread at its first slow call and taken back when it ends, to be handed to the next: blocks
@@ -18,7 +18,7 @@
 //!
 //! # Invariants
 //! - Th1: a block was never used, or is in the free list, or exactly one thread has it, or it is an orphan.
-//! - Th2: a block in the free list holds no object and no handle, and its generation is zero.
+//! - Th2: a block in the free list holds no object, no run and no handle, and its generation is zero.
 
 use crate::cache::{Caches, Found};
 use crate::config::{CHECKED, MAX_SHARDS, SHEAF_CAPACITY, SHEAF_LIMIT, THREAD_BATCH};
@@ -26,6 +26,7 @@ use crate::error::AllocError;
 use crate::gate::Presence;
 use crate::live;
 use crate::page_counter::Urgency;
+use crate::pcp::{Idle, Pcp};
 use crate::reclaim;
 use crate::sheaf::{Sheaves, Slots};
 use crate::size_class::{SizeClass, CLASSES};
@@ -76,6 +77,7 @@ pub struct Thread {
     sheaves: Sheaves,
     slot: reclaim::Slot,
     presence: Presence,
+    pcp: Pcp,
     /// The registry that made it; never changes then.
     registry: AtomicPtr<Registry>,
     /// The registry's when the thread got the block; zero in the free list.
@@ -90,6 +92,8 @@ pub struct Thread {
     unnamed: UnwatchedU32,
     /// One while the thread asks the program for memory back.
     relieving: UnwatchedU32,
+    /// How often the thread asked whether it is its turn.
+    turns: UnwatchedU32,
     /// The registry's, when it last gave back what it was asked for.
     obeyed: UnwatchedU32,
     /// Slots of `arrays` that sheaves have.
@@ -145,6 +149,7 @@ unsafe impl Zeroed for Thread {
             sheaves: Sheaves::new(),
             slot: reclaim::Slot::new(),
             presence: Presence::new(),
+            pcp: Pcp::new(),
             registry: AtomicPtr::new(null_mut()),
             generation: AtomicU32::new(0),
             stack: array_of!(2, AtomicUsize, AtomicUsize::new(0)),
@@ -152,6 +157,7 @@ unsafe impl Zeroed for Thread {
             service: AtomicU32::new(0),
             unnamed: UnwatchedU32::new(0),
             relieving: UnwatchedU32::new(0),
+            turns: UnwatchedU32::new(0),
             obeyed: UnwatchedU32::new(0),
             slots_used: AtomicU32::new(0),
             slots_touched: AtomicU32::new(0),
@@ -183,6 +189,18 @@ impl Thread {
     /// Whether the thread is inside the allocator.
     pub(crate) fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// True one time in sixteen: for what need not be done each time.
+    pub fn is_turn(&self) -> bool {
+        let turns = self.turns.load(Relaxed).wrapping_add(1);
+        self.turns.store(turns, Relaxed);
+        turns % 16 == 0
+    }
+
+    /// The run that it keeps.
+    pub(crate) fn pcp(&self) -> &Pcp {
+        &self.pcp
     }
 
     /// Whether it is one of this registry's blocks.
@@ -328,11 +346,14 @@ impl Thread {
         }
     }
 
-    /// Sends every object home.
+    /// Sends every object home, and gives the run back that it keeps.
     ///
     /// # Safety
     /// The calling thread has the block.
     pub unsafe fn flush(&self, caches: &Caches, zone: &Zone, caller: Caller<'_>) -> Result<(), Found> {
+        if let Some(run) = self.pcp.empty() {
+            zone.give_back_kept(run);
+        }
         for class in SizeClass::all() {
             let sheaf = self.sheaves.of(class);
             let len = sheaf.len();
@@ -392,6 +413,7 @@ impl Thread {
         SizeClass::all().for_each(|class| self.sheaves.of(class).detach());
         self.slots_used.store(0, Relaxed);
         self.relieving.store(0, Relaxed); // a fork may have left it so
+        self.pcp.forget();
         self.stack.iter().for_each(|word| word.store(0, Relaxed));
     }
 }
@@ -515,7 +537,7 @@ impl Registry {
     /// Takes the block of a thread that ends back.
     ///
     /// # Safety
-    /// The thread had it, holds no object and no handle in it any more (Th2), and will not use it again.
+    /// The thread had it, holds no object, no run and no handle in it any more (Th2), and will not use it again.
     pub unsafe fn detach(&self, os: &dyn Os, block: NonNull<Thread>) {
         // SAFETY: blocks stay mapped.
         let thread = unsafe { block.as_ref() };
@@ -571,6 +593,16 @@ impl Registry {
     /// Every thread's word that says whether it is inside.
     pub fn presences(&self) -> impl Iterator<Item = &Presence> {
         self.iter().map(Thread::presence)
+    }
+
+    /// The runs that threads keep. Each is the caller's own once it is shown.
+    pub fn kept_runs(&self) -> impl Iterator<Item = Idle> + '_ {
+        self.iter().filter_map(|thread| thread.pcp.empty())
+    }
+
+    /// Pages of those runs, at about this moment.
+    pub fn kept_pages(&self) -> usize {
+        self.iter().map(|thread| thread.pcp.pages()).sum()
     }
 
     /// Every block ever made, newest first.

@@ -274,6 +274,13 @@ impl Zone {
         arena.give_back(address, n)
     }
 
+    /// Gives back a run that somebody kept, and that is the caller's own.
+    pub fn give_back_kept(&self, (run, n): (NonNull<u8>, PageCount)) {
+        if self.free_pages(self.map_of(run.as_ptr()), run.as_ptr() as usize, n).is_err() {
+            die(format_args!("pages at {run:p} that a thread kept are free: the heap is damaged"));
+        }
+    }
+
     /// Frees the memory behind pages that the caller owns, the first of them in the chunk of `map`.
     pub fn discard_pages(&self, os: &dyn Os, map: &ChunkMap, ptr: NonNull<u8>, n: PageCount) {
         // SAFETY: as in `free_pages`.

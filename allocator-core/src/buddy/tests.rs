@@ -355,6 +355,39 @@ fn few_pages_in_a_row_are_found_however_many_chunks_have_one_less() {
     }
 }
 
+/// Class of bug: a chunk is opened for each request although runs that are long enough are free, behind many that are not.
+#[test]
+fn many_chunks_that_have_too_little_hide_none_that_has_enough() {
+    // Of a row, a half is in each of them; of what is aligned, so many pages, but not where they should begin.
+    for (too_short, at, n, align) in [(16, 0, 17, 0), (9, 3, 10, 0), (2, 1, 2, 1), (8, 1, 8, 3), (15, 1, 3, 3)] {
+        let mut buddy = all_out(ROW_TRIES + 3);
+        for chunk in 0..=ROW_TRIES {
+            assert!(buddy.give_back(64 * chunk + at, too_short));
+        }
+        let long = 64 * (ROW_TRIES + 1) + 8;
+        assert!(buddy.give_back(long, 40) && buddy.give_back(64 * (ROW_TRIES + 2), 64));
+        let taken = buddy.take(n, align).unwrap();
+        assert!(taken < 64 * (ROW_TRIES + 2), "a chunk was opened for {n} aligned to 2^{align}");
+    }
+}
+
+/// Class of bug: a chunk is wholly free for a moment, as one gives the last pages back and another takes some before it is parked;
+/// and then no hint leads to what is left.
+#[test]
+fn who_takes_of_a_chunk_that_is_about_to_be_parked_enters_the_rest() {
+    for rest in [1, 5, 31, 32, 33, 50, 63] {
+        let checked = all_out(1);
+        let (buddy, chunk) = (checked.buddy(), &checked.chunks[0]);
+        buddy.give_back(PageIndex::new(0), PageCount::new(12)).unwrap();
+        // As `give_back` does before it parks the chunk.
+        chunk.give_back(PageSet::run(12, 52)).unwrap();
+        let taken = buddy.take_by_words(PageCount::new(64 - rest), Order::ZERO, |_, _, _| false).unwrap();
+        assert_eq!(taken.start.get(), 0);
+        assert!(!chunk.park());
+        buddy.validate().unwrap();
+    }
+}
+
 #[test]
 fn hints_that_are_stale_do_not_count_as_looks() {
     let mut buddy = all_out(ROW_TRIES + 3);

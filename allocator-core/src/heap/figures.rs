@@ -3,7 +3,7 @@
 
 use super::Heap;
 use crate::cache::Usage;
-use crate::config::{CHECKED, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SIZE};
+use crate::config::{CHECKED, CHUNK_SIZE, PAGES_PER_CHUNK, PAGE_SIZE, PCP_PAGES};
 use crate::live;
 use crate::page::Kind;
 use crate::size_class::SizeClass;
@@ -29,6 +29,8 @@ pub struct Stats {
     pub cached_objects: usize,
     /// Pages (32 KiB) of slabs.
     pub slab_pages: usize,
+    /// Pages (32 KiB) of runs that threads keep for themselves, until a tick of kswapd.
+    pub pcp_pages: usize,
     /// Page runs that the program has.
     pub runs: usize,
     /// Bytes of those runs.
@@ -104,7 +106,8 @@ impl Heap {
 
     fn figures(&self, thread: Option<&Thread>) -> Stats {
         let (caller, os) = (self.caller(thread), self.os());
-        let mut stats = Stats { threads: self.parts.registry.live(os), ..Stats::default() };
+        let registry = &self.parts.registry;
+        let mut stats = Stats { threads: registry.live(os), pcp_pages: registry.kept_pages(), ..Stats::default() };
         (stats.areas, stats.area_bytes) = self.parts.vmalloc.usage(os);
         stats.aside_bytes = self.parts.vmalloc.aside_bytes(os);
         for class in SizeClass::all() {
@@ -167,7 +170,7 @@ impl Heap {
             found.is_ok()
         });
         found?;
-        // Every page is free, in a slab, or in a run: none is lost, none is counted twice.
+        // Every page is free, in a slab, in a run, or kept by a thread: none is lost, none is counted twice.
         let stats = self.figures(thread);
         if CHECKED {
             let apart = self.live_objects(caller)?.abs_diff(stats.slab_objects);
@@ -185,8 +188,10 @@ impl Heap {
         if all_is_walked && self.parts.zone.counter.usage() != dirty * PAGE_SIZE + areas {
             return Err("heap: what may be resident is not what is counted (Pc1)");
         }
-        let pages = stats.free_pages + stats.slab_pages + stats.run_bytes / PAGE_SIZE;
-        if pages * PAGE_SIZE != stats.committed {
+        let pages = stats.free_pages + stats.slab_pages + stats.pcp_pages + stats.run_bytes / PAGE_SIZE;
+        // A thread that a fork has stopped may have had a run in its hands.
+        let in_hands = self.parts.registry.lost(self.os()) * PCP_PAGES as usize;
+        if !(pages..=pages + in_hands).contains(&(stats.committed / PAGE_SIZE)) {
             return Err("heap: pages are lost, or have two owners");
         }
         Ok(stats)
@@ -215,7 +220,7 @@ impl Heap {
         let _inside = self.enter(thread);
         let _still = self.kswapd().hold_still(self.os());
         let stats = self.validated(thread)?;
-        let Stats { slab_objects, cached_objects, runs, areas, slab_pages, .. } = stats;
+        let Stats { slab_objects, cached_objects, runs, areas, slab_pages, pcp_pages, .. } = stats;
         if slab_objects != 0 {
             return Err("audit: objects are out");
         }
@@ -227,6 +232,9 @@ impl Heap {
         }
         if cached_objects != 0 {
             return Err("audit: objects are in sheaves");
+        }
+        if pcp_pages != 0 {
+            return Err("audit: threads keep page runs");
         }
         if slab_pages != 0 {
             return Err("audit: slabs are left");

@@ -66,7 +66,7 @@ impl Heap {
 
     /// Says that these pages are a run.
     #[inline(always)]
-    fn hand_over(&self, run: NonNull<u8>, layout: Layout, pages: PageCount) {
+    pub(super) fn hand_over(&self, run: NonNull<u8>, layout: Layout, pages: PageCount) {
         let map = self.parts.zone.map_of(run.as_ptr());
         map.set_tag(map.page_of(run.as_ptr() as usize), Tag::run(pages));
         poison::unpoison(run, layout.size());
@@ -101,13 +101,7 @@ impl Heap {
     #[inline]
     pub(super) fn claim(&self, ptr: NonNull<u8>, layout: Layout) -> Result<Claimed<'_>, Misuse> {
         match self.parts.zone.table.owner(ptr.as_ptr() as usize) {
-            Owner::Chunk(map) => {
-                let (page, pages) = run_of(map, ptr, Route::of(layout))?;
-                if !map.replace_tag(page, Tag::run(pages), Tag::NONE) {
-                    return Err(Misuse::DoubleFree);
-                }
-                Ok(Claimed::Run(map, ptr, pages))
-            }
+            Owner::Chunk(map) => claim_run(map, ptr, layout).map(|pages| Claimed::Run(map, ptr, pages)),
             Owner::Area(record) => {
                 self.parts.vmalloc.claim(&self.parts.zone.table, record, ptr, layout).map(|()| Claimed::Area(record))
             }
@@ -132,6 +126,39 @@ impl Heap {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a thread would keep what it frees with this layout; not where no tick would ever take it back.
+    #[inline]
+    pub fn keeps(&self, thread: &Thread, layout: Layout) -> bool {
+        matches!(Route::of(layout), Route::Run(pages, _) if self.would_keep(thread, pages))
+    }
+
+    #[inline]
+    fn would_keep(&self, thread: &Thread, pages: PageCount) -> bool {
+        thread.pcp().wants(pages) && !self.kswapd().is_off()
+    }
+
+    /// Takes a run that is freed for the thread to keep, if it would, and gives that one back which had to go for it. As with
+    /// objects no gate is passed: a thread that a fork stops in here loses one run that was its own.
+    #[inline]
+    pub(super) fn keep(&self, thread: Option<&Thread>, ptr: NonNull<u8>, layout: Layout, pages: PageCount) -> bool {
+        let Some(thread) = thread.filter(|thread| self.would_keep(thread, pages)) else { return false };
+        let Owner::Chunk(map) = self.parts.zone.table.owner(ptr.as_ptr() as usize) else { return false };
+        match claim_run(map, ptr, layout) {
+            Ok(pages) => poison::poison(ptr, pages.bytes()),
+            Err(misuse) => self.not_so(ptr, misuse, layout),
+        }
+        if let Some(other) = thread.pcp().put((ptr, pages)) {
+            let _inside = self.enter(Some(thread));
+            self.parts.zone.give_back_kept(other);
+        }
+        true
+    }
+
+    /// Gives the runs back that threads keep.
+    pub(super) fn give_back_kept_runs(&self) {
+        self.parts.registry.kept_runs().for_each(|run| self.parts.zone.give_back_kept(run));
     }
 
     /// Not a part of [`Heap::release`], so that runs need fewer registers.
@@ -298,6 +325,16 @@ pub(super) enum Claimed<'a> {
     Run(&'a ChunkMap, NonNull<u8>, PageCount),
     /// Its record.
     Area(NonNull<u8>),
+}
+
+/// Takes the run that begins at `ptr` from whoever else might free or resize it, if it is what it is said to be.
+#[inline]
+fn claim_run(map: &ChunkMap, ptr: NonNull<u8>, layout: Layout) -> Result<PageCount, Misuse> {
+    let (page, pages) = run_of(map, ptr, Route::of(layout))?;
+    if !map.replace_tag(page, Tag::run(pages), Tag::NONE) {
+        return Err(Misuse::DoubleFree);
+    }
+    Ok(pages)
 }
 
 /// The page and length of the run that begins at `ptr`, if it is what it is said to be.

@@ -83,9 +83,10 @@ impl Heap {
         });
     }
 
-    /// Nobody ticks now, and perhaps nobody will. Whether there is to be a thread is looked at later than what was set aside, so that
-    /// growth meanwhile is not missed.
+    /// Nobody ticks now, and perhaps nobody will. Whether there is to be a thread is looked at later than what was kept and set aside,
+    /// so that growth meanwhile is not missed.
     fn restarted(&self, caller: Caller<'_>) {
+        self.give_back_kept_runs();
         self.parts.vmalloc.shrink(self.site(Urgency::Usual));
         self.parts.zone.consider_kswapd(caller.os);
     }
@@ -96,9 +97,12 @@ impl Heap {
         self.give_back_what_is_aside(thread);
     }
 
-    /// What was set aside for a tick that may not come goes back. Returns the bytes.
+    /// What threads keep and what was set aside, for a tick that may not come, goes back. Returns the bytes that were aside.
     pub(super) fn give_back_what_is_aside(&self, thread: Option<&Thread>) -> usize {
-        self.calmly(thread, |_| self.parts.vmalloc.shrink(self.site(Urgency::Usual)))
+        self.calmly(thread, |_| {
+            self.give_back_kept_runs();
+            self.parts.vmalloc.shrink(self.site(Urgency::Usual))
+        })
     }
 
     /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the

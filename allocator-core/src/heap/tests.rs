@@ -4,6 +4,7 @@ extern crate std;
 mod areas;
 mod huge;
 mod limits;
+mod pcp;
 mod returns;
 mod slabs;
 mod untyped;

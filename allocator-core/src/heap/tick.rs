@@ -1,8 +1,8 @@
 //! tick: what kswapd does, and in which order.
 //!
 //! # Algorithm
-//! A tick goes from the small to the large, so that what one step gives back can be had by the next tick: empty slabs to
-//! the arenas; areas that were set aside before the last tick to the system; memory behind the holes of slabs at rest, and
+//! A tick goes from the small to the large, so that what one step gives back can be had by the next tick: empty slabs, and the
+//! runs that threads keep, to the arenas; areas that were set aside before the last tick to the system; memory behind the holes of slabs at rest, and
 //! behind free pages that are idle, to the system; empty arenas as a whole. Last, what is free now is marked, and sparse
 //! slabs are laid to rest: if nobody touches them until the next tick, it is their turn.
 //!
@@ -49,8 +49,11 @@ impl Heap {
             // What the program has freed here.
             // SAFETY: by contract.
             unsafe { self.send_home(thread) };
-            // What others set aside meanwhile is to have its tick.
-            let worked = worked || self.calmly(thread, |caller| self.parts.vmalloc.aside_bytes(caller.os)) > 0;
+            // What others have kept or set aside meanwhile is to have its tick.
+            let waits = |caller: Caller<'_>| {
+                self.parts.registry.kept_pages() > 0 || self.parts.vmalloc.aside_bytes(caller.os) > 0
+            };
+            let worked = worked || self.calmly(thread, waits);
             quiet = if worked { 0 } else { quiet + 1 };
         }
         self.kswapd().forget_group();
@@ -69,6 +72,7 @@ impl Heap {
         let short = self.is_short();
         let mut excess = self.calmly(thread, |caller| {
             self.shrink_caches(caller, self.shards());
+            self.give_back_kept_runs();
             self.parts.registry.shrink(caller.os);
             let (resident, used) = zone.resident_pages(caller);
             let bounds = self.watermarks(resident * PAGE_SIZE, used * PAGE_SIZE);

@@ -144,3 +144,49 @@ fn memory_that_must_be_zero_is_so_whoever_had_it() {
         ],
     );
 }
+
+/// Frees a run of two pages, which the thread keeps, takes it so many times again, and ends.
+fn keep_a_run(h: &'static Whole, thread: &'static Thread, mut run: usize, times: usize) {
+    for _ in 0..times {
+        h.free(Some(thread), run, 2 * 64);
+        run = h.alloc(Some(thread), 2 * 64);
+    }
+    h.free(Some(thread), run, 2 * 64);
+    // SAFETY: this thread's, and its last use.
+    unsafe { h.heap.detach(thread) };
+}
+
+/// A block, and a run that its thread has asked for.
+fn block_and_run(h: &'static Whole) -> Vec<usize> {
+    let block = h.heap.attach();
+    vec![core::ptr::from_ref(block.unwrap()) as usize, h.alloc(block, 2 * 64)]
+}
+
+#[test]
+fn a_run_that_a_thread_keeps_goes_to_whoever_reclaims() {
+    model(
+        block_and_run,
+        [
+            // SAFETY: the block that `prepare` attached; this thread has it now.
+            |h, p| keep_a_run(h, unsafe { &*(p[0] as *const Thread) }, p[1], 1),
+            // SAFETY: no block is named.
+            |h, _| _ = unsafe { h.heap.reclaim(None) },
+        ],
+    );
+}
+
+#[test]
+fn a_thread_that_keeps_a_run_ends_and_another_gets_its_block() {
+    model(
+        block_and_run,
+        [
+            // SAFETY: the block that `prepare` attached; this thread has it now.
+            |h, p| keep_a_run(h, unsafe { &*(p[0] as *const Thread) }, p[1], 0),
+            |h, _| {
+                let thread = h.heap.attach();
+                let run = h.alloc(thread, 2 * 64);
+                keep_a_run(h, thread.unwrap(), run, 0);
+            },
+        ],
+    );
+}

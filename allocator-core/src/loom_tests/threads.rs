@@ -1,8 +1,10 @@
 //! Thread blocks: attach, detach, and a thread's end while others free into the same slab.
 
 use super::*;
+use crate::pcp::Idle;
 use crate::size_class::SizeClass;
 use crate::thread::Thread;
+use crate::units::{Order, PageCount};
 
 fn class() -> SizeClass {
     SizeClass::new(0).unwrap()
@@ -131,5 +133,52 @@ fn a_thread_that_ends_leaves_its_block_and_its_objects_to_others() {
             },
         ],
         |w, _, _| rest(w, 0, 0),
+    );
+}
+
+#[test]
+fn a_run_that_a_thread_keeps_is_its_own_or_whoever_takes_it() {
+    const PAGE: PageCount = PageCount::new(1);
+
+    fn run(address: usize) -> Idle {
+        (NonNull::new(address as *mut u8).unwrap(), PAGE)
+    }
+
+    fn give_back(world: &'static World, run: Idle) -> usize {
+        world.touch(run.0.as_ptr() as usize);
+        world.zone.give_back_kept(run);
+        1
+    }
+
+    model(
+        |w| {
+            let block = attach(w);
+            assert!(block.pcp().take(PAGE).is_none() && block.pcp().wants(PAGE));
+            let alloc = || w.zone.alloc_pages(w.alone(), PAGE, Order::ZERO, true).unwrap().ptr.as_ptr() as usize;
+            vec![core::ptr::from_ref(block) as usize, alloc(), alloc()]
+        },
+        [
+            |w, p| {
+                // SAFETY: the block that `prepare` attached; this thread has it now.
+                let block = unsafe { &*(p[0] as *const Thread) };
+                w.touch(p[1]);
+                assert_eq!(block.pcp().put(run(p[1])), None);
+                let again = block.pcp().take(PAGE);
+                w.touch(p[2]);
+                assert_eq!(block.pcp().put(run(p[2])), None);
+                let Some(again) = again else { return 0 };
+                w.touch(again.as_ptr() as usize);
+                // As if it were of another length.
+                block.pcp().put((again, PAGE)).map_or(0, |other| give_back(w, other))
+            },
+            |w, _| w.registry.kept_runs().map(|run| give_back(w, run)).sum(),
+        ],
+        |w, p, given_back| {
+            // SAFETY: as above.
+            let block = unsafe { &*(p[0] as *const Thread) };
+            let kept = block.pcp().empty().map_or(0, |run| give_back(w, run));
+            assert_eq!((given_back.iter().sum::<usize>() + kept, given_back, kept), (2, given_back, kept));
+            w.rest(w.arenas() * 4);
+        },
     );
 }

@@ -17,7 +17,7 @@ fn limit(heap: &'static Heap, limits: Limits) -> Result<(), ConfigError> {
 }
 
 /// From now on the heap is taken to have a thread, of this number.
-fn awaken(heap: &'static Heap) -> u32 {
+pub(super) fn awaken(heap: &'static Heap) -> u32 {
     heap.kswapd().grown(heap.os(), GROWN, Limits::default());
     let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it has grown") };
     number
