@@ -15,7 +15,8 @@
 //! and, unless they are so few that a slab may be wanted, of chunks. Most requests are no power of two, and two fifths of the
 //! memory under large blocks were the rests of others when these came from blocks as well (`docs/speed.md`). Address-ordered
 //! first fit is what Wilson et al. (*Dynamic Storage Allocation*, 1995) recommend. Only chunks whose bin says that a
-//! row may begin or end there are looked at, and no more than [`ROW_TRIES`] of them; then the lowest bin will do (`rows`).
+//! row may begin or end there are looked at, and no more than [`ROW_TRIES`] of them; then the lowest bin will do whose chunks
+//! have it for certain (`rows`).
 //!
 //! A purge takes the pages that it purges, so nobody else needs to know of it. Pages on their way between two words are
 //! *in transit*; a word counts how many threads have some, and how many had some before, so that whoever is about to be
@@ -79,9 +80,10 @@ const ENDED: u64 = 1 << 32;
 /// Bins of partly free chunks.
 const BINS: usize = PageSet::bin_of(PAGES_PER_CHUNK - 1) as usize + 1;
 
-/// Chunks that are looked at for a row before a block is taken.
+/// Chunks that are looked at for a row before one surely has it, and in each bin for pages that are aligned.
 pub const ROW_TRIES: usize = 64;
-/// Pages that are taken from a block: so few are the rest of another request as often as not.
+/// So few pages come from the chunk whose longest run is shortest, and there from the smallest block: they are the rest of
+/// another request as often as not.
 pub const MAX_BLOCK: u32 = 2;
 
 impl Region {
@@ -206,9 +208,13 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
         let aligned = 1 << align.get();
         for bin in PageSet::bin_of(n.get().max(aligned))..Self::BINS {
-            // Runs so long have them for certain.
+            // Runs so long have them for certain. Of others the search for a row has seen the first ones.
             let surely = PageSet::shortest_of(bin) >= n.get() + aligned - 1;
-            let mut tries = if surely { usize::MAX } else { ROW_TRIES };
+            if !surely && align == Order::ZERO {
+                continue;
+            }
+            // If none of the longest has them, a chunk is opened.
+            let mut tries = if surely || bin == Self::BINS - 1 { usize::MAX } else { ROW_TRIES };
             let look = |chunk| {
                 let run = self.take_by_hint(chunk, bin, n, align);
                 tries -= usize::from(run.is_none());

@@ -238,7 +238,7 @@ impl Heap {
     /// Gives back what is aside, and then the memory behind free pages, as many bytes as are too much by then, in pieces. The caller
     /// is outside.
     fn give_back(&self, thread: Option<&Thread>, excess: impl Fn() -> usize) {
-        let aside = self.give_back_what_is_aside(thread);
+        let aside = self.give_back_what_waits(thread);
         let mut most = u32::try_from(excess().div_ceil(PAGE_SIZE)).unwrap_or(u32::MAX);
         if most > AT_A_TIME {
             // No more than there is now: others may free as fast.

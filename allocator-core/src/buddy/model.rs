@@ -96,8 +96,8 @@ impl<const P: u32> Checked<P> {
 
     /// Where the stated policy takes `n` pages from. If they need not be aligned and are more than a block is for, the first
     /// row; else, of the chunks with room the one in the lowest bin, lowest first, and in it the smallest block, dirty if it can
-    /// be, lowest first, or what is no block; but of a bin whose runs may be too short no more than so many are tried. Else the
-    /// first whole chunk.
+    /// be, lowest first, or what is no block; but of a bin whose runs may be too short no more than so many are tried, unless
+    /// they are the longest, and none where every start will do. Else the first whole chunk.
     pub(super) fn policy(&self, n: u32, align: u32) -> Option<usize> {
         if let Some(start) = (align == 0 && n > MAX_BLOCK).then(|| self.row(n)).flatten() {
             return Some(start);
@@ -113,8 +113,13 @@ impl<const P: u32> Checked<P> {
         let mut chunks: Vec<_> = (0..self.chunks.len()).filter(|c| !self.is_whole(*c)).filter_map(in_bins).collect();
         chunks.sort();
         let mut by_bin = chunks.chunk_by(|(bin, _), (next, _)| bin == next).flat_map(|chunks| {
-            let surely = chunks[0].0 >= n + (1 << align) - 1;
-            chunks.iter().take(if surely { chunks.len() } else { ROW_TRIES })
+            let tries = match chunks[0].0 {
+                shortest if shortest >= n + (1 << align) - 1 => chunks.len(),
+                _ if align == 0 => 0,
+                shortest if shortest == bin(P - 1) => chunks.len(),
+                _ => ROW_TRIES,
+            };
+            chunks.iter().take(tries)
         });
         match by_bin.find_map(|(_, chunk)| self.place_in(*chunk, n, align)) {
             Some(page) => Some(page),

@@ -128,7 +128,7 @@ impl Heap {
         }
     }
 
-    /// Whether a thread would keep what it frees with this layout; not where no tick would ever take it back.
+    /// Whether a thread would keep what it frees with this layout: not where nobody is to tick, nor where memory is short.
     #[inline]
     pub fn keeps(&self, thread: &Thread, layout: Layout) -> bool {
         matches!(Route::of(layout), Route::Run(pages, _) if self.would_keep(thread, pages))
@@ -136,7 +136,7 @@ impl Heap {
 
     #[inline]
     fn would_keep(&self, thread: &Thread, pages: PageCount) -> bool {
-        thread.pcp().wants(pages) && !self.kswapd().is_off()
+        thread.pcp().wants(pages) && !self.kswapd().is_off() && !self.counter().is_high()
     }
 
     /// Takes a run that is freed for the thread to keep, if it would, and gives that one back which had to go for it. As with
@@ -149,9 +149,11 @@ impl Heap {
             Ok(pages) => poison::poison(ptr, pages.bytes()),
             Err(misuse) => self.not_so(ptr, misuse, layout),
         }
-        if let Some(other) = thread.pcp().put((ptr, pages)) {
+        let other = thread.pcp().put((ptr, pages));
+        // Or nobody is to tick any more, as was said meanwhile.
+        if let Some(run) = other.or_else(|| if self.kswapd().is_off() { thread.pcp().empty() } else { None }) {
             let _inside = self.enter(Some(thread));
-            self.parts.zone.give_back_kept(other);
+            self.parts.zone.give_back_kept(run);
         }
         true
     }

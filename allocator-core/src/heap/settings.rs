@@ -94,15 +94,18 @@ impl Heap {
     /// There is no thread of this number, or none that ticks now: whoever gives pages back has to.
     pub fn without_kswapd(&self, thread: Option<&Thread>, number: u32) {
         self.kswapd().alone(self.os(), number);
-        self.give_back_what_is_aside(thread);
+        self.give_back_what_waits(thread);
     }
 
     /// What threads keep and what was set aside, for a tick that may not come, goes back. Returns the bytes that were aside.
+    pub(super) fn give_back_what_waits(&self, thread: Option<&Thread>) -> usize {
+        self.calmly(thread, |_| self.give_back_kept_runs());
+        self.give_back_what_is_aside(thread)
+    }
+
+    /// What was set aside for a tick that may not come goes back. Returns the bytes.
     pub(super) fn give_back_what_is_aside(&self, thread: Option<&Thread>) -> usize {
-        self.calmly(thread, |_| {
-            self.give_back_kept_runs();
-            self.parts.vmalloc.shrink(self.site(Urgency::Usual))
-        })
+        self.calmly(thread, |_| self.parts.vmalloc.shrink(self.site(Urgency::Usual)))
     }
 
     /// From now on, so much free memory stays resident. An error, and nothing changed, if `low` is above `high`; `None`: as the

@@ -57,7 +57,7 @@ impl Heap {
             quiet = if worked { 0 } else { quiet + 1 };
         }
         self.kswapd().forget_group();
-        self.give_back_what_is_aside(thread);
+        self.give_back_what_waits(thread);
     }
 
     /// One tick of kswapd: gives empty slabs back to the arenas, and to the system what was free at the last tick already,

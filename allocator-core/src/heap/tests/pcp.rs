@@ -76,7 +76,7 @@ fn who_is_about_to_be_refused_gets_what_others_keep() {
     let Setup { heap, .. } = setup(false);
     let (keeper, other) = (heap.attach(), heap.attach());
     // SAFETY: no block is used.
-    unsafe { heap.set_limits(None, Limits::of(32 << 20)) }.unwrap();
+    unsafe { heap.set_limits(None, Limits { max: 32 << 20, ..Limits::default() }) }.unwrap();
     let mut all: Vec<_> = core::iter::from_fn(|| Block::new(heap, keeper, pages(2), 1)).collect();
     all.pop().unwrap().free(heap, keeper);
     assert_eq!(heap.stats(keeper).pcp_pages, 2);
@@ -91,14 +91,10 @@ fn who_is_about_to_be_refused_gets_what_others_keep() {
 /// Class of bug: memory that waits for a tick which does not come any more, or that nobody would ever ask for.
 #[test]
 fn where_nobody_ticks_nothing_is_kept() {
-    let ends: [fn(&Heap); 4] = [
+    let ends: [fn(&Heap); 3] = [
         |heap| heap.set_purge_after(None, None),
         |heap| heap.dismiss_kswapd(None),
         |heap| heap.without_kswapd(None, 0),
-        |heap| {
-            heap.before_fork(None, false);
-            heap.after_fork_in_child(None, false);
-        },
     ];
     for (i, end) in ends.into_iter().enumerate() {
         let Setup { heap, .. } = setup(false);
@@ -150,7 +146,7 @@ fn an_area_grows_into_what_threads_keep() {
     const MIB: usize = 1 << 20;
     let Setup { heap, .. } = setup(false);
     // SAFETY: no block is used.
-    unsafe { heap.set_limits(None, Limits::of(50 * MIB)) }.unwrap();
+    unsafe { heap.set_limits(None, Limits { max: 50 * MIB, ..Limits::default() }) }.unwrap();
     let threads: Vec<_> = (0..40).map(|_| heap.attach()).collect();
     let mut area = Block::new(heap, None, layout(36 * MIB, 8), 1).unwrap();
     let runs: Vec<_> = threads.iter().map(|thread| take(heap, *thread, 8)).collect();
@@ -159,4 +155,35 @@ fn an_area_grows_into_what_threads_keep() {
     assert!(area.resize(heap, None, 45 * MIB));
     area.free(heap, None);
     end(heap);
+}
+
+/// Class of bug: a child copies what it never needs; or what threads kept that it does not have is lost to it.
+#[test]
+fn what_threads_keep_stays_in_a_child_until_somebody_wants_memory() {
+    let Setup { heap, .. } = setup(false);
+    let (own, other) = (heap.attach(), heap.attach());
+    [own, other].into_iter().for_each(|thread| take(heap, thread, 2).free(heap, thread));
+    heap.before_fork(own, false);
+    heap.after_fork_in_child(own, false);
+    assert_eq!(heap.stats(own).pcp_pages, 4);
+    let another = heap.attach();
+    assert_eq!(heap.stats(own).pcp_pages, 2, "who wants a block adopts those of others");
+    // SAFETY: this thread's blocks.
+    [own, another].into_iter().for_each(|thread| unsafe { heap.detach(thread.unwrap()) });
+    heap.audit(None).unwrap();
+}
+
+#[test]
+fn beyond_the_soft_limit_nothing_is_kept() {
+    let Setup { heap, .. } = setup(false);
+    let thread = heap.attach();
+    let [first, second] = [0; 2].map(|_| take(heap, thread, 2));
+    // SAFETY: no block is used.
+    unsafe { heap.set_limits(None, Limits { high: PAGE_SIZE, ..Limits::default() }) }.unwrap();
+    first.free(heap, thread);
+    assert_eq!(heap.stats(thread).pcp_pages, 0);
+    // SAFETY: as above.
+    unsafe { heap.set_limits(None, Limits::default()) }.unwrap();
+    second.free(heap, thread);
+    assert_eq!(heap.stats(thread).pcp_pages, 2);
 }
