@@ -54,7 +54,8 @@ once() {
     "$target/compare/compare" --warm
     (
         cd "$scratch/run"
-        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME="$scratch/run" TMPDIR="$scratch/run/tmp" \
+        # Python's tests want to be ended by a signal that `nohup` has switched off.
+        env --default-signal=HUP -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME="$scratch/run" TMPDIR="$scratch/run/tmp" \
             time -q -f '%e %M' -o "$scratch/figures" env ${2:+LD_PRELOAD="$2"} bash "$scripts/$1.sh" </dev/null >/dev/null 2>&1
     ) || { echo "preload-bench: $1 failed under ${2:-the C library}" >&2; return 1; }
     tail -n 1 "$scratch/figures"
@@ -69,7 +70,7 @@ for ((round = 1; round <= rounds; round++)); do
         while
             for ((i = 0; i < ${#allocators[@]}; i++)); do
                 allocator=${allocators[(turn + i) % ${#allocators[@]}]}
-                figures=$(once "$name" "${allocator##*=}")
+                figures=$(once "$name" "${allocator##*=}") || exit 1
                 echo "$name ${allocator%%=*} $figures" >>"$scratch/runs"
             done
             turn=$((turn + 1))
