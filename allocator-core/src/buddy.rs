@@ -235,7 +235,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             Some(same) if same == bin => return self.take_in(chunk, n, align),
             // Its free runs have grown since: they are for those who need them. Its hint may not be there yet.
             Some(higher) if higher > bin => {
-                let higher = Kind::Bin(higher as usize);
+                let higher = Kind::Bin(higher);
                 self.set_hint(chunk, higher);
                 // Whoever set that hint first may not have come to the summary yet.
                 self.set_summary(Self::region_of(chunk), higher);

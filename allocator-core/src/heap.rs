@@ -283,8 +283,7 @@ impl Heap {
             self.found(found);
         }
         self.shrink_caches(caller, MAX_SHARDS);
-        self.give_back_kept_runs();
-        self.parts.vmalloc.shrink(self.site(Urgency::Usual))
+        self.let_go_of_what_waits()
     }
 
     fn shrink_caches(&self, caller: Caller<'_>, shards: usize) {

@@ -56,10 +56,6 @@ impl PageCount {
     pub const fn bytes(self) -> usize {
         (self.0 as usize) << PAGE_SHIFT
     }
-    /// The smallest order whose block holds this many pages.
-    pub const fn order(self) -> Order {
-        Order(self.0.next_power_of_two().trailing_zeros() as u8)
-    }
 }
 
 impl ChunkIndex {
@@ -114,7 +110,6 @@ mod tests {
         assert_eq!(PageCount::holding(PAGE_SIZE).unwrap().get(), 1);
         assert_eq!(PageCount::holding(PAGE_SIZE + 1).unwrap().get(), 2);
         assert_eq!(PageCount::holding(usize::MAX), None);
-        assert_eq!(PageCount::new(5).order().get(), 3);
         assert_eq!(Order::of_alignment(4096).get(), 0);
         assert_eq!(Order::of_alignment(4 * PAGE_SIZE).get(), 2);
     }

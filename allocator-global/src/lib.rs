@@ -94,7 +94,7 @@ pub const PAGE_SIZE: usize = allocator_core::config::PAGE_SIZE;
 /// Thread-safe; serves every `Layout`, refusing with null what the system refuses. A pair of `alloc` and `dealloc` from
 /// the thread's sheaf costs 30 instructions up to 1 KiB and 39 up to 32 KiB; above, it costs five to seven atomic
 /// operations and about a thousand instructions, or, up to 256 KiB and if the thread keeps one of that length, two and
-/// some 350; above 32 MiB, system calls.
+/// some 360; above 32 MiB, system calls.
 #[derive(Debug, Default, Clone, Copy)]
 #[must_use = "it says how the heap is to be where the allocator is declared"]
 pub struct Kmalloc(Tunables);

@@ -31,7 +31,7 @@ use crate::units::ChunkIndex;
 /// The word of one kind, a bin or the whole chunks, in a region or in the summary.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    Bin(usize),
+    Bin(u32),
     Whole,
 }
 
@@ -39,7 +39,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// What `look` finds first, of the chunks that a bin names, lowest first.
     #[inline(always)]
     pub(super) fn find_in<T>(&self, bin: u32, look: impl FnMut(ChunkIndex) -> Option<T>) -> Option<T> {
-        let kind = Kind::Bin(bin as usize);
+        let kind = Kind::Bin(bin);
         let chunks = |r| {
             let chunks = Self::word(&self.regions[r], kind).load(Relaxed);
             if chunks == 0 {
@@ -85,7 +85,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     #[inline]
     pub(super) fn publish(&self, chunk: ChunkIndex, change: Change) {
         if let Some(bin) = change.new_bin() {
-            self.set_hint(chunk, Kind::Bin(bin as usize));
+            self.set_hint(chunk, Kind::Bin(bin));
         }
     }
 
@@ -103,7 +103,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     /// Clears the hint of `chunk` in `bin`, and sets it again if the chunk belongs there after all.
     pub(super) fn retire(&self, chunk: ChunkIndex, bin: u32) {
-        let kind = Kind::Bin(bin as usize);
+        let kind = Kind::Bin(bin);
         let word = Self::word(self.region(chunk), kind);
         let after = word.fetch_and(!Self::bit(chunk), Acquire) & !Self::bit(chunk);
         if recheck("the chunk is in the bin after all", Self::bin_of(self.chunk(chunk).free_pages()) == Some(bin)) {
@@ -117,7 +117,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     #[cold]
     pub(super) fn retire_all(&self, chunk: ChunkIndex, bin: u32) {
         for bin in bin..Self::BINS {
-            if self.region(chunk).bins[bin as usize].load(Relaxed) & Self::bit(chunk) != 0 {
+            if Self::word(self.region(chunk), Kind::Bin(bin)).load(Relaxed) & Self::bit(chunk) != 0 {
                 self.retire(chunk, bin);
             }
         }
@@ -139,14 +139,14 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     fn sum(&self, kind: Kind) -> &'m AtomicU64 {
         match kind {
-            Kind::Bin(bin) => &self.summary.bins[bin],
+            Kind::Bin(bin) => &self.summary.bins[bin as usize],
             Kind::Whole => &self.summary.whole,
         }
     }
 
     fn word(region: &Region, kind: Kind) -> &AtomicU64 {
         match kind {
-            Kind::Bin(bin) => &region.bins[bin],
+            Kind::Bin(bin) => &region.bins[bin as usize],
             Kind::Whole => &region.whole,
         }
     }

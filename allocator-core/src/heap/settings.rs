@@ -86,8 +86,7 @@ impl Heap {
     /// Nobody ticks now, and perhaps nobody will. Whether there is to be a thread is looked at later than what was kept and set aside,
     /// so that growth meanwhile is not missed.
     fn restarted(&self, caller: Caller<'_>) {
-        self.give_back_kept_runs();
-        self.parts.vmalloc.shrink(self.site(Urgency::Usual));
+        self.let_go_of_what_waits();
         self.parts.zone.consider_kswapd(caller.os);
     }
 
@@ -99,8 +98,13 @@ impl Heap {
 
     /// What threads keep and what was set aside, for a tick that may not come, goes back. Returns the bytes that were aside.
     pub(super) fn give_back_what_waits(&self, thread: Option<&Thread>) -> usize {
-        self.calmly(thread, |_| self.give_back_kept_runs());
-        self.give_back_what_is_aside(thread)
+        self.calmly(thread, |_| self.let_go_of_what_waits())
+    }
+
+    /// The same, of somebody who is inside.
+    pub(super) fn let_go_of_what_waits(&self) -> usize {
+        self.give_back_kept_runs();
+        self.parts.vmalloc.shrink(self.site(Urgency::Usual))
     }
 
     /// What was set aside for a tick that may not come goes back. Returns the bytes.

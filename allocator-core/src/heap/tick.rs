@@ -2,9 +2,9 @@
 //!
 //! # Algorithm
 //! A tick goes from the small to the large, so that what one step gives back can be had by the next tick: empty slabs, and the
-//! runs that threads keep, to the arenas; areas that were set aside before the last tick to the system; memory behind the holes of slabs at rest, and
-//! behind free pages that are idle, to the system; empty arenas as a whole. Last, what is free now is marked, and sparse
-//! slabs are laid to rest: if nobody touches them until the next tick, it is their turn.
+//! runs that threads keep, to the arenas; areas that were set aside before the last tick to the system; memory behind the
+//! holes of slabs at rest, and behind free pages that are idle, to the system; empty arenas as a whole. Last, what is free now
+//! is marked, and sparse slabs are laid to rest: if nobody touches them until the next tick, it is their turn.
 //!
 //! It is done in pieces, each inside the gate and with the right to be the only one who ticks, and never longer than a fork
 //! can wait.
