@@ -222,12 +222,6 @@ impl Kswapd {
         self.state.load(Relaxed) & STATE == DORMANT
     }
 
-    /// True if those who free have to tick, and nothing hurries.
-    #[inline]
-    pub fn can_wait(&self) -> bool {
-        self.state.load(Relaxed) & STATE == ALONE && self.alarm.load(Relaxed) == SILENT
-    }
-
     /// True if nothing is to go back to the system by itself: nobody ticks.
     #[inline]
     pub fn is_off(&self) -> bool {

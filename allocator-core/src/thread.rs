@@ -92,8 +92,6 @@ pub struct Thread {
     unnamed: UnwatchedU32,
     /// One while the thread asks the program for memory back.
     relieving: UnwatchedU32,
-    /// How often the thread asked whether it is its turn.
-    turns: UnwatchedU32,
     /// The registry's, when it last gave back what it was asked for.
     obeyed: UnwatchedU32,
     /// Slots of `arrays` that sheaves have.
@@ -157,7 +155,6 @@ unsafe impl Zeroed for Thread {
             service: AtomicU32::new(0),
             unnamed: UnwatchedU32::new(0),
             relieving: UnwatchedU32::new(0),
-            turns: UnwatchedU32::new(0),
             obeyed: UnwatchedU32::new(0),
             slots_used: AtomicU32::new(0),
             slots_touched: AtomicU32::new(0),
@@ -189,13 +186,6 @@ impl Thread {
     /// Whether the thread is inside the allocator.
     pub(crate) fn presence(&self) -> &Presence {
         &self.presence
-    }
-
-    /// True one time in sixteen: for what need not be done each time.
-    pub fn is_turn(&self) -> bool {
-        let turns = self.turns.load(Relaxed).wrapping_add(1);
-        self.turns.store(turns, Relaxed);
-        turns % 16 == 0
     }
 
     /// The run that it keeps.

@@ -30,7 +30,6 @@ use crate::{kswapd, lifecycle, tls, HEAP};
 use allocator_core::error::Misuse;
 use allocator_core::size_class::SizeClass;
 use allocator_core::sys::quietly;
-use allocator_core::thread::Thread;
 use core::alloc::Layout;
 use core::ffi::c_void;
 use core::ptr::{null_mut, NonNull};
@@ -150,12 +149,7 @@ unsafe fn release(ptr: *mut c_void) {
 unsafe extern "C" fn release_slow(ptr: NonNull<u8>) {
     quietly(|| match HEAP.layout_of(ptr) {
         Ok(layout) => {
-            // In C there is mostly nobody else who looks at the clock, and to look is a call of the system. What is kept leaves nothing
-            // to do.
-            let thread = lifecycle::block().filter(|thread| HEAP.kswapd().can_wait() && HEAP.keeps(thread, layout));
-            if thread.map_or(true, Thread::is_turn) {
-                kswapd::attend_without_start();
-            }
+            kswapd::attend_without_start();
             // SAFETY: the block is the calling thread's; the rest by contract.
             lifecycle::with_for_free(|thread| unsafe { HEAP.free(thread, ptr, layout) });
         }

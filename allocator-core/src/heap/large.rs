@@ -128,22 +128,13 @@ impl Heap {
         }
     }
 
-    /// Whether a thread would keep what it frees with this layout: not where nobody is to tick, nor where memory is short.
-    #[inline]
-    pub fn keeps(&self, thread: &Thread, layout: Layout) -> bool {
-        matches!(Route::of(layout), Route::Run(pages, _) if self.would_keep(thread, pages))
-    }
-
-    #[inline]
-    fn would_keep(&self, thread: &Thread, pages: PageCount) -> bool {
-        thread.pcp().wants(pages) && !self.kswapd().is_off() && !self.counter().is_high()
-    }
-
-    /// Takes a run that is freed for the thread to keep, if it would, and gives that one back which had to go for it. As with
-    /// objects no gate is passed: a thread that a fork stops in here loses one run that was its own.
+    /// Takes a run that is freed for the thread to keep, if it wants one, and gives that one back which had to go for it; not where
+    /// nobody is to tick, nor where memory is short. As with objects no gate is passed: a thread that a fork stops in here loses one
+    /// run that was its own.
     #[inline]
     pub(super) fn keep(&self, thread: Option<&Thread>, ptr: NonNull<u8>, layout: Layout, pages: PageCount) -> bool {
-        let Some(thread) = thread.filter(|thread| self.would_keep(thread, pages)) else { return false };
+        let may = !self.kswapd().is_off() && !self.counter().is_high();
+        let Some(thread) = thread.filter(|thread| may && thread.pcp().wants(pages)) else { return false };
         let Owner::Chunk(map) = self.parts.zone.table.owner(ptr.as_ptr() as usize) else { return false };
         match claim_run(map, ptr, layout) {
             Ok(pages) => poison::poison(ptr, pages.bytes()),

@@ -3,6 +3,8 @@
 //! [`Unix`] is the real one; [`FaultyOs`] wraps another and refuses chosen calls. [`Kept`] holds what the system did
 //! not take back; [`Discard`] knows whether to believe it. [`die`] is the end of a process that misused its memory.
 
+#[cfg(any(feature = "raw", all(test, not(kmalloc_loom))))]
+mod clock;
 mod die;
 mod discard;
 mod faulty;

@@ -1,6 +1,8 @@
 //! The system calls of Linux: memmap2 for mappings that are used at once, libc for what it cannot say (a mapping
 //! without access, part of a mapping, `mremap`, futexes).
 
+#[cfg(feature = "raw")]
+use super::clock::{period, Clock};
 use super::file::File;
 #[cfg(feature = "raw")]
 use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
@@ -274,12 +276,23 @@ unsafe impl Os for Unix {
         quietly(|| unsafe { sched_yield() });
     }
 
+    #[cfg(feature = "raw")]
     fn now(&self) -> u64 {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the answer goes where there is room for it.
-        quietly(|| unsafe { clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
-        time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+        static CLOCK: Clock = Clock::new();
+        CLOCK.millis(period(), coarse_millis)
     }
+
+    #[cfg(not(feature = "raw"))]
+    fn now(&self) -> u64 {
+        coarse_millis()
+    }
+}
+
+fn coarse_millis() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the answer goes where there is room for it.
+    quietly(|| unsafe { clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 fn anonymous(len: usize, access: libc::c_int) -> Option<NonNull<u8>> {

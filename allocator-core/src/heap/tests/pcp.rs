@@ -187,21 +187,3 @@ fn beyond_the_soft_limit_nothing_is_kept() {
     second.free(heap, thread);
     assert_eq!(heap.stats(thread).pcp_pages, 2);
 }
-
-#[test]
-fn who_frees_what_is_kept_need_not_look_at_the_clock_each_time() {
-    let Setup { heap, .. } = setup(false);
-    let thread = heap.attach().unwrap();
-    let run = take(heap, Some(thread), 2);
-    assert!(heap.keeps(thread, run.layout) && !heap.keeps(thread, pages(3)) && !heap.keeps(thread, layout(48, 8)));
-    assert!(!heap.kswapd().can_wait(), "others look");
-    let number = super::limits::awaken(heap);
-    assert!(!heap.kswapd().can_wait());
-    heap.without_kswapd(None, number);
-    assert!(heap.kswapd().can_wait());
-    heap.kswapd().alarm(heap.os());
-    assert!(!heap.kswapd().can_wait(), "memory is short");
-    assert_eq!((0..64).filter(|_| thread.is_turn()).count(), 4);
-    run.free(heap, Some(thread));
-    assert!(!heap.keeps(thread, pages(2)), "it has one");
-}
