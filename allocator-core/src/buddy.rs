@@ -81,7 +81,7 @@ const ENDED: u64 = 1 << 32;
 const BINS: usize = PageSet::bin_of(PAGES_PER_CHUNK - 1) as usize + 1;
 
 /// Chunks that are looked at for a row before one surely has it, and in each bin for pages that are aligned.
-pub const ROW_TRIES: usize = 64;
+pub const ROW_TRIES: usize = 16;
 /// So few pages come from the chunk whose longest run is shortest, and there from the smallest block: they are the rest of
 /// another request as often as not.
 pub const MAX_BLOCK: u32 = 2;
