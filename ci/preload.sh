@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # libkmalloc.so: its names, its thread-local storage, and what C and C++ programs are promised: ci/preload.sh [TEST...]
 #
-# - Every name of the heap that the C library and the C++ library export is exported, and nothing else.
+# - Every name of the heap that the C library and the C++ library export is exported, and `dlopen`, and nothing else.
 # - Its thread-local storage is initial-exec and small, so that it can be loaded at any time; it needs the C library alone.
 # - SQLite, compiled into a Rust program, has its memory from the program's heap (allocator-preload/examples/sqlite.rs).
 # - A C and a C++ program have it linked in (libkmalloc.a).
@@ -34,6 +34,7 @@ for theirs in libc.so.6 libstdc++.so.6; do
 done | LC_ALL=C sort -u >"$work/theirs"
 # C23 has two more, which a C library may not have yet.
 printf 'free_sized\nfree_aligned_sized\n' >>"$work/theirs"
+echo dlopen >>"$work/theirs" # src/deepbind.rs
 LC_ALL=C sort -u -o "$work/theirs" "$work/theirs"
 names "$library" >"$work/ours"
 if ! diff "$work/theirs" "$work/ours"; then fail "other names than those of the C and the C++ library"; fi
@@ -59,6 +60,8 @@ compile() {
     local source=$1 out=$2 base=(-g -O1 -Wall -Wextra -fno-builtin)
     case $source in
     *.nopie.c) base+=(-no-pie -fno-pic) ;;
+    *.now.lib.c) base+=(-fno-plt -Wl,-z,now) ;;
+    *.runpath.c) base+=('-Wl,--enable-new-dtags,-rpath,$ORIGIN') ;;
     esac
     case $source in
     *.lib.cc) g++ "${base[@]}" -std=c++17 -fPIC -shared -o "$out.so" "$source" ;;

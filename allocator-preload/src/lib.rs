@@ -5,7 +5,7 @@
 //! ```
 //!
 //! All names and what they do are in `allocator-global` (feature `override`); here is what only a library has that is loaded before a
-//! program: its beginning, and its end.
+//! program: its beginning, its end, and what it does about libraries that look elsewhere first (`deepbind`).
 //!
 //! The beginning is a constructor that runs before all others. It is the first to allocate as a Rust program does, so from then on
 //! `KMALLOC_CONF` holds and threads have blocks; what was asked for before (by resolvers) was served without one. No thread is started for
@@ -22,6 +22,8 @@ extern crate alloc;
 #[cfg(panic = "unwind")]
 extern crate std;
 
+#[cfg(all(target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod deepbind;
 #[cfg(not(panic = "unwind"))]
 mod panic;
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# PHP: arrays, strings, expressions, objects, generators; with its own allocator, and with malloc instead of it. Without
-# extensions: it opens them so that they do not bind to the library (RTLD_DEEPBIND), and they free what it has allocated.
-# packages: php-cli
+# PHP: arrays, strings, expressions, objects, generators, and extensions, which it opens with RTLD_DEEPBIND and which free what it
+# has allocated; with its own allocator, and with malloc instead of it. The brief run is without extensions, for they are bound to
+# the C library first.
+# packages: php-cli php-xml php-intl php-sqlite3 php-zip php-mbstring
 # program: php
+# bindings: brief
 set -euo pipefail
 cat >program.php <<'EOF'
 <?php
@@ -53,8 +55,35 @@ echo 'fibers ', $fiber->getReturn(), "\n";
 echo 'evaluated ', array_sum(array_map(fn($i) => eval("return (function () { return $i * 2; })();"), range(1, 300))), "\n";
 $large = array_map(fn($i) => str_repeat(chr($i), 1 << $i % 21), range(1, 60));
 echo 'large ', digest(implode('', array_map('md5', $large))), "\n";
+if (!extension_loaded('dom')) { exit; }
+
+$document = new DOMDocument();
+$root = $document->appendChild($document->createElement('root'));
+for ($i = 0; $i < $n / 20; $i++) { $root->appendChild($document->createElement('item', "text $i"))->setAttribute('k', (string) ($i % 17)); }
+$document->loadXML($document->saveXML());
+$found = (new DOMXPath($document))->query('//item[@k="3"]');
+echo 'xml ', strlen($document->saveXML()), ' ', $found->length, ' ', simplexml_import_dom($document)->item[5], "\n";
+$words = array_map(fn($i) => 'wörter' . draw() % 5000, range(1, intdiv($n, 10)));
+collator_sort(new Collator('de_DE'), $words);
+echo 'collated ', digest(implode(',', $words)), ' ', (new NumberFormatter('en_US', NumberFormatter::SPELLOUT))->format(1234567), "\n";
+echo 'normal ', digest(Normalizer::normalize(mb_strtoupper(implode('', $words)), Normalizer::FORM_D)), "\n";
+$database = new PDO('sqlite::memory:');
+$database->exec('CREATE TABLE t (k INTEGER, v TEXT)');
+$database->beginTransaction();
+$insert = $database->prepare('INSERT INTO t VALUES (?, ?)');
+foreach ($words as $i => $word) { $insert->execute([$i % 100, $word]); }
+$database->commit();
+echo 'rows ', digest(json_encode($database->query('SELECT k, count(*), min(v) FROM t GROUP BY k ORDER BY k')->fetchAll())), "\n";
+$zip = new ZipArchive();
+$zip->open('archive.zip', ZipArchive::CREATE);
+foreach (range(1, 50) as $i) { $zip->addFromString("file$i", str_repeat($words[$i], $i * 100)); }
+$zip->close();
+$zip->open('archive.zip');
+echo 'zip ', $zip->numFiles, ' ', digest($zip->getFromName('file49')), "\n";
 EOF
-n=200000
-[ "${1:-}" != brief ] || n=100
-php -n program.php "$n"
-USE_ZEND_ALLOC=0 php -n program.php "$n"
+if [ "${1:-}" = brief ]; then
+    php -n program.php 100
+    exit
+fi
+php program.php 200000
+USE_ZEND_ALLOC=0 php program.php 200000

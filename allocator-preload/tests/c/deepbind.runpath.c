@@ -1,0 +1,93 @@
+/* A library that is opened with RTLD_DEEPBIND has the program's heap: it frees what the program has allocated, and what the C
+ * library's functions return to it. Its constructor has run with the C library's heap. Who calls dlopen is who finds a library by
+ * its name. Source: dlopen(3), RTLD_DEEPBIND and DT_RUNPATH; PHP's extensions. */
+#include "check.h"
+#include "deepbind.h"
+#include <dlfcn.h>
+#include <malloc.h>
+#include <pthread.h>
+
+static const size_t sizes[] = { 1, 24, 100, 1000, 5000, 40000, MIB, 40 * MIB };
+
+static void all_of(const struct deepbind *lib)
+{
+    void (*const releases[])(void *) = { lib->release, lib->release_by_data, lib->release_by_address, free };
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        size_t n = sizes[i];
+        for (size_t r = 0; r < COUNT(releases); r++) {
+            releases[r](malloc(n));
+            releases[r](memalign(256, n));
+            releases[r](lib->get(n));
+            releases[r](lib->get_zeros(n));
+            releases[r](lib->aligned(4096, n));
+            releases[r](lib->memalign(64, n));
+            releases[r](lib->aligned_alloc(64, 64 * n));
+            char *p = malloc(n);
+            CHECK(lib->usable(p) == malloc_usable_size(p), "size %zu", n);
+            CHECK(lib->usable(p) == malloc_usable_size(lib->get(n)), "the library's are of another heap, size %zu", n);
+            fill(p, n, 3);
+            p = lib->resize(p, n + 100);
+            CHECK(p && holds(p, n, 3), "size %zu", n);
+            p = lib->resize_array(p, 2 * n + 100);
+            CHECK(p && holds(p, n, 3), "size %zu", n);
+            releases[r](realloc(p, n));
+        }
+    }
+    for (size_t r = 0; r < COUNT(releases); r++) {
+        releases[r](lib->copy("a text"));
+        releases[r](lib->line("a line\n"));
+    }
+}
+
+static void *work(void *lib)
+{
+    for (int i = 0; i < 20; i++) all_of(lib);
+    return NULL;
+}
+
+static void open_and_use(const char *name, int flags)
+{
+    void *handle = dlopen(beside(name), flags | RTLD_LOCAL | RTLD_DEEPBIND);
+    CHECK(handle != NULL, "%s", dlerror());
+    CHECK(dlerror() == NULL, "an error after a success");
+    struct deepbind *lib = dlsym(handle, "deepbind_functions");
+    CHECK(lib != NULL, "%s", dlerror());
+
+    CHECK(strcmp(lib->first, "first") == 0 && strcmp(lib->first_freed_here, "second") == 0, "%s", name);
+    free(lib->first);
+    lib->release(lib->first_freed_here);
+
+    pthread_t threads[3];
+    all_of(lib);
+    for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, work, lib) == 0, "pthread_create");
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    /* Again, when there is nothing to do. */
+    CHECK(dlopen(beside(name), flags | RTLD_DEEPBIND) == handle, "%s", dlerror());
+    all_of(lib);
+}
+
+int main(void)
+{
+    time_limit(60);
+    open_and_use("deepbind.lib.so", RTLD_LAZY);
+    open_and_use("deepbind_now.now.lib.so", RTLD_NOW);
+
+    /* A heap that the library has itself is left to it. */
+    void *own = dlopen(beside("deepbind_own.lib.so"), RTLD_NOW | RTLD_DEEPBIND);
+    CHECK(own != NULL, "%s", dlerror());
+    void *(*own_get)(void) = (void *(*)(void))dlsym(own, "own_get");
+    void (*own_release)(void *) = (void (*)(void *))dlsym(own, "own_release");
+    int *calls = dlsym(own, "own_calls");
+    CHECK(own_get && own_release && calls, "%s", dlerror());
+    own_release(own_get());
+    CHECK(*calls == 2, "%d of two calls", *calls);
+
+    /* By a name: the place is the program's to say (it is linked with the path of itself). */
+    CHECK(dlopen("dlopen_cycles.lib.so", RTLD_NOW) != NULL, "%s", dlerror());
+    CHECK(dlopen("tls_many.nopreload.lib.so", RTLD_NOW | RTLD_DEEPBIND) != NULL, "%s", dlerror());
+    CHECK(dlopen("there_is_no_such_library.so", RTLD_NOW) == NULL && dlerror() != NULL, "no error");
+    CHECK(dlopen(beside("none.so"), RTLD_NOW | RTLD_DEEPBIND) == NULL && dlerror() != NULL, "no error");
+    void *program = dlopen(NULL, RTLD_NOW);
+    CHECK(program != NULL && dlsym(program, "malloc") == dlsym(RTLD_DEFAULT, "malloc"), "the program itself");
+    return 0;
+}
