@@ -54,8 +54,8 @@ once() {
     "$target/compare/compare" --warm
     (
         cd "$scratch/run"
-        # Python's tests want to be ended by a signal that `nohup` has switched off.
-        env --default-signal=HUP -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME="$scratch/run" TMPDIR="$scratch/run/tmp" \
+        # Python's tests want to be ended by signals that `nohup`, or a shell for what runs in the background, has switched off.
+        env --default-signal -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME="$scratch/run" TMPDIR="$scratch/run/tmp" \
             time -q -f '%e %M' -o "$scratch/figures" env ${2:+LD_PRELOAD="$2"} bash "$scripts/$1.sh" </dev/null >/dev/null 2>&1
     ) || { echo "preload-bench: $1 failed under ${2:-the C library}" >&2; return 1; }
     tail -n 1 "$scratch/figures"
