@@ -61,6 +61,7 @@ compile() {
     case $source in
     *.nopie.c) base+=(-no-pie -fno-pic) ;;
     *.now.lib.c) base+=(-fno-plt -Wl,-z,now) ;;
+    *_needs.lib.c) base+=("-L$work" -Wl,--no-as-needed -l:deepbind_needed.lib.so '-Wl,-rpath,$ORIGIN') ;;
     *.runpath.c) base+=('-Wl,--enable-new-dtags,-rpath,$ORIGIN') ;;
     esac
     case $source in

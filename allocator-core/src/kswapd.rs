@@ -439,7 +439,7 @@ impl Kswapd {
     fn pause(&self, os: &dyn Os, number: u32, millis: u32) -> bool {
         let (awake, begin) = (number * NUMBER + AWAKE, os.now());
         for _ in 0..WAITS {
-            let left = u64::from(millis).saturating_sub(os.now().wrapping_sub(begin)) as u32;
+            let left = u64::from(millis).saturating_sub(os.now().saturating_sub(begin)) as u32;
             if left == 0 || self.state.load(Relaxed) != awake {
                 return self.state.load(Relaxed) == awake;
             }

@@ -22,7 +22,7 @@ extern crate alloc;
 #[cfg(panic = "unwind")]
 extern crate std;
 
-#[cfg(all(target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(target_env = "gnu", target_endian = "little", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod deepbind;
 #[cfg(not(panic = "unwind"))]
 mod panic;

@@ -1,4 +1,4 @@
-/* What a library for deepbind.c has. */
+/* What a library for deepbind.runpath.c has. */
 #ifndef DEEPBIND_H
 #define DEEPBIND_H
 
@@ -18,6 +18,7 @@ struct deepbind {
     size_t (*usable)(void *);
     char *(*copy)(const char *);
     char *(*line)(const char *);
+    void *(*open_other)(const char *);
     /* Allocated by the library's constructor. */
     char *first, *first_freed_here;
 };

@@ -1,6 +1,7 @@
-/* A library for RTLD_DEEPBIND: all that it has of the heap is found in the C library, not in what is preloaded. */
+/* A library for RTLD_DEEPBIND: the linker finds all that it has of the heap in the C library, not in what is preloaded. */
 #define _GNU_SOURCE
 #include "deepbind.h"
+#include <dlfcn.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,10 +39,11 @@ static void *resize(void *p, size_t n) { return realloc(p, n); }
 static void *resize_array(void *p, size_t n) { return reallocarray(p, n, 1); }
 static size_t usable(void *p) { return malloc_usable_size(p); }
 static char *copy(const char *text) { return strdup(text); }
+static void *open_other(const char *file) { return dlopen(file, RTLD_LAZY | RTLD_DEEPBIND); }
 
 struct deepbind deepbind_functions = {
     release, release_by_data, release_by_address, get, get_zeros, aligned, memalign, aligned_alloc,
-    resize, resize_array, usable, copy, line, NULL, NULL,
+    resize, resize_array, usable, copy, line, open_other, NULL, NULL,
 };
 
 __attribute__((constructor))

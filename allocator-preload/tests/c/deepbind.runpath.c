@@ -45,9 +45,34 @@ static void *work(void *lib)
     return NULL;
 }
 
-static void open_and_use(const char *name, int flags)
+/* Opens it in several threads at once; each uses it as soon as it has it. */
+static void *open_at_once(void *file)
 {
-    void *handle = dlopen(beside(name), flags | RTLD_LOCAL | RTLD_DEEPBIND);
+    void *handle = dlopen(file, RTLD_NOW | RTLD_DEEPBIND);
+    CHECK(handle != NULL, "%s", dlerror());
+    struct deepbind *lib = dlsym(handle, "deepbind_functions");
+    lib->release(malloc(100));
+    lib->release(lib->copy("a text"));
+    free(lib->get(100));
+    return handle;
+}
+
+static void open_in_turn(const char *file)
+{
+    pthread_t threads[4];
+    void *handle;
+    for (int round = 0; round < 200; round++) {
+        for (int i = 0; i < 4; i++)
+            CHECK(pthread_create(&threads[i], NULL, open_at_once, (void *)file) == 0, "pthread_create");
+        for (int i = 0; i < 4; i++) {
+            pthread_join(threads[i], &handle);
+            dlclose(handle);
+        }
+    }
+}
+
+static void use(void *handle, const char *name)
+{
     CHECK(handle != NULL, "%s", dlerror());
     CHECK(dlerror() == NULL, "an error after a success");
     struct deepbind *lib = dlsym(handle, "deepbind_functions");
@@ -61,16 +86,27 @@ static void open_and_use(const char *name, int flags)
     all_of(lib);
     for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, work, lib) == 0, "pthread_create");
     for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+}
+
+static struct deepbind *open_and_use(const char *name, int flags)
+{
+    void *handle = dlopen(beside(name), flags | RTLD_LOCAL | RTLD_DEEPBIND);
+    use(handle, name);
     /* Again, when there is nothing to do. */
     CHECK(dlopen(beside(name), flags | RTLD_DEEPBIND) == handle, "%s", dlerror());
+    struct deepbind *lib = dlsym(handle, "deepbind_functions");
     all_of(lib);
+    return lib;
 }
 
 int main(void)
 {
     time_limit(60);
-    open_and_use("deepbind.lib.so", RTLD_LAZY);
+    open_in_turn(strdup(beside("deepbind.lib.so")));
+    struct deepbind *lib = open_and_use("deepbind.lib.so", RTLD_LAZY);
     open_and_use("deepbind_now.now.lib.so", RTLD_NOW);
+    open_and_use("deepbind_needs.lib.so", RTLD_LAZY);
+    use(lib->open_other(beside("deepbind_nested.lib.so")), "opened by a library");
 
     /* A heap that the library has itself is left to it. */
     void *own = dlopen(beside("deepbind_own.lib.so"), RTLD_NOW | RTLD_DEEPBIND);
@@ -85,6 +121,7 @@ int main(void)
     /* By a name: the place is the program's to say (it is linked with the path of itself). */
     CHECK(dlopen("dlopen_cycles.lib.so", RTLD_NOW) != NULL, "%s", dlerror());
     CHECK(dlopen("tls_many.nopreload.lib.so", RTLD_NOW | RTLD_DEEPBIND) != NULL, "%s", dlerror());
+    CHECK(dlopen("$ORIGIN/tls_many.nopreload.lib.so", RTLD_NOW | RTLD_DEEPBIND) != NULL, "%s", dlerror());
     CHECK(dlopen("there_is_no_such_library.so", RTLD_NOW) == NULL && dlerror() != NULL, "no error");
     CHECK(dlopen(beside("none.so"), RTLD_NOW | RTLD_DEEPBIND) == NULL && dlerror() != NULL, "no error");
     void *program = dlopen(NULL, RTLD_NOW);

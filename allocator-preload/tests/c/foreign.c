@@ -1,5 +1,5 @@
-/* Memory of the C library's own heap (which a library has that binds to it, and who has asked it for
- * its functions by its name) can be freed, reallocated, measured. Source: dlopen(3), RTLD_DEEPBIND. */
+/* Memory of the C library's own heap, which somebody has who asks it for its functions by its name, can be freed,
+ * reallocated, measured. Source: dlsym(3). */
 #include "check.h"
 #include <dlfcn.h>
 #include <malloc.h>

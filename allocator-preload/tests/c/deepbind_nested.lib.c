@@ -1,0 +1,2 @@
+/* The same, to be opened by another one. */
+#include "deepbind.lib.c"
