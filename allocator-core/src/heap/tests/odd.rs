@@ -3,22 +3,22 @@
 use super::*;
 
 /// Real memory under a system that differs in one thing.
-struct Odd {
+pub(super) struct Odd {
     /// Bytes in its page.
-    page: usize,
+    pub(super) page: usize,
     /// Its `discard` says that it has done it, and does nothing, with ranges that are no multiples of this.
-    lies_below: usize,
+    pub(super) lies_below: usize,
     /// Every other mapping lies at a low address.
-    low: bool,
+    pub(super) low: bool,
     /// A wait with a limit ends at once.
-    sleepless: bool,
+    pub(super) sleepless: bool,
     /// It has a control group with a limit far away.
-    grouped: bool,
-    mapped: core::sync::atomic::AtomicUsize,
+    pub(super) grouped: bool,
+    pub(super) mapped: core::sync::atomic::AtomicUsize,
 }
 
 impl Odd {
-    fn plain() -> Self {
+    pub(super) fn plain() -> Self {
         Self {
             page: 4096,
             lies_below: 1,

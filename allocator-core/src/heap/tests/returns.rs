@@ -1,5 +1,6 @@
 //! What goes back to the system by itself, tick by tick.
 
+use super::odd::Odd;
 use super::*;
 use crate::kswapd::{Attend, Watermarks};
 

@@ -1,5 +1,6 @@
 //! What is asked for as zeros, and what is cleared for it.
 
+use super::odd::Odd;
 use super::*;
 
 #[test]
