@@ -9,14 +9,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
 excepted=(
     heap::tests::a_heap_that_was_used_and_emptied_is_whole # counts what a purge gave back
-    heap::tests::pages_that_were_purged_need_no_zeroing    # asserts that a purge succeeds
-    heap::tests::a_system_that_discards_some_ranges_only_is_found_out # asserts that it discards others
-    heap::tests::a_long_run_of_zeros_is_cleared_where_it_is_dirty_and_nowhere_else # asks what is resident
-    heap::tests::zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory # so does this
+    heap::tests::zeros::pages_that_were_purged_need_no_zeroing    # asserts that a purge succeeds
+    heap::tests::odd::a_system_that_discards_some_ranges_only_is_found_out # asserts that it discards others
+    heap::tests::zeros::a_long_run_of_zeros_is_cleared_where_it_is_dirty_and_nowhere_else # asks what is resident
+    heap::tests::zeros::zeros_of_which_little_was_written_are_cleared_there_and_stay_without_memory # so does this
     sys::pagemap::tests::pages_that_were_written_are_told_and_no_others # asserts that it discards, and advises
-    heap::tests::areas_grow_by_moving_pages_not_bytes      # counts areas moved by mremap
+    heap::tests::growth::areas_grow_by_moving_pages_not_bytes      # counts areas moved by mremap
     heap::tests::pcp::an_area_grows_into_what_threads_keep # and this, near a limit, cannot be copied
-    heap::tests::a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_memory_behind # so does this
+    heap::tests::growth::a_vector_that_grows_for_ever_copies_a_bounded_number_of_bytes_and_leaves_no_memory_behind # so does this
     heap::tests::the_first_allocation_makes_at_most_six_system_calls # counts calls, and a refused one leads to others
     sys::unix::tests::a_thread_bound_to_one_processor_has_one # asks for what is refused
     reclaim_gives_back_what_nobody_uses                    # measures resident memory after a purge
@@ -55,7 +55,7 @@ excepted=(
     heap::tests::limits::limits_that_make_no_sense_are_errors_and_change_nothing
     heap::tests::limits::no_kind_of_request_passes_the_limit_and_all_goes_on_once_memory_is_back
     heap::tests::limits::the_program_is_told_once_for_each_tick_that_memory_is_short
-    heap::tests::a_block_that_doubles_up_to_a_gibibyte_is_copied_little
+    heap::tests::growth::a_block_that_doubles_up_to_a_gibibyte_is_copied_little
     greedy_threads_stay_within_the_limit_and_go_on
     shrinkers_give_memory_back_before_anybody_is_refused
     a_block_that_grows_is_not_refused_for_what_is_free
