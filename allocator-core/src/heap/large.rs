@@ -133,8 +133,9 @@ impl Heap {
     /// run that was its own.
     #[inline]
     pub(super) fn keep(&self, thread: Option<&Thread>, ptr: NonNull<u8>, layout: Layout, pages: PageCount) -> bool {
-        let may = !self.kswapd().is_off() && !self.counter().is_high();
-        let Some(thread) = thread.filter(|thread| may && thread.pcp().wants(pages)) else { return false };
+        let would =
+            |thread: &&Thread| thread.pcp().wants(pages) && !self.kswapd().is_off() && !self.counter().is_high();
+        let Some(thread) = thread.filter(would) else { return false };
         let Owner::Chunk(map) = self.parts.zone.table.owner(ptr.as_ptr() as usize) else { return false };
         match claim_run(map, ptr, layout) {
             Ok(pages) => poison::poison(ptr, pages.bytes()),
