@@ -60,7 +60,9 @@ compile() {
     local source=$1 out=$2 base=(-g -O1 -Wall -Wextra -fno-builtin)
     case $source in
     *.nopie.c) base+=(-no-pie -fno-pic) ;;
-    *.now.lib.c) base+=(-fno-plt -Wl,-z,now) ;;
+    *.now.lib.c) base+=(-Wl,-z,now) ;;
+    *.noplt.lib.c) base+=(-fno-plt) ;;
+    *_own_needs.lib.c) base+=("-L$work" -Wl,--no-as-needed -l:deepbind_own.lib.so '-Wl,-rpath,$ORIGIN') ;;
     *_needs.lib.c) base+=("-L$work" -Wl,--no-as-needed -l:deepbind_needed.lib.so '-Wl,-rpath,$ORIGIN') ;;
     *.runpath.c) base+=('-Wl,--enable-new-dtags,-rpath,$ORIGIN') ;;
     esac
@@ -105,7 +107,8 @@ echo "-- libkmalloc.a in programs of C and C++"
 tests=()
 for source in allocator-preload/tests/c/*.c allocator-preload/tests/c/*.cc; do
     name=$(basename "$source") name=${name%.c} name=${name%.cc}
-    if [ $# -gt 0 ] && [[ " $* " != *" ${name%%.*} "* ]]; then continue; fi
+    # Libraries are for several of them.
+    if [ $# -gt 0 ] && [[ $name != *.lib && " $* " != *" ${name%%.*} "* ]]; then continue; fi
     compile "$source" "$work/$name"
     if [[ $name != *.lib ]]; then tests+=("$name"); fi
 done

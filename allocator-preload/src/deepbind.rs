@@ -6,12 +6,12 @@
 //!
 //! # Algorithm
 //! [`dlopen`] is a function of this library. It opens the file as it was asked to, by the function that comes next, so all other names are
-//! bound as the program wants them. Then it goes through the relocations of that library, and of those that were loaded for it: a word that
+//! bound as the program wants them. Then it goes through the relocations of that library, and of those that it needs: a word that
 //! has the C library's function for a name of the heap, or that is not bound yet, gets the function that the name means for the
 //! program as a whole. So does one that has the C library's `dlopen`. Where a library brings another heap with it, nothing is done.
 //! Pages that the dynamic linker has made read-only are writable meanwhile.
 //!
-//! It is done again whenever the library is opened: another thread may have the handle before the first one is done.
+//! It is done again whenever the library is opened so: another thread may have the handle before the first one is done.
 //!
 //! A library's constructors have run by then, and have had the C library's heap. What they leave is freed as what it is: it is foreign,
 //! and is passed on.
@@ -153,13 +153,11 @@ struct Name {
     ours: usize,
 }
 
-/// Libraries in a family at most: what is opened, and what is loaded for it.
-const FAMILY: usize = 64;
-
-/// Binds names of the heap as the program has them, in the library of `handle` and those that were loaded for it.
+/// Binds names of the heap as the program has them, in the library of `handle` and those that it needs.
 ///
 /// # Safety
 /// A handle of a library that is loaded.
+#[inline(never)]
 unsafe fn rebind(open: Open, handle: *mut c_void) {
     // SAFETY: by contract.
     let names = unsafe { look_up(open, handle) };
@@ -168,22 +166,54 @@ unsafe fn rebind(open: Open, handle: *mut c_void) {
     // A name that is not there is no failure of the call that the program made.
     // SAFETY: has no precondition.
     unsafe { libc::dlerror() };
-    let (Some(names), Some(first)) = (names, first) else { return };
-    // What was loaded for a library comes after it, and after what needs it. All of these are relocated; others, which another thread
-    // is opening, may not be.
-    let mut family = [const { None::<Object<'_>> }; FAMILY];
-    let mut size = 0;
-    each_object(&mut |object| {
-        // SAFETY: it stays as long as the handle.
-        let Some(object) = (unsafe { Object::new(object) }) else { return };
-        if object.dynamic.as_ptr() == first || family.iter().flatten().any(|of| of.needs(&object)) {
-            object.rebind(&names);
-            if let Some(place) = family.get_mut(size) {
-                *place = Some(object);
-                size += 1;
+    if let (Some(names), Some(first)) = (names, first) {
+        Family { names, first, members: [None; FAMILY], size: 0 }.rebind();
+    }
+}
+
+/// Libraries in a family at most.
+const FAMILY: usize = 64;
+
+/// A library that was opened, and those that it needs, as far as they have been found. All of them are loaded and relocated, and
+/// stay as long as the handle.
+struct Family {
+    names: [Name; NAMES.len()],
+    first: *const Dynamic,
+    members: [Option<Object<'static>>; FAMILY],
+    size: usize,
+}
+
+impl Family {
+    fn rebind(&mut self) {
+        self.join(|object, first| object.dynamic.as_ptr() == first);
+        let mut n = 0;
+        while let Some(member) = self.members.get(n).copied().flatten() {
+            for needed in member.texts(DT_NEEDED) {
+                self.join(|object, _| object.is_called(needed));
             }
+            n += 1;
         }
-    });
+    }
+
+    /// Takes in, and rebinds, the first library that `is` it, as the dynamic linker takes the first.
+    fn join(&mut self, is: impl Fn(&Object<'_>, *const Dynamic) -> bool) {
+        let mut is_new = false;
+        each_object(&mut |object| {
+            // SAFETY: it is loaded; kept only if it is one of the family.
+            let Some(object) = (unsafe { Object::new(object) }) else { return true };
+            is_new |= object.dynamic.as_ptr() == self.first;
+            if !is(&object, self.first) {
+                return true;
+            }
+            let is_known = self.members.iter().flatten().any(|known| known.dynamic.as_ptr() == object.dynamic.as_ptr());
+            if let Some(place) = self.members.get_mut(self.size).filter(|_| !is_known) {
+                *place = Some(object);
+                self.size += 1;
+                object.rebind(&self.names, is_new);
+            }
+            false
+        });
+    }
 }
 
 /// What the names mean to a library that is deeply bound. `None`: one of them is of another heap than the C library's.
@@ -218,15 +248,14 @@ unsafe fn dynamic_of(handle: *mut c_void) -> Option<*const Dynamic> {
     unsafe { map.as_ref() }.map(|map| map.dynamic)
 }
 
-/// Shows what is loaded, in the order in which it was. Nothing is added or taken away meanwhile: the dynamic linker holds a lock, so
-/// `show` calls nothing that may take another.
-fn each_object(mut show: &mut dyn FnMut(&dl_phdr_info)) {
+/// Shows what is loaded, in the order in which it was, as long as `show` returns true. Nothing is added or taken away meanwhile: the
+/// dynamic linker holds a lock, so `show` calls nothing that may take another.
+fn each_object(mut show: &mut dyn FnMut(&dl_phdr_info) -> bool) {
     unsafe extern "C" fn next(object: *mut dl_phdr_info, _: usize, show: *mut c_void) -> c_int {
         // SAFETY: it is `show`.
-        let show = unsafe { &mut *show.cast::<&mut dyn FnMut(&dl_phdr_info)>() };
+        let show = unsafe { &mut *show.cast::<&mut dyn FnMut(&dl_phdr_info) -> bool>() };
         // SAFETY: the dynamic linker's, for this call.
-        show(unsafe { &*object });
-        0
+        c_int::from(!show(unsafe { &*object }))
     }
     // SAFETY: a function that takes what it is given.
     unsafe { libc::dl_iterate_phdr(Some(next), addr_of_mut!(show).cast()) };
@@ -256,27 +285,6 @@ struct Relocation {
     addend: i64,
 }
 
-impl Relocation {
-    /// The name of the symbol whose address it wants, if the library has not that symbol itself.
-    ///
-    /// # Safety
-    /// It is of a library that has these symbols, and their names there.
-    unsafe fn symbol_elsewhere<'a>(&self, symbols: *const Elf64_Sym, text: *const c_char) -> Option<&'a CStr> {
-        // What a linker says of an entry of its table beside that is no part of the address.
-        if self.symbol == 0 || self.kind == DATA && self.addend != 0 || !ADDRESSES.contains(&self.kind) {
-            return None;
-        }
-        // SAFETY: where one of the symbols is.
-        let symbol = unsafe { symbols.add(self.symbol as usize) };
-        // SAFETY: it is there.
-        let symbol = unsafe { &*symbol };
-        // SAFETY: where its name begins.
-        let name = unsafe { text.add(symbol.st_name as usize) };
-        // SAFETY: and it ends.
-        (symbol.st_shndx == 0).then(|| unsafe { CStr::from_ptr(name) })
-    }
-}
-
 const DT_NEEDED: i64 = 1;
 const DT_PLTRELSZ: i64 = 2;
 const DT_STRTAB: i64 = 5;
@@ -303,11 +311,14 @@ mod kind {
 use kind::{CODE, DATA, JUMP};
 
 /// A library that is loaded.
+#[derive(Clone, Copy)]
 struct Object<'a> {
     name: &'a CStr,
     base: usize,
     segments: &'a [Elf64_Phdr],
     dynamic: &'a [Dynamic],
+    symbols: Option<*const Elf64_Sym>,
+    text: Option<*const c_char>,
 }
 
 impl<'a> Object<'a> {
@@ -325,7 +336,9 @@ impl<'a> Object<'a> {
         let n = segment.p_memsz as usize / size_of::<Dynamic>();
         // SAFETY: the dynamic linker reads it there.
         let dynamic = unsafe { slice::from_raw_parts((base + segment.p_vaddr as usize) as *const Dynamic, n) };
-        Some(Self { name, base, segments, dynamic })
+        let mut object = Self { name, base, segments, dynamic, symbols: None, text: None };
+        (object.symbols, object.text) = (object.array(DT_SYMTAB), object.array(DT_STRTAB));
+        Some(object)
     }
 
     fn entries(&self, tag: i64) -> impl Iterator<Item = usize> + '_ {
@@ -340,69 +353,87 @@ impl<'a> Object<'a> {
         self.entries(tag).next()
     }
 
-    /// The texts that entries name.
-    fn texts(&self, tag: i64) -> impl Iterator<Item = &'a CStr> + '_ {
-        let text = self.array::<c_char>(DT_STRTAB);
-        // SAFETY: where one of them begins.
-        let starts = self.entries(tag).filter_map(move |offset| text.map(|text| unsafe { text.add(offset) }));
-        // SAFETY: it is there, and ends.
-        starts.map(|start| unsafe { CStr::from_ptr(start) })
-    }
-
-    /// Whether this one is linked to `other`, by the name that it has in itself or by that of its file.
-    fn needs(&self, other: &Self) -> bool {
-        let file = other.name.to_bytes();
-        let short = file.rsplit(|byte| *byte == b'/').next();
-        let is = |name: &CStr| {
-            name.to_bytes() == file || Some(name.to_bytes()) == short || other.texts(DT_SONAME).any(|own| own == name)
-        };
-        self.texts(DT_NEEDED).any(is)
-    }
-
     /// The array of which an entry says where it begins: most dynamic linkers have made an address of that.
     fn array<T>(&self, tag: i64) -> Option<*const T> {
         let value = self.entry(tag)?;
         Some(if value < self.base { self.base + value } else { value } as *const T)
     }
 
-    /// Binds words that have the C library's functions for these names, or are not bound yet, to ours.
-    fn rebind(&self, names: &[Name]) {
-        let (Some(symbols), Some(text)) = (self.array(DT_SYMTAB), self.array(DT_STRTAB)) else { return };
+    /// Whether who needs a library of this name means this one: by the name that it has in itself, or that of its file.
+    fn is_called(&self, name: &CStr) -> bool {
+        let short = |path: &'a [u8]| path.rsplit(|byte| *byte == b'/').next();
+        let (name, file) = (name.to_bytes(), self.name.to_bytes());
+        // `$ORIGIN` is replaced in the name of the file.
+        let name = if name.contains(&b'$') { name.rsplit(|byte| *byte == b'/').next().unwrap_or(name) } else { name };
+        name == file || Some(name) == short(file) || self.texts(DT_SONAME).any(|own| own.to_bytes() == name)
+    }
+
+    /// Binds words that have the C library's functions for these names to ours, and if it `is_new` those that are not bound yet, too.
+    fn rebind(&self, names: &[Name], is_new: bool) {
         let read_only = self.read_only_after_relocation();
-        let mut is_writable = false;
-        for (array, bytes) in [(DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)] {
-            let (Some(first), Some(bytes)) = (self.array(array), self.entry(bytes)) else { continue };
-            // SAFETY: the dynamic linker reads them there.
-            let relocations: &[Relocation] = unsafe { slice::from_raw_parts(first, bytes / size_of::<Relocation>()) };
-            for relocation in relocations {
-                // SAFETY: the library's own.
-                let Some(name) = (unsafe { relocation.symbol_elsewhere(symbols, text) }) else { continue };
-                let Some(name) = names.iter().find(|one| one.name == name && one.theirs != 0 && one.ours != 0) else {
-                    continue;
-                };
-                let place = self.base + relocation.offset;
-                if place % size_of::<AtomicUsize>() != 0 || !self.has(place, libc::PF_W) {
-                    continue;
-                }
-                // SAFETY: a word of its data, which the dynamic linker may write at any time, and others read.
-                let word = unsafe { &*(place as *const AtomicUsize) };
-                let is = word.load(Relaxed);
-                let is_unbound = relocation.kind == JUMP && self.has(is, 0);
-                if is != name.theirs && !is_unbound {
-                    continue;
-                }
-                if read_only.contains(&place) && !is_writable {
-                    is_writable = protect(&read_only, libc::PROT_READ | libc::PROT_WRITE);
-                    if !is_writable {
-                        continue;
-                    }
-                }
-                word.store(name.ours, Relaxed);
-            }
+        let is_read_only = |word: &AtomicUsize| read_only.contains(&(word.as_ptr() as usize));
+        let must_be_writable = self.words(names, is_new).any(|(word, _)| is_read_only(word));
+        if must_be_writable && !protect(&read_only, libc::PROT_READ | libc::PROT_WRITE) {
+            return;
         }
-        if is_writable {
+        self.words(names, is_new).for_each(|(word, name)| word.store(name.ours, Relaxed));
+        if must_be_writable {
             protect(&read_only, libc::PROT_READ);
         }
+    }
+
+    /// Words that are to have another value, and the name that each is of.
+    fn words<'n>(&'n self, names: &'n [Name], is_new: bool) -> impl Iterator<Item = (&'n AtomicUsize, &'n Name)> {
+        let of = |array, bytes| {
+            let (first, bytes) = (self.array::<Relocation>(array), self.entry(bytes).unwrap_or(0));
+            // SAFETY: the dynamic linker reads them there.
+            first.map_or(&[][..], |first| unsafe { slice::from_raw_parts(first, bytes / size_of::<Relocation>()) })
+        };
+        let relocations = of(DT_RELA, DT_RELASZ).iter().chain(of(DT_JMPREL, DT_PLTRELSZ));
+        relocations.filter_map(move |relocation| {
+            let wanted = self.symbol_elsewhere(relocation)?;
+            let name = names.iter().find(|name| name.name == wanted && name.theirs != 0 && name.ours != 0)?;
+            let place = self.base + relocation.offset;
+            if place % size_of::<AtomicUsize>() != 0 || !self.has(place, libc::PF_W) {
+                return None;
+            }
+            // SAFETY: a word of its data, which the dynamic linker may write at any time, and others read.
+            let word = unsafe { &*(place as *const AtomicUsize) };
+            let is = word.load(Relaxed);
+            let is_unbound = is_new && relocation.kind == JUMP && self.has(is, 0);
+            (is == name.theirs || is_unbound).then_some((word, name))
+        })
+    }
+
+    /// The name of the symbol whose address a relocation wants, if the library has not that symbol itself.
+    fn symbol_elsewhere(&self, relocation: &Relocation) -> Option<&'a CStr> {
+        // What a linker says of an entry of its table beside that is no part of the address.
+        let is_more = relocation.kind == DATA && relocation.addend != 0;
+        if relocation.symbol == 0 || is_more || !ADDRESSES.contains(&relocation.kind) {
+            return None;
+        }
+        // SAFETY: where one of the symbols is.
+        let symbol = unsafe { self.symbols?.add(relocation.symbol as usize) };
+        // SAFETY: it is there.
+        let symbol = unsafe { &*symbol };
+        if symbol.st_shndx == 0 {
+            self.text(symbol.st_name as usize)
+        } else {
+            None
+        }
+    }
+
+    /// The text that begins so far from the first one.
+    fn text(&self, offset: usize) -> Option<&'a CStr> {
+        // SAFETY: where one of them begins.
+        let start = unsafe { self.text?.add(offset) };
+        // SAFETY: it is there, and ends.
+        Some(unsafe { CStr::from_ptr(start) })
+    }
+
+    /// The texts that entries name.
+    fn texts(&self, tag: i64) -> impl Iterator<Item = &'a CStr> + '_ {
+        self.entries(tag).filter_map(|offset| self.text(offset))
     }
 
     /// Whether an address is in a segment that has these flags.

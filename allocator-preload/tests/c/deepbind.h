@@ -19,6 +19,8 @@ struct deepbind {
     char *(*copy)(const char *);
     char *(*line)(const char *);
     void *(*open_other)(const char *);
+    /* In data that nobody may write to. */
+    void *read_only;
     /* Allocated by the library's constructor. */
     char *first, *first_freed_here;
 };

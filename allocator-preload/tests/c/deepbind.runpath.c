@@ -6,8 +6,51 @@
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/wait.h>
 
 static const size_t sizes[] = { 1, 24, 100, 1000, 5000, 40000, MIB, 40 * MIB };
+
+/* As long as what the program gets so: the C library's blocks are of other lengths. */
+static void same(void *theirs, void *ours, const char *name)
+{
+    CHECK(theirs && ours && malloc_usable_size(theirs) == malloc_usable_size(ours), "%s is of another heap: %zu and %zu bytes", name,
+          malloc_usable_size(theirs), malloc_usable_size(ours));
+    free(theirs);
+    free(ours);
+}
+
+static void *aligned(size_t alignment, size_t n)
+{
+    void *p;
+    return posix_memalign(&p, alignment, n) == 0 ? p : NULL;
+}
+
+static void all_of_one_heap(const struct deepbind *lib)
+{
+    for (size_t n = 1; n < MIB; n = n * 5 + 1) {
+        same(lib->get(n), malloc(n), "malloc");
+        same(lib->get_zeros(n), calloc(1, n), "calloc");
+        same(lib->aligned(4096, n), aligned(4096, n), "posix_memalign");
+        same(lib->memalign(64, n), memalign(64, n), "memalign");
+        same(lib->aligned_alloc(64, 64 * n), aligned_alloc(64, 64 * n), "aligned_alloc");
+        same(lib->resize(NULL, n), realloc(NULL, n), "realloc");
+        same(lib->resize_array(NULL, n), reallocarray(NULL, n, 1), "reallocarray");
+    }
+}
+
+/* What was read-only before is so again. */
+static void stays_read_only(const struct deepbind *lib)
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        *(void *volatile *)lib->read_only = NULL;
+        _exit(0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child, "fork");
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV, "status %x", status);
+}
 
 static void all_of(const struct deepbind *lib)
 {
@@ -24,7 +67,6 @@ static void all_of(const struct deepbind *lib)
             releases[r](lib->aligned_alloc(64, 64 * n));
             char *p = malloc(n);
             CHECK(lib->usable(p) == malloc_usable_size(p), "size %zu", n);
-            CHECK(lib->usable(p) == malloc_usable_size(lib->get(n)), "the library's are of another heap, size %zu", n);
             fill(p, n, 3);
             p = lib->resize(p, n + 100);
             CHECK(p && holds(p, n, 3), "size %zu", n);
@@ -83,6 +125,8 @@ static void use(void *handle, const char *name)
     lib->release(lib->first_freed_here);
 
     pthread_t threads[3];
+    all_of_one_heap(lib);
+    stays_read_only(lib);
     all_of(lib);
     for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, work, lib) == 0, "pthread_create");
     for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
@@ -102,19 +146,20 @@ static struct deepbind *open_and_use(const char *name, int flags)
 int main(void)
 {
     time_limit(60);
-    open_in_turn(strdup(beside("deepbind.lib.so")));
-    struct deepbind *lib = open_and_use("deepbind.lib.so", RTLD_LAZY);
-    open_and_use("deepbind_now.now.lib.so", RTLD_NOW);
-    open_and_use("deepbind_needs.lib.so", RTLD_LAZY);
-    use(lib->open_other(beside("deepbind_nested.lib.so")), "opened by a library");
-
-    /* A heap that the library has itself is left to it. */
-    void *own = dlopen(beside("deepbind_own.lib.so"), RTLD_NOW | RTLD_DEEPBIND);
+    /* A heap that a library brings with it is left to it, whatever is opened later. */
+    void *own = dlopen(beside("deepbind_own_needs.lib.so"), RTLD_LAZY | RTLD_DEEPBIND);
     CHECK(own != NULL, "%s", dlerror());
     void *(*own_get)(void) = (void *(*)(void))dlsym(own, "own_get");
     void (*own_release)(void *) = (void (*)(void *))dlsym(own, "own_release");
     int *calls = dlsym(own, "own_calls");
     CHECK(own_get && own_release && calls, "%s", dlerror());
+
+    open_in_turn(strdup(beside("deepbind.lib.so")));
+    struct deepbind *lib = open_and_use("deepbind.lib.so", RTLD_LAZY);
+    open_and_use("deepbind_now.now.lib.so", RTLD_NOW);
+    open_and_use("deepbind_needs.lib.so", RTLD_LAZY);
+    use(lib->open_other(beside("deepbind_nested.noplt.lib.so")), "opened by a library");
+
     own_release(own_get());
     CHECK(*calls == 2, "%d of two calls", *calls);
 

@@ -1,13 +1,19 @@
-/* A library for RTLD_DEEPBIND that has a heap of its own. */
+/* A heap of one block. */
 #include <stddef.h>
+
+void *malloc(size_t n);
+void free(void *p);
 
 static char block[100];
 int own_calls;
 
-void *malloc(size_t n) { return own_calls++, n < sizeof block ? block : NULL; }
-void free(void *p) { own_calls += p == block; }
+void *malloc(size_t n)
+{
+    own_calls++;
+    return n < sizeof block ? block : NULL;
+}
 
-void *own_get(void);
-void *own_get(void) { return malloc(10); }
-void own_release(void *p);
-void own_release(void *p) { free(p); }
+void free(void *p)
+{
+    own_calls += p == block;
+}

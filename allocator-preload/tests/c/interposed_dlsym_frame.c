@@ -15,7 +15,7 @@ void *dlsym(void *handle, const char *name)
         void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
         CHECK(libc != NULL, "dlopen in the wrapper");
         dlsym_fn *found = (dlsym_fn *)dlvsym(libc, "dlsym", "GLIBC_2.34");
-        if (!found) found = (dlsym_fn *)dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5");
+        if (!found) found = (dlsym_fn *)dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5"); /* on x86-64 */
         CHECK(found != NULL, "dlvsym");
         real = found;
     }
