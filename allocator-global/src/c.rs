@@ -26,6 +26,8 @@ mod cxx;
 mod info;
 mod next;
 
+pub use next::is_ours;
+
 use crate::{kswapd, lifecycle, tls, HEAP};
 use allocator_core::error::Misuse;
 use allocator_core::size_class::SizeClass;

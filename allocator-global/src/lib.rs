@@ -40,6 +40,11 @@ mod pressure;
 mod signals;
 mod tls;
 
+/// For `libkmalloc.so`.
+#[cfg(feature = "override")]
+#[doc(hidden)]
+pub use c::is_ours;
+
 pub use allocator_core::error::ConfigError;
 pub use allocator_core::heap::Stats;
 pub use allocator_core::huge::HugePages;

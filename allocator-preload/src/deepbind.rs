@@ -20,8 +20,9 @@
 //! is opened without the flag, and such names, which stay as they were.
 
 use allocator_core::sys::{Os, Unix};
+use allocator_global::is_ours;
 use core::ffi::{c_char, c_int, c_long, c_void, CStr};
-use core::mem::{transmute, MaybeUninit};
+use core::mem::transmute;
 use core::ops::Range;
 use core::ptr::{addr_of_mut, null, null_mut};
 use core::slice;
@@ -30,10 +31,8 @@ use libc::{dl_phdr_info, Elf64_Phdr, Elf64_Sym};
 
 type Open = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
 
-/// How many names are the heap's.
-const HEAP: usize = 13;
-/// The names of the heap, but for those of C++, which are the C++ library's and call these; and what opens further libraries.
-const NAMES: [&CStr; HEAP + 1] = [
+/// The names of the heap, but for those of C++, which are the C++ library's and call these; and, last, what opens further libraries.
+const NAMES: [&CStr; 14] = [
     c"malloc",
     c"calloc",
     c"realloc",
@@ -84,19 +83,18 @@ fn next() -> Option<Open> {
 fn look_for_next() {
     // A program's own `dlsym` may come back here, and is to find the C library's. And it may ask in the name of its caller, for whom
     // we are what comes next.
-    for version in VERSIONS {
-        // SAFETY: a name and a version that end.
-        let found = unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlopen".as_ptr(), version.as_ptr()) };
-        if !found.is_null() && !is_ours(found) {
+    let is_next = |found: *mut c_void| {
+        let is_next = !found.is_null() && !is_ours(found);
+        if is_next {
             NEXT.store(found, Relaxed);
-            break;
         }
-    }
+        is_next
+    };
+    // SAFETY: a name and a version that end.
+    let of = |version: &CStr| unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlopen".as_ptr(), version.as_ptr()) };
+    VERSIONS.into_iter().any(|version| is_next(of(version)));
     // SAFETY: a name that ends.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"dlopen".as_ptr()) };
-    if !found.is_null() && !is_ours(found) {
-        NEXT.store(found, Relaxed);
-    }
+    is_next(unsafe { libc::dlsym(libc::RTLD_NEXT, c"dlopen".as_ptr()) });
 }
 
 /// Versions of the C library that have one: in it, or in a library beside it.
@@ -104,20 +102,6 @@ fn look_for_next() {
 const VERSIONS: [&CStr; 2] = [c"GLIBC_2.34", c"GLIBC_2.2.5"];
 #[cfg(target_arch = "aarch64")]
 const VERSIONS: [&CStr; 2] = [c"GLIBC_2.34", c"GLIBC_2.17"];
-
-/// True if the function is of this library.
-fn is_ours(function: *mut c_void) -> bool {
-    module(function) == module(is_ours as *mut c_void)
-}
-
-/// Where the library or program begins that has this function.
-fn module(function: *mut c_void) -> *mut c_void {
-    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: there is room for the answer.
-    unsafe { libc::dladdr(function, info.as_mut_ptr()) };
-    // SAFETY: zeros are null pointers.
-    unsafe { info.assume_init() }.dli_fbase
-}
 
 /// Whether a name says all of where the file is.
 ///
@@ -167,7 +151,7 @@ unsafe fn rebind(open: Open, handle: *mut c_void) {
     // SAFETY: has no precondition.
     unsafe { libc::dlerror() };
     if let (Some(names), Some(first)) = (names, first) {
-        Family { names, first, members: [None; FAMILY], size: 0 }.rebind();
+        Family { names, first, members: [None; FAMILY] }.rebind();
     }
 }
 
@@ -180,35 +164,34 @@ struct Family {
     names: [Name; NAMES.len()],
     first: *const Dynamic,
     members: [Option<Object<'static>>; FAMILY],
-    size: usize,
 }
 
 impl Family {
     fn rebind(&mut self) {
-        self.join(|object, first| object.dynamic.as_ptr() == first);
+        let first = self.first;
+        self.join(|object| object.dynamic.as_ptr() == first);
         let mut n = 0;
         while let Some(member) = self.members.get(n).copied().flatten() {
             for needed in member.texts(DT_NEEDED) {
-                self.join(|object, _| object.is_called(needed));
+                self.join(|object| object.is_called(needed));
             }
             n += 1;
         }
     }
 
     /// Takes in, and rebinds, the first library that `is` it, as the dynamic linker takes the first.
-    fn join(&mut self, is: impl Fn(&Object<'_>, *const Dynamic) -> bool) {
+    fn join(&mut self, is: impl Fn(&Object<'_>) -> bool) {
         let mut is_new = false;
         each_object(&mut |object| {
             // SAFETY: it is loaded; kept only if it is one of the family.
             let Some(object) = (unsafe { Object::new(object) }) else { return true };
             is_new |= object.dynamic.as_ptr() == self.first;
-            if !is(&object, self.first) {
+            if !is(&object) {
                 return true;
             }
             let is_known = self.members.iter().flatten().any(|known| known.dynamic.as_ptr() == object.dynamic.as_ptr());
-            if let Some(place) = self.members.get_mut(self.size).filter(|_| !is_known) {
+            if let Some(place) = self.members.iter_mut().find(|place| place.is_none()).filter(|_| !is_known) {
                 *place = Some(object);
-                self.size += 1;
                 object.rebind(&self.names, is_new);
             }
             false
@@ -226,12 +209,11 @@ unsafe fn look_up(open: Open, handle: *mut c_void) -> Option<[Name; NAMES.len()]
     // SAFETY: a name that ends; a handle of what is loaded, or what means all of the program.
     let find = |handle, name: &CStr| unsafe { libc::dlsym(handle, name.as_ptr()) } as usize;
     let mut names = NAMES.map(|name| Name { name, theirs: find(handle, name), ours: find(libc::RTLD_DEFAULT, name) });
-    let (heap, others) = names.split_at_mut(HEAP);
+    let [heap @ .., opener] = &mut names;
     // A function of somebody else that opens libraries stays where it is, and where it is not.
-    others
-        .iter_mut()
-        .filter(|name| name.theirs != open as usize || !is_ours(name.ours as *mut c_void))
-        .for_each(|name| name.theirs = 0);
+    if opener.theirs != open as usize || !is_ours(opener.ours as *mut c_void) {
+        opener.theirs = 0;
+    }
     let is_of_c_library = |name: &Name| name.theirs == 0 || name.theirs == find(c_library, name.name);
     (!c_library.is_null() && heap.iter().all(is_of_c_library)).then_some(names)
 }
@@ -361,11 +343,10 @@ impl<'a> Object<'a> {
 
     /// Whether who needs a library of this name means this one: by the name that it has in itself, or that of its file.
     fn is_called(&self, name: &CStr) -> bool {
-        let short = |path: &'a [u8]| path.rsplit(|byte| *byte == b'/').next();
         let (name, file) = (name.to_bytes(), self.name.to_bytes());
         // `$ORIGIN` is replaced in the name of the file.
-        let name = if name.contains(&b'$') { name.rsplit(|byte| *byte == b'/').next().unwrap_or(name) } else { name };
-        name == file || Some(name) == short(file) || self.texts(DT_SONAME).any(|own| own.to_bytes() == name)
+        let name = if name.contains(&b'$') { file_name(name) } else { name };
+        name == file || name == file_name(file) || self.texts(DT_SONAME).any(|own| own.to_bytes() == name)
     }
 
     /// Binds words that have the C library's functions for these names to ours, and if it `is_new` those that are not bound yet, too.
@@ -454,6 +435,11 @@ impl<'a> Object<'a> {
             page(start)..page(start + segment.p_memsz as usize)
         })
     }
+}
+
+/// What is behind the last slash of a path.
+fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
 /// By the number of the call: a program's function of this name may want the dynamic linker's locks.

@@ -68,7 +68,7 @@ fn loaded(library: &CStr) -> Option<*mut c_void> {
 }
 
 /// True if the function is of the library or program that this one is of.
-pub(super) fn is_ours(function: *mut c_void) -> bool {
+pub fn is_ours(function: *mut c_void) -> bool {
     module(function) == module(is_ours as *mut c_void)
 }
 
