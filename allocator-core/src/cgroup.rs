@@ -1,11 +1,13 @@
 //! cgroup: whether the control group that the process is in is short of memory.
 //!
 //! # Algorithm
-//! `/proc/self/cgroup` says which group that is; the limit that counts is the smallest on the way from there to the root, in
-//! `memory.max` and `memory.high` (version 2), or in the hard and the soft `limit_in_bytes` (version 1). A group is short when
-//! what it uses, without page cache, which the system can take back, is above seven eighths of that limit; or when the system
-//! says that some of its threads wait for memory a tenth of the time (pressure stall information, `memory.pressure` of the
-//! group, or of the whole system). The limit is looked up once in a while, the rest at each look: two or three small files.
+//! `/proc/self/cgroup` says which group that is. It and those above it, up to the root, may have limits: in `memory.max` and
+//! `memory.high` (version 2), or in the hard and the soft `limit_in_bytes` (version 1), of which the smaller counts. Each is
+//! charged with what is used in all groups below it, so that the one with the least room left may be any of them. A group is
+//! short when what it uses, without page cache, which the system can take back, is above seven eighths of its limit; or when the
+//! system says that some of its threads wait for memory a tenth of the time (pressure stall information, `memory.pressure` of
+//! the group, or of the whole system). Limits are looked up once in a while, the rest at each look: two small files for each
+//! group with a limit, and one.
 //!
 //! A file that is not there, or not as expected, says nothing: then the group is not short. In a container the files of the
 //! group may lie at the root of the mount; a path that does not exist is left for its parent.
@@ -20,6 +22,9 @@ const SEARCH: u32 = 64;
 
 /// The longest path of a group that is looked at, with the name of a file.
 const PATH: usize = 512;
+
+/// Groups with a limit that are looked at, from that of the process upwards.
+const LIMITS: usize = 8;
 
 /// Bytes of a file that are looked at.
 const FILE: usize = 4096;
@@ -56,11 +61,11 @@ const VERSION_2: Files = Files {
 /// What was found out last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Shortage {
-    /// The limit of the group in bytes, if it has one.
+    /// The limit in bytes of the group that is short, or has the least room, if one has a limit.
     pub limit: Option<u64>,
-    /// What it uses, without page cache.
+    /// What that group uses, without page cache.
     pub used: u64,
-    /// Threads of it wait for memory.
+    /// Threads of that group wait for memory; of the process's own if none has a limit.
     pub stalled: bool,
 }
 
@@ -106,15 +111,21 @@ impl Path {
         self.with(b"/")?.with(name)
     }
 
-    /// The path without its last part, but at least `least` long. `None`: it is that already.
-    fn parent(mut self, least: usize) -> Option<Self> {
-        let end = self.bytes.get(..self.len)?.iter().rposition(|byte| *byte == b'/')?.max(least);
-        if end >= self.len {
-            return None;
-        }
-        self.bytes.get_mut(end..)?.fill(0);
-        self.len = end;
+    /// The first `len` bytes of it.
+    fn prefix(mut self, len: usize) -> Option<Self> {
+        self.bytes.get_mut(len..)?.fill(0);
+        self.len = self.len.min(len);
         Some(self)
+    }
+
+    /// The path without its last part, but at least `least` long. `None`: it is that already.
+    fn parent(self, least: usize) -> Option<Self> {
+        let end = self.bytes.get(..self.len)?.iter().rposition(|byte| *byte == b'/')?.max(least);
+        if end < self.len {
+            self.prefix(end)
+        } else {
+            None
+        }
     }
 
     /// What the file says; nothing if it cannot be read.
@@ -129,7 +140,7 @@ impl Path {
     }
 }
 
-/// The number at the begin of a text, with a hundredth part if there is one.
+/// The number at the begin of a text.
 fn number(text: &[u8]) -> Option<u64> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     core::str::from_utf8(text.get(..digits)?).ok()?.parse().ok()
@@ -140,51 +151,59 @@ fn field<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
 }
 
+/// A group that has a limit.
+#[derive(Clone, Copy)]
+struct Limit {
+    /// So much of the path of the process's own group is that of this one.
+    path_len: usize,
+    bytes: u64,
+}
+
 /// The control group of a process. All zeros: nothing is known.
 pub struct Group {
     looks: u32,
-    /// One or two; zero: there is none with a limit.
-    version: u8,
-    limit: u64,
+    /// What is looked at. `None`: no group has a limit.
+    files: Option<&'static Files>,
+    /// Of the group that the process is in.
     path: Path,
+    limits: [Limit; LIMITS],
 }
 
 impl Group {
     /// Nothing is known yet.
     pub const fn new() -> Self {
-        Self { looks: 0, version: 0, limit: 0, path: Path::EMPTY }
+        Self { looks: 0, files: None, path: Path::EMPTY, limits: [Limit { path_len: 0, bytes: 0 }; LIMITS] }
     }
 
-    /// Looks whether the group is short of memory. Two to four system calls for each file.
+    /// Looks whether the group, or one above it, is short of memory. Two to four system calls for each file.
     pub fn look(&mut self, os: &dyn Os) -> Shortage {
         let mut text = [0; FILE];
         if self.looks % SEARCH == 0 {
             self.search(os, &mut text);
         }
         self.looks = self.looks.wrapping_add(1);
-        let files = self.files();
-        let path = self.path;
-        let mut shortage = Shortage { stalled: Self::stalled(os, path, &mut text), ..Shortage::default() };
-        if let Some(files) = files {
-            let cache = path.file(b"memory.stat").map_or(0, |stat| {
-                let text = stat.read(os, &mut text);
-                let pages = files.cache.iter().filter_map(|name| number(field(text, name)?));
-                pages.fold(0, u64::saturating_add)
-            });
-            if let Some(used) = path.file(files.usage).and_then(|usage| usage.number(os, &mut text)) {
-                shortage.limit = Some(self.limit);
-                shortage.used = used.saturating_sub(cache);
+        let (mut shortage, mut path) = (Shortage::default(), self.path);
+        let limited = self.limits.iter().take_while(|limit| limit.path_len != 0);
+        for limit in limited {
+            let Some((group, files)) = self.path.prefix(limit.path_len).zip(self.files) else { continue };
+            let Some(used) = Self::used(os, group, files, &mut text) else { continue };
+            let found = Shortage { limit: Some(limit.bytes), used, stalled: false };
+            if (!found.is_short(), found.room()) < (!shortage.is_short(), shortage.room()) {
+                (shortage, path) = (found, group);
             }
         }
+        shortage.stalled = Self::stalled(os, path, &mut text);
         shortage
     }
 
-    fn files(&self) -> Option<&'static Files> {
-        match self.version {
-            1 => Some(&VERSION_1),
-            2 => Some(&VERSION_2),
-            _ => None,
-        }
+    /// Bytes that a group uses, without page cache.
+    fn used(os: &dyn Os, group: Path, files: &Files, text: &mut [u8; FILE]) -> Option<u64> {
+        let cache = group.file(b"memory.stat").map_or(0, |stat| {
+            let text = stat.read(os, text);
+            let pages = files.cache.iter().filter_map(|name| number(field(text, name)?));
+            pages.fold(0, u64::saturating_add)
+        });
+        Some(group.file(files.usage)?.number(os, text)?.saturating_sub(cache))
     }
 
     /// True if threads wait for memory: of the group, or if that is not known, of the system.
@@ -199,7 +218,7 @@ impl Group {
             .is_some_and(|part| part >= STALLED)
     }
 
-    /// Finds the group with the smallest limit among those that the process is in.
+    /// Finds the group that the process is in, and the limits that it is under.
     fn search(&mut self, os: &dyn Os, text: &mut [u8; FILE]) {
         *self = Self { looks: self.looks, ..Self::new() };
         let mut groups = [0; FILE];
@@ -210,29 +229,34 @@ impl Group {
             let (Some(number), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
                 continue;
             };
-            let version = match (number, controllers) {
-                (b"0", b"") => 2,
-                _ if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") => 1,
+            let files = match (number, controllers) {
+                (b"0", b"") => &VERSION_2,
+                _ if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") => &VERSION_1,
                 _ => continue,
             };
-            self.search_from(os, version, path, text);
+            let path = path.strip_suffix(b"/").unwrap_or(path);
+            let Some(path) = Path::EMPTY.with(files.root).and_then(|root| root.with(path)) else { continue };
+            if self.files.is_none() {
+                self.path = path; // for its pressure, should there be no limit
+                self.search_from(os, files, text);
+            }
         }
     }
 
-    /// Looks at the group of this path and at all above it.
-    fn search_from(&mut self, os: &dyn Os, version: u8, path: &[u8], text: &mut [u8; FILE]) {
-        let files = if version == 1 { &VERSION_1 } else { &VERSION_2 };
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        let mut at = Path::EMPTY.with(files.root).and_then(|root| root.with(path));
+    /// Looks for limits of the group of this path and of all above it.
+    fn search_from(&mut self, os: &dyn Os, files: &'static Files, text: &mut [u8; FILE]) {
+        let mut limits = self.limits.iter_mut();
+        let mut at = Some(self.path);
         while let Some(group) = at {
-            if self.path.len == 0 && version == 2 {
-                self.path = group; // for its pressure, should there be no limit
-            }
+            let mut bytes = NO_LIMIT;
             for limit in files.limits {
-                let limit = group.file(limit).and_then(|file| file.number(os, text)).filter(|limit| *limit < NO_LIMIT);
-                if let Some(limit) = limit.filter(|limit| self.version == 0 || *limit < self.limit) {
-                    (self.version, self.limit, self.path) = (version, limit, group);
-                }
+                let limit = group.file(limit).and_then(|file| file.number(os, text));
+                bytes = limit.map_or(bytes, |limit| limit.min(bytes));
+            }
+            if bytes < NO_LIMIT {
+                let Some(limit) = limits.next() else { return };
+                *limit = Limit { path_len: group.len, bytes };
+                self.files = Some(files);
             }
             at = group.parent(files.root.len());
         }
@@ -342,7 +366,45 @@ mod tests {
     const V1: &str = "/sys/fs/cgroup/memory";
 
     #[test]
-    fn the_smallest_limit_above_the_process_counts() {
+    fn the_group_with_the_least_room_counts_wherever_it_is() {
+        let tree = |leaf: &str, pod: &str, root: &str| {
+            let files = [
+                ("/proc/self/cgroup", "0::/pod/leaf\n"),
+                (&*[V2, "/pod/leaf/memory.max"].concat(), "1000\n"),
+                (&*[V2, "/pod/leaf/memory.current"].concat(), leaf),
+                (&*[V2, "/pod/memory.max"].concat(), "2000\n"),
+                (&*[V2, "/pod/memory.current"].concat(), pod),
+                (&*[V2, "/pod/memory.pressure"].concat(), "some avg10=20.00 avg60=0.00\n"),
+                (&*[V2, "/memory.max"].concat(), "100000\n"),
+                (&*[V2, "/memory.current"].concat(), root),
+            ];
+            Tree::new(&files).look()
+        };
+        let of = |limit, used, stalled| Shortage { limit: Some(limit), used, stalled };
+        assert_eq!(tree("100", "500", "500"), of(1000, 100, false));
+        assert_eq!(tree("100", "1400", "1400"), of(2000, 1400, true), "what others use counts, and how they wait");
+        assert_eq!(tree("100", "?", "1400"), of(1000, 100, false), "what cannot be read says nothing");
+        assert_eq!(
+            tree("600", "1500", "99000"),
+            of(100_000, 99_000, false),
+            "one that is short has more room than others"
+        );
+        assert_eq!(tree("950", "950", "99000"), of(1000, 950, false));
+    }
+
+    #[test]
+    fn of_many_groups_with_a_limit_the_nearest_count() {
+        let mut tree = Tree::new(&[("/proc/self/cgroup", "0::/a/a/a/a/a/a/a/a/a\n")]);
+        for depth in 0..10 {
+            let group = [V2, &"/a".repeat(depth)].concat();
+            tree.0.insert([&group, "/memory.max"].concat(), b"1000".to_vec());
+            tree.0.insert([&group, "/memory.current"].concat(), (1000 - depth).to_string().into_bytes());
+        }
+        assert_eq!(tree.look(), Shortage { limit: Some(1000), used: 998, stalled: false });
+    }
+
+    #[test]
+    fn the_smaller_limit_of_a_group_counts() {
         let leaf = [
             ("/proc/self/cgroup", "0::/pod/leaf\n"),
             (&*[V2, "/pod/leaf/memory.max"].concat(), "max\n"),
