@@ -532,8 +532,12 @@ impl Caches {
         usage
     }
 
-    /// Checks every invariant; for a moment when nobody else is here.
-    pub fn validate(&self, caller: Caller<'_>) -> Result<(), &'static str> {
+    /// Checks every invariant, and `also` of each slab that has something free; for a moment when nobody else is here.
+    pub fn validate(
+        &self,
+        caller: Caller<'_>,
+        also: impl Fn(&Slab, SizeClass) -> Result<(), &'static str>,
+    ) -> Result<(), &'static str> {
         for class in SizeClass::all() {
             for shard in 0..MAX_SHARDS {
                 let own = self.shard(class, shard);
@@ -545,6 +549,7 @@ impl Caches {
                         // SAFETY: on a list of this shard, whose lock we have.
                         let header = unsafe { slab.as_ref() };
                         header.validate()?;
+                        also(header, class)?;
                         if !header.is_placed() || header.free() == 0 {
                             return Err("cache: a slab is on the wrong list (Ca2)");
                         }

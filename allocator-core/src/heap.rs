@@ -114,7 +114,7 @@ impl Heap {
         }
     }
 
-    /// The thread's block, if it is one of this heap. A look at a heap is safe with whatever block.
+    /// The thread's block, if it is one of this heap. What is no unsafe function is safe with whatever block.
     fn own<'a>(&self, thread: Option<&'a Thread>) -> Option<&'a Thread> {
         thread.filter(|thread| thread.is_of(&self.parts.registry))
     }
@@ -165,7 +165,8 @@ impl Heap {
         if let (Route::Object(class), Some(thread)) = (route, thread) {
             // SAFETY: by contract.
             if let Some(object) = unsafe { thread.sheaves().of(class).pop() } {
-                self.hand_out(object, class, layout.size());
+                // SAFETY: just popped.
+                unsafe { self.hand_out(object, class, layout.size()) };
                 return Ok((object, layout.size()));
             }
         }
@@ -261,7 +262,8 @@ impl Heap {
             Route::Object(class) => {
                 // SAFETY: by contract.
                 let (object, zeros) = unsafe { self.take_object(thread, class, dense) }?;
-                self.hand_out(object, class, layout.size());
+                // SAFETY: just taken.
+                unsafe { self.hand_out(object, class, layout.size()) };
                 Ok((object, if zeros { 0 } else { layout.size() }))
             }
             Route::Run(pages, align) => self.alloc_run(thread, layout, pages, align, dense),
@@ -377,8 +379,11 @@ impl Heap {
 
     /// Notes that the program has `size` bytes of an object now: whoever pops one from a sheaf says so. Does nothing
     /// without the features `checked` and `asan`.
+    ///
+    /// # Safety
+    /// The caller has the object, of this class.
     #[inline(always)]
-    pub fn hand_out(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
+    pub unsafe fn hand_out(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
         poison::unpoison(object, size);
         if !live::hand_out(&self.parts.zone, object, class) {
             die(format_args!("{class} hands out {object:p}, which it has not: the heap is damaged"));
@@ -387,8 +392,11 @@ impl Heap {
 
     /// Notes that the program gives an object back: whoever pushes one to a sheaf says so. With the feature `checked`
     /// a misuse is found here and ends the process; without it this does nothing.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
     #[inline(always)]
-    pub fn take_back(&self, object: NonNull<u8>, class: SizeClass) {
+    pub unsafe fn take_back(&self, object: NonNull<u8>, class: SizeClass) {
         if let Err(found) = live::take_back(&self.parts.zone, object, class) {
             self.found(found);
         }
@@ -399,10 +407,14 @@ impl Heap {
 
     /// Checks what is resized within its class to `size` bytes and so stays where it is, as [`Heap::take_back`] checks
     /// what is given back.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
     #[inline(always)]
-    pub fn check(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
+    pub unsafe fn check(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
         if CHECKED {
-            self.check_object(object, class);
+            // SAFETY: by contract.
+            unsafe { self.check_object(object, class) };
         }
         if poison::ON {
             poison::fit(object, size, class.size());
@@ -411,8 +423,11 @@ impl Heap {
 
     /// Checks what is about to be copied to an object of another class: what is not what it is said to be must not be. A
     /// misuse that is found ends the process.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
     #[inline(always)]
-    pub fn check_object(&self, object: NonNull<u8>, class: SizeClass) {
+    pub unsafe fn check_object(&self, object: NonNull<u8>, class: SizeClass) {
         if CHECKED || !cache::is_start(&self.parts.zone, object.as_ptr(), class) {
             self.check_closely(object, class);
         }
@@ -433,7 +448,8 @@ impl Heap {
     pub unsafe fn free(&self, thread: Option<&Thread>, ptr: NonNull<u8>, layout: Layout) {
         match Route::of(layout) {
             Route::Object(class) => {
-                self.take_back(ptr, class);
+                // SAFETY: by contract.
+                unsafe { self.take_back(ptr, class) };
                 // SAFETY: by contract.
                 if thread.is_some_and(|thread| unsafe { thread.sheaves().of(class).push(ptr) }) {
                     return;
@@ -556,7 +572,8 @@ impl Heap {
     ) -> Result<Option<NonNull<u8>>, Misuse> {
         let (is, wanted) = (Route::of(layout), Route::of(new));
         if let Route::Object(class) = is {
-            self.check_object(ptr, class);
+            // SAFETY: by contract.
+            unsafe { self.check_object(ptr, class) };
             if is != wanted {
                 return Ok(None);
             }
@@ -578,7 +595,10 @@ impl Heap {
     }
 
     /// The end of what [`Heap::enter_library`] began.
-    pub fn leave_library(&self) {
+    ///
+    /// # Safety
+    /// It said true, and this is the only end of it.
+    pub unsafe fn leave_library(&self) {
         self.parts.mempool.release(self.os());
     }
 

@@ -80,20 +80,19 @@ fn decide(
     }
 }
 
-/// The number of live objects of the slab that begins at a page, none of which is free in it (Lv1). For a moment when
-/// nobody else is here.
-pub fn validate(map: &ChunkMap, page: usize) -> Result<usize, &'static str> {
-    let Some(class) = map.tag(page).class().and_then(SizeClass::new) else { return Ok(0) };
-    let slab = map.room(page).get().cast::<Slab>();
-    // SAFETY: a slab begins there, so its room is a header; nobody writes to it now.
-    let free = unsafe { slab.as_ref() }.free_bits();
-    let mut objects = 0;
-    for (live, free) in Slab::live(map, page, class).iter().zip(free) {
-        let live = live.load(Relaxed);
-        if live & free != 0 {
+/// That no live object of a slab is free in it (Lv1), while nobody else is here. For who has the lock of the slab's shard.
+pub fn validate(zone: &Zone, slab: &Slab, class: SizeClass) -> Result<(), &'static str> {
+    let map = zone.map_of(slab.base());
+    let words = Slab::live(map, map.page_of(slab.base() as usize), class).iter().zip(slab.free_bits());
+    for (live, free) in words.filter(|_| CHECKED) {
+        if live.load(Relaxed) & free != 0 {
             return Err("live: an object is free in its slab (Lv1)");
         }
-        objects += live.count_ones() as usize;
     }
-    Ok(objects)
+    Ok(())
+}
+
+/// The number of live objects of the slab of a class that begins at a page, at about this moment.
+pub fn count(map: &ChunkMap, page: usize, class: SizeClass) -> usize {
+    Slab::live(map, page, class).iter().map(|live| live.load(Relaxed).count_ones() as usize).sum()
 }

@@ -76,7 +76,8 @@ fn pop(class: SizeClass, size: usize) -> Option<NonNull<u8>> {
     let sheaves = unsafe { tls::get().as_ref() }?;
     // SAFETY: the sheaves are the calling thread's.
     let object = unsafe { sheaves.of(class).pop() }?;
-    HEAP.hand_out(object, class, size);
+    // SAFETY: just popped.
+    unsafe { HEAP.hand_out(object, class, size) };
     Some(object)
 }
 
@@ -131,12 +132,14 @@ extern "C" fn zeroed_slow(size: usize) -> *mut u8 {
 #[inline(always)]
 unsafe fn release(ptr: *mut c_void) {
     let Some(ptr) = NonNull::new(ptr.cast::<u8>()) else { return };
-    if let Some(class) = HEAP.class_of(ptr) {
+    // SAFETY: by contract.
+    if let Some(class) = unsafe { HEAP.class_of(ptr) } {
         // SAFETY: null, or sheaves that stay mapped.
         let sheaves = unsafe { tls::get().as_ref() };
         // SAFETY: the sheaves are the calling thread's; the object is of this class by its tag.
         if sheaves.is_some_and(|sheaves| unsafe { sheaves.of(class).push(ptr) }) {
-            HEAP.take_back(ptr, class);
+            // SAFETY: by contract.
+            unsafe { HEAP.take_back(ptr, class) };
             return;
         }
     }
@@ -149,7 +152,8 @@ unsafe fn release(ptr: *mut c_void) {
 #[cold]
 #[inline(never)]
 unsafe extern "C" fn release_slow(ptr: NonNull<u8>) {
-    quietly(|| match HEAP.layout_of(ptr) {
+    // SAFETY: by contract.
+    quietly(|| match unsafe { HEAP.layout_of(ptr) } {
         Ok(layout) => {
             kswapd::attend_without_start();
             // SAFETY: the block is the calling thread's; the rest by contract.
@@ -166,8 +170,10 @@ unsafe extern "C" fn release_slow(ptr: NonNull<u8>) {
 #[inline(always)]
 unsafe fn resize(ptr: *mut c_void, size: usize) -> *mut u8 {
     let Some(ptr) = NonNull::new(ptr.cast::<u8>()) else { return alloc(size) };
-    if let Some(is) = HEAP.class_of(ptr).filter(|is| class(size) == Some(*is)) {
-        HEAP.check(ptr, is, size);
+    // SAFETY: by contract.
+    if let Some(is) = unsafe { HEAP.class_of(ptr) }.filter(|is| class(size) == Some(*is)) {
+        // SAFETY: by contract.
+        unsafe { HEAP.check(ptr, is, size) };
         return ptr.as_ptr();
     }
     // SAFETY: by contract.
@@ -184,7 +190,8 @@ unsafe extern "C" fn resize_slow(ptr: NonNull<u8>, size: usize) -> *mut u8 {
         unsafe { release(ptr.as_ptr().cast()) };
         return null_mut();
     }
-    let is = match HEAP.layout_of(ptr) {
+    // SAFETY: by contract.
+    let is = match unsafe { HEAP.layout_of(ptr) } {
         Ok(layout) => layout,
         // SAFETY: not ours, so by contract the next one's.
         Err(Misuse::Foreign) => return unsafe { next::realloc(ptr, size) },
@@ -203,7 +210,8 @@ unsafe extern "C" fn resize_slow(ptr: NonNull<u8>, size: usize) -> *mut u8 {
 /// As for [`release`], but it stays in use.
 unsafe fn usable(ptr: *mut c_void) -> usize {
     let Some(ptr) = NonNull::new(ptr.cast::<u8>()) else { return 0 };
-    match HEAP.layout_of(ptr) {
+    // SAFETY: by contract.
+    match unsafe { HEAP.layout_of(ptr) } {
         Ok(layout) => layout.size(),
         // SAFETY: not ours, so by contract the next one's.
         Err(Misuse::Foreign) => unsafe { next::usable_size(ptr) },

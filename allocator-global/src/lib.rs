@@ -412,7 +412,8 @@ unsafe impl GlobalAlloc for Kmalloc {
         if let Some(class) = SizeClass::of(layout) {
             // SAFETY: the sheaves are the calling thread's.
             if let Some(object) = unsafe { tls::sheaves().of(class).pop() } {
-                HEAP.hand_out(object, class, layout.size());
+                // SAFETY: just popped.
+                unsafe { HEAP.hand_out(object, class, layout.size()) };
                 return object.as_ptr();
             }
         }
@@ -427,7 +428,8 @@ unsafe impl GlobalAlloc for Kmalloc {
         if let Some(class) = SizeClass::of(layout) {
             // SAFETY: the sheaves are the calling thread's; the object is of this class by contract.
             if unsafe { tls::sheaves().of(class).push(ptr) } {
-                HEAP.take_back(ptr, class);
+                // SAFETY: by contract.
+                unsafe { HEAP.take_back(ptr, class) };
                 return;
             }
         }
@@ -440,7 +442,8 @@ unsafe impl GlobalAlloc for Kmalloc {
         if let Some(class) = SizeClass::of(layout) {
             // SAFETY: the sheaves are the calling thread's.
             if let Some(object) = unsafe { tls::sheaves().of(class).pop() } {
-                HEAP.hand_out(object, class, layout.size());
+                // SAFETY: just popped.
+                unsafe { HEAP.hand_out(object, class, layout.size()) };
                 // SAFETY: an object of a class that holds this many bytes.
                 unsafe { object.as_ptr().write_bytes(0, layout.size()) };
                 return object.as_ptr();
@@ -457,7 +460,8 @@ unsafe impl GlobalAlloc for Kmalloc {
         // SAFETY: by contract it was allocated here, so it is not null.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
         if let Some(class) = SizeClass::of(layout).filter(|class| SizeClass::of(new) == Some(*class)) {
-            HEAP.check(ptr, class, new_size);
+            // SAFETY: by contract.
+            unsafe { HEAP.check(ptr, class, new_size) };
             return ptr.as_ptr();
         }
         // SAFETY: by contract.
@@ -542,13 +546,16 @@ unsafe fn realloc_by_sheaves(ptr: NonNull<u8>, layout: Layout, new: Layout) -> O
     let sheaves = unsafe { tls::get().as_ref() }?;
     // SAFETY: the sheaves are the calling thread's.
     let object = unsafe { sheaves.of(to).pop() }?;
-    HEAP.check_object(ptr, from);
-    HEAP.hand_out(object, to, new.size());
+    // SAFETY: by contract.
+    unsafe { HEAP.check_object(ptr, from) };
+    // SAFETY: just popped.
+    unsafe { HEAP.hand_out(object, to, new.size()) };
     // SAFETY: both are at least so long; one is the program's, the other was free.
     unsafe { object.as_ptr().copy_from_nonoverlapping(ptr.as_ptr(), layout.size().min(new.size())) };
     // SAFETY: as above; the program gives it up.
     if unsafe { sheaves.of(from).push(ptr) } {
-        HEAP.take_back(ptr, from);
+        // SAFETY: by contract.
+        unsafe { HEAP.take_back(ptr, from) };
     } else {
         // Not by `dealloc`: C may have called, and nothing may be started then.
         // SAFETY: the block is the calling thread's; the rest by contract.

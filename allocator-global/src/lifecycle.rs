@@ -257,8 +257,13 @@ fn fits_in(stack: Range<usize>, here: usize) -> bool {
 /// More than any stack of the main thread is taken to have. The kernel maps nothing else that near below it.
 const MAIN_STACK: usize = 64 << 20;
 
+/// With `errno` as it was: neither the vector nor `/proc` need have what the C library looks for.
 #[cold]
 fn find_stack(here: usize) -> Option<(usize, usize)> {
+    quietly(|| known_stack(here))
+}
+
+fn known_stack(here: usize) -> Option<(usize, usize)> {
     // The kernel puts the program's name at the upper end of the main thread's stack, above its arguments. (The number of the
     // process is no sign of the main thread: in a child of a fork it is the number of whichever thread forked.)
     // SAFETY: has no precondition.
@@ -275,8 +280,8 @@ fn main_stack() -> usize {
     let (this, none) = (0, null::<libc::rlimit64>());
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the answer goes where there is room for it.
-    let ask = || unsafe { libc::syscall(libc::SYS_prlimit64, this, libc::RLIMIT_STACK, none, &mut limit) };
-    if quietly(ask) == 0 {
+    let asked = unsafe { libc::syscall(libc::SYS_prlimit64, this, libc::RLIMIT_STACK, none, &mut limit) };
+    if asked == 0 {
         usize::try_from(limit.rlim_cur).unwrap_or(MAIN_STACK).min(MAIN_STACK)
     } else {
         0
@@ -295,24 +300,28 @@ fn threads_stack(here: usize) -> Option<(usize, usize)> {
     let end = unsafe { libc::pthread_self() } as usize;
     let floor = here.checked_sub(LIBRARY_STACK)?;
     let near = end.checked_sub(here).is_some_and(|depth| depth < LOOKED_AT);
-    let page = HEAP.os().page_size();
     // A stack that is not the thread's own has that one's guard page before it, or was allocated here.
-    let fits = near && !HEAP.owns(here) && (floor & !(page - 1)..end).step_by(page).all(is_readable);
-    fits.then_some((floor, end))
+    if !near || HEAP.owns(here) {
+        return None;
+    }
+    let page = HEAP.os().page_size();
+    let mut at = floor & !(page - 1);
+    while at < end && is_readable(at) {
+        at += page;
+    }
+    (at >= end).then_some((floor, end))
 }
 
 /// The kernel reads a set of signals before it finds that what is to be done with it makes no sense.
 #[cfg(feature = "override")]
 fn is_readable(address: usize) -> bool {
     let nonsense: libc::c_int = -1;
-    quietly(|| {
-        // SAFETY: the address is the kernel's to look at, and nothing is changed.
-        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, nonsense, address, 0usize, 8usize) };
-        // SAFETY: has no precondition.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: this thread's own variable.
-        unsafe { *errno != libc::EFAULT }
-    })
+    // SAFETY: the address is the kernel's to look at, and nothing is changed.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, nonsense, address, 0usize, 8usize) };
+    // SAFETY: has no precondition.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: this thread's own variable.
+    unsafe { *errno != libc::EFAULT }
 }
 
 #[cfg(not(feature = "override"))]
@@ -333,8 +342,9 @@ fn threads_stack(_: usize) -> Option<(usize, usize)> {
     (found == 0).then_some((floor as usize, floor as usize + size))
 }
 
-/// The opposite of [`enter_library`].
+/// The opposite of [`enter_library`], which gave this.
 pub(crate) fn leave_library(was: usize) {
     tls::set(was as *const Sheaves);
-    HEAP.leave_library();
+    // SAFETY: who has such a word was let in, and the hooks come in pairs.
+    unsafe { HEAP.leave_library() };
 }

@@ -158,7 +158,7 @@ impl Heap {
     /// The figures of a heap whose invariants all hold.
     fn validated(&self, thread: Option<&Thread>) -> Result<Stats, &'static str> {
         let caller = self.caller(thread);
-        self.parts.caches.validate(caller)?;
+        self.parts.caches.validate(caller, |slab, class| live::validate(&self.parts.zone, slab, class))?;
         self.parts.vmalloc.validate(self.os())?;
         if let Some(thread) = thread {
             // SAFETY: a block is not `Sync`, so who has a reference to it is its thread.
@@ -173,7 +173,7 @@ impl Heap {
         // Every page is free, in a slab, in a run, or kept by a thread: none is lost, none is counted twice.
         let stats = self.figures(thread);
         if CHECKED {
-            let apart = self.live_objects(caller)?.abs_diff(stats.slab_objects);
+            let apart = self.live_objects(caller).abs_diff(stats.slab_objects);
             if apart > self.parts.registry.lost(self.os()) {
                 return Err("heap: objects that are out are not the live ones (Lv2)");
             }
@@ -198,17 +198,17 @@ impl Heap {
     }
 
     /// Objects that the program has, by their bits.
-    fn live_objects(&self, caller: Caller<'_>) -> Result<usize, &'static str> {
-        let mut objects = Ok(0);
+    fn live_objects(&self, caller: Caller<'_>) -> usize {
+        let mut objects = 0;
         self.parts.zone.each_arena(caller, &mut |arena| {
             for map in (0..arena.committed()).map(|c| arena.map(c)) {
                 for page in 0..PAGES_PER_CHUNK as usize {
-                    if matches!(map.tag(page).kind(), Kind::Slab { first, .. } if first == page) {
-                        objects = objects.and_then(|n| Ok(n + live::validate(map, page)?));
-                    }
+                    let Kind::Slab { class, first, .. } = map.tag(page).kind() else { continue };
+                    let class = SizeClass::new(class).filter(|_| first == page);
+                    objects += class.map_or(0, |class| live::count(map, page, class));
                 }
             }
-            objects.is_ok()
+            true
         });
         objects
     }

@@ -59,6 +59,7 @@ impl Heap {
     /// If there is more than the soft limit says, frees the memory behind free pages, as much as that is. True if there still
     /// is.
     pub fn stay_below_soft_limit(&self, thread: Option<&Thread>) -> bool {
+        let thread = self.own(thread);
         let counter = self.counter();
         if counter.is_high() {
             self.give_back(thread, || counter.usage().saturating_sub(counter.limits().high));
@@ -69,7 +70,7 @@ impl Heap {
     /// From now on, free memory stays resident for so many milliseconds, and then goes back to the system by itself; never,
     /// if `None`.
     pub fn set_purge_after(&self, thread: Option<&Thread>, millis: Option<u32>) {
-        self.calmly(thread, |caller| {
+        self.calmly(self.own(thread), |caller| {
             self.kswapd().set_purge_after(caller.os, millis);
             self.restarted(caller);
         });
@@ -77,7 +78,7 @@ impl Heap {
 
     /// The thread that there may be is not wanted any more. There is another one, should the heap be large enough.
     pub fn dismiss_kswapd(&self, thread: Option<&Thread>) {
-        self.calmly(thread, |caller| {
+        self.calmly(self.own(thread), |caller| {
             self.kswapd().dismiss(caller.os);
             self.restarted(caller);
         });
@@ -93,7 +94,7 @@ impl Heap {
     /// There is no thread of this number, or none that ticks now: whoever gives pages back has to.
     pub fn without_kswapd(&self, thread: Option<&Thread>, number: u32) {
         self.kswapd().alone(self.os(), number);
-        self.give_back_what_waits(thread);
+        self.give_back_what_waits(self.own(thread));
     }
 
     /// What threads keep and what was set aside, for a tick that may not come, goes back. Returns the bytes that were aside.

@@ -652,16 +652,20 @@ fn validate_compares_the_live_objects_with_those_that_are_out() {
     let class = SizeClass::of(layout(640, 8)).unwrap();
     // SAFETY: the block is this thread's.
     let object = unsafe { heap.alloc(Some(thread), layout(640, 8)) }.unwrap();
-    heap.check(object, class, 640);
+    // SAFETY: an object that this thread has; so it is below, but for what the heap thinks.
+    unsafe { heap.check(object, class, 640) };
     assert_eq!(heap.validate(Some(thread)), Ok(()));
-    heap.take_back(object, class);
+    // SAFETY: as above.
+    unsafe { heap.take_back(object, class) };
     assert_eq!(heap.validate(Some(thread)), Err("heap: objects that are out are not the live ones (Lv2)"));
-    heap.hand_out(object, class, 640);
+    // SAFETY: as above.
+    unsafe { heap.hand_out(object, class, 640) };
     assert_eq!(heap.validate(Some(thread)), Ok(()));
     // SAFETY: the block is this thread's; the object is of the class, and not used any more.
     assert!(unsafe { thread.sheaves().of(class).push(object) });
     assert_eq!(heap.validate(Some(thread)), Err("live: an object is in a sheaf (Lv1)"));
-    heap.take_back(object, class);
+    // SAFETY: as above.
+    unsafe { heap.take_back(object, class) };
     assert_eq!(heap.validate(Some(thread)), Ok(()));
     // SAFETY: the block is this thread's, and not used any more.
     unsafe { heap.detach(thread) };

@@ -13,8 +13,11 @@ use core::ptr::NonNull;
 
 impl Heap {
     /// The class of the slab that has this address. `None`: no slab has it. Costs three loads.
+    ///
+    /// # Safety
+    /// The caller has a block there, of this heap or another.
     #[inline(always)]
-    pub fn class_of(&self, ptr: NonNull<u8>) -> Option<SizeClass> {
+    pub unsafe fn class_of(&self, ptr: NonNull<u8>) -> Option<SizeClass> {
         let address = ptr.as_ptr() as usize;
         match self.parts.zone.table.owner(address) {
             Owner::Chunk(map) => {
@@ -28,7 +31,10 @@ impl Heap {
 
     /// A layout that goes the way of the block at `ptr`, which is live: of the bytes that may be used of it, and aligned as C
     /// has it. What is live and not of this heap is [`Misuse::Foreign`].
-    pub fn layout_of(&self, ptr: NonNull<u8>) -> Result<Layout, Misuse> {
+    ///
+    /// # Safety
+    /// As for [`Heap::class_of`].
+    pub unsafe fn layout_of(&self, ptr: NonNull<u8>) -> Result<Layout, Misuse> {
         let address = ptr.as_ptr() as usize;
         let (size, align) = match self.parts.zone.table.owner(address) {
             Owner::Nobody => return Err(Misuse::Foreign),

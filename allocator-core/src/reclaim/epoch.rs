@@ -18,9 +18,10 @@ use crate::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use crate::sync::{const_unless_loom, UnsafeCell, UnwatchedU32};
-use core::mem::{align_of, size_of, ManuallyDrop, MaybeUninit};
+use core::mem::{ManuallyDrop, MaybeUninit};
 use crossbeam_epoch::{Collector, LocalHandle};
 
+// A slot has room for it.
 static_assertions::assert_eq_size!(LocalHandle, usize);
 static_assertions::assert_eq_align!(LocalHandle, usize);
 
@@ -154,8 +155,6 @@ impl Epoch {
     /// `slot` belongs to the calling thread.
     #[inline(never)]
     unsafe fn handle<'s>(&self, slot: &'s Slot) -> Option<&'s LocalHandle> {
-        const { assert!(size_of::<LocalHandle>() == size_of::<usize>()) };
-        const { assert!(align_of::<LocalHandle>() == align_of::<usize>()) };
         // SAFETY: by contract nobody else looks at it.
         if slot.handle.with_mut(|word| unsafe { *word }) == 0 {
             let handle = ManuallyDrop::new(self.collector()?.register());

@@ -26,6 +26,7 @@ use super::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use super::{const_unless_loom, hint, recheck, Park, UnsafeCell};
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
 const FREE: u32 = 0;
@@ -70,10 +71,12 @@ unsafe impl<T: Send> Sync for Mutex<T> {}
 // SAFETY: as for `Sync`; a mutex owns its value.
 unsafe impl<T: Send> Send for Mutex<T> {}
 
-/// The right to use the value; gives the lock back when dropped.
+/// The right to use the value; gives the lock back when dropped. It stays with the thread that took the lock: to share it would be
+/// to share the value, which need not be `Sync`.
 pub struct Guard<'a, T: Ranked, P: Park + ?Sized> {
     mutex: &'a Mutex<T>,
     park: &'a P,
+    stays: PhantomData<*const T>,
 }
 
 impl<T: Ranked> Mutex<T> {
@@ -93,7 +96,7 @@ impl<T: Ranked> Mutex<T> {
         if self.word.compare_exchange(FREE, HELD, Acquire, Relaxed).is_err() {
             self.lock_contended(park);
         }
-        Guard { mutex: self, park }
+        Guard { mutex: self, park, stays: PhantomData }
     }
 
     #[cold]
@@ -180,6 +183,9 @@ impl Ranked for usize {
 impl Ranked for () {
     const RANK: Rank = Rank::Zone;
 }
+
+#[cfg(test)]
+static_assertions::assert_not_impl_any!(Guard<'static, usize, dyn Park>: Send, Sync);
 
 #[cfg(all(test, not(kmalloc_loom)))]
 mod tests {
