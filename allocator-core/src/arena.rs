@@ -338,14 +338,8 @@ impl Arena {
         self.buddy().purge(Purge { group, ..what }, |start, n| {
             // SAFETY: pages of the buddy are pages of the range.
             let ptr = unsafe { self.base().add(start.byte_offset()) };
-            let chunk = start.get() / PAGES_PER_CHUNK;
-            let map = self.map(chunk);
-            self.openings.forget(chunk, 1);
-            if n.get() < PAGES_PER_CHUNK {
-                self.break_up(map);
-            } else {
-                self.height.note_purged(chunk);
-            }
+            let map = self.map(start.get() / PAGES_PER_CHUNK);
+            self.note_going(start, n);
             let first = (start.get() % PAGES_PER_CHUNK) as usize;
             for (rooms, len) in map.rooms_alone(first, n.get() as usize, self.ground.os.page_size()) {
                 // SAFETY: whole pages of our own mapping; what they describe is the purge's, so no slab is there.

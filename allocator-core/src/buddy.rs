@@ -183,7 +183,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     /// Hands chunks that were never used to the buddy. Their pages are known to be zero.
     pub fn add_chunks(&self, first: ChunkIndex, n: u32) {
         for c in first.get()..first.get() + n {
-            self.give_back_chunks(ChunkIndex::new(c), 1).ok();
+            self.give_back_chunk(ChunkIndex::new(c)).ok();
         }
     }
 
@@ -396,7 +396,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             let first = page % PAGES;
             let here = (PAGES - first).min(end - page);
             if here == PAGES {
-                self.give_back_chunks(chunk, 1)?;
+                self.give_back_chunk(chunk)?;
             } else {
                 self.give_back_in(chunk, PageSet::run(first, here))?;
             }
@@ -414,7 +414,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         if change.after == Chunk::<PAGES>::ALL {
             let _transit = self.transit();
             if self.chunk(chunk).park() {
-                return self.give_back_chunks(chunk, 1);
+                return self.give_back_chunk(chunk);
             }
             // Somebody took pages of it or parked it: that operation publishes what it left.
             return Ok(());
@@ -512,7 +512,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             return None; // somebody has parked it since: it was the neighbours of the run's own pages that were free
         }
         let transit = (pages != Chunk::<PAGES>::ALL).then(|| self.transit());
-        self.claim_chunks(chunk, 1).then_some(transit)
+        self.claim_chunk(chunk).then_some(transit)
     }
 
     /// Takes free pages that may be resident, as `what` says, lets `discard` free the memory behind each run of them, and
@@ -536,12 +536,12 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                     purged += self.cleanse_in(chunk, run);
                 }
             };
-            if self.is_whole(chunk) && self.claim_chunks(chunk, 1) {
+            if self.is_whole(chunk) && self.claim_chunk(chunk) {
                 let pages = state.purgeable(Chunk::<PAGES>::ALL, what.group, what.idle);
                 // One call for all of them, if none of them must stay.
                 let all = !pages.is_empty() && state.dirty_pages().minus(pages).is_empty();
                 if all { Chunk::<PAGES>::ALL } else { pages }.runs().for_each(&mut purge);
-                self.give_back_chunks(chunk, 1).ok();
+                self.give_back_chunk(chunk).ok();
             } else if let Some((pages, change)) = state.take_purgeable(what.group, what.idle) {
                 self.publish(chunk, change);
                 for run in pages.runs() {
@@ -564,7 +564,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
     pub fn take_all(&self, n: u32) -> Option<Transit<'m>> {
         let transit = self.transit();
         for c in 0..n {
-            if !self.claim_chunks(ChunkIndex::new(c), 1) {
+            if !self.claim_chunk(ChunkIndex::new(c)) {
                 self.add_chunks(ChunkIndex::new(0), c);
                 return None;
             }
@@ -608,7 +608,12 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
 
     /// True if all pages of a chunk may be resident, and seven in eight are in use, at about this moment.
     pub fn is_full(&self, chunk: ChunkIndex) -> bool {
-        self.free_in(chunk).len() <= PAGES / 8 && self.chunk(chunk).dirty_pages() == Chunk::<PAGES>::ALL
+        self.free_in(chunk).len() <= PAGES / 8 && self.may_be_resident(chunk)
+    }
+
+    /// True if all pages of a chunk may be resident.
+    pub fn may_be_resident(&self, chunk: ChunkIndex) -> bool {
+        self.chunk(chunk).dirty_pages() == Chunk::<PAGES>::ALL
     }
 
     /// Free pages, and those of them that are not known to be zero, at about this moment.
@@ -664,7 +669,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
             let mut whole = word.load(Relaxed);
             while let Some(start) = PageSet::from_bits(whole).first_run_of(n) {
                 let chunks = PageSet::run(start, n).bits();
-                // Acquire meets `give_back_chunks`: the last owners' writes come before ours.
+                // Acquire meets `give_back_chunk`: the last owners' writes come before ours.
                 match word.compare_exchange_weak(whole, whole & !chunks, Acquire, Relaxed) {
                     Ok(_) => {
                         self.note_taken(r as usize, whole & !chunks);
@@ -680,21 +685,16 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         None
     }
 
-    /// Takes exactly these whole chunks, all in one region, if all of them are free.
-    fn claim_chunks(&self, first: ChunkIndex, n: u32) -> bool {
-        let word = &self.region(first).whole;
-        let chunks = PageSet::run(first.get() % CHUNKS_PER_REGION, n).bits();
-        let mut whole = word.load(Relaxed);
-        while whole & chunks == chunks {
-            match word.compare_exchange_weak(whole, whole & !chunks, Acquire, Relaxed) {
-                Ok(_) => {
-                    self.note_taken(Self::region_of(first), whole & !chunks);
-                    return true;
-                }
-                Err(now) => whole = now,
-            }
+    /// Takes exactly this chunk, if it is whole.
+    fn claim_chunk(&self, chunk: ChunkIndex) -> bool {
+        let (word, bit) = (&self.region(chunk).whole, Self::bit(chunk));
+        if word.load(Relaxed) & bit == 0 {
+            return false;
         }
-        false
+        // Acquire meets `give_back_chunk`: the last owner's writes come before ours.
+        let before = word.fetch_and(!bit, Acquire);
+        self.note_taken(Self::region_of(chunk), before & !bit);
+        before & bit != 0
     }
 
     fn note_taken(&self, region: usize, left: u64) {
@@ -703,20 +703,17 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
         }
     }
 
-    /// Makes chunks that the caller owns whole again, all in one region.
-    fn give_back_chunks(&self, first: ChunkIndex, n: u32) -> Result<(), Misuse> {
-        for c in &self.chunks[first.get() as usize..][..n as usize] {
-            if !c.free_pages().is_empty() {
-                return Err(Misuse::DoubleFree);
-            }
+    /// Makes a chunk that the caller owns whole again.
+    fn give_back_chunk(&self, chunk: ChunkIndex) -> Result<(), Misuse> {
+        if !self.chunk(chunk).free_pages().is_empty() {
+            return Err(Misuse::DoubleFree);
         }
-        let chunks = PageSet::run(first.get() % CHUNKS_PER_REGION, n).bits();
-        let before = self.region(first).whole.fetch_or(chunks, Release);
-        if before & chunks != 0 {
+        let before = self.region(chunk).whole.fetch_or(Self::bit(chunk), Release);
+        if before & Self::bit(chunk) != 0 {
             return Err(Misuse::DoubleFree);
         }
         if before == 0 {
-            self.set_summary(Self::region_of(first), Kind::Whole);
+            self.set_summary(Self::region_of(chunk), Kind::Whole);
         }
         Ok(())
     }

@@ -18,7 +18,7 @@
 //!
 //! # Invariants
 //! - Ga1: once [`Gate::close`] has returned true, nobody but its caller is inside until [`Gate::open`].
-//! - Ga2: `owner` names the closer while the gate is closed, and is zero otherwise.
+//! - Ga2: `owner` names the closer while the gate is closed, from when [`Gate::close`] begins to wait, and is zero otherwise.
 //!
 //! # Memory ordering
 //! | step                               | order            | so that                                              |
@@ -39,7 +39,8 @@ const OPEN: u32 = 0;
 const CLOSED: u32 = 1;
 const DAMAGED: u32 = 2;
 
-/// Naps of the closer before it gives up: some seconds. To be inside takes microseconds, or as long as a system call.
+/// Naps of the closer before it gives up: some seconds. To be inside takes microseconds, or as long as a system call; or as long as it
+/// takes to copy a block, where `realloc` can do nothing else.
 const PATIENCE: u32 = 100_000;
 
 /// A thread's word: not zero while the thread is inside.

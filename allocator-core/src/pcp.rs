@@ -8,8 +8,9 @@
 //!
 //! To the buddy the pages of a kept run are in use, to the memmap they are nothing: who frees them again is told. Everybody
 //! may empty the room: a tick does it for all threads, so one that sleeps holds no run for longer than that, and so does
-//! whoever is about to be refused. Nothing is kept where kswapd is switched off, or memory is short; a heap that is too small for
-//! ticks keeps what it has.
+//! whoever is about to be refused. Nothing is kept where kswapd is switched off, or memory is short. What was kept stays in a heap that is
+//! too small for ticks, in one without a thread until somebody frees, and if kswapd is switched off in that very moment: a thread that
+//! has written to its room reads the state without a fence in between.
 //!
 //! # Invariants
 //! - Pp1: a run is in one room at most, and nobody else has it.

@@ -9,8 +9,9 @@
 //! which it has not given the access back either, stays *closed* in the area's record, and is offered again.
 //!
 //! What is freed may be *set aside* for a while, resident and counted: the next area of about that length that will be used
-//! as a whole is the same pages, and the system need not clear them. A request that finds none of its length shows that
-//! the program has moved on, so all that is set aside goes back before it maps more; the rest goes by ticks of kswapd.
+//! as a whole is the same pages, and the system need not clear them. A request that finds none of its length, or does not look since it is
+//! for zeros or aligned to more than a page, shows that the program has moved on, so all that is set aside goes back before it maps
+//! more; the rest goes by ticks of kswapd.
 //!
 //! # Invariants
 //! - Vm1: the record of an area that is handed out is in the table, and in no list; the others are in one, free or closed.

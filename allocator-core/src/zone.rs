@@ -5,8 +5,8 @@
 //! taken, and more chunks of the first that has some are made writable, or another arena is reserved: the first of 96 MiB,
 //! each later one a quarter of all that is reserved and no shorter, but half as much as long as the system refuses
 //! (which is remembered, so that the next refusal is had for less). Before anyone is refused, all words are looked
-//! at, until a look is sure that nothing was in transit and no arena on its way to the system; and if room was made
-//! meanwhile, all begins anew.
+//! at, until a look is sure that nothing was in transit and no arena on its way to the system, or for a tenth of a second if a thread
+//! that has something in transit does not get on; and if room was made meanwhile, all begins anew.
 //!
 //! The first arena stays. Others may be walked by a protected thread, or by one that holds the lock; an empty one is
 //! unlinked under the lock and unmapped when the last protected walker is gone (`reclaim`). Whoever gives the last page
@@ -204,7 +204,7 @@ impl Zone {
         if stale < n {
             // Known to be zero before, and so still, without a call that the system might refuse. But others may have the rest of
             // a chunk, which is not to be filled by a huge page.
-            arena.break_up_ends(start + stale, n - stale);
+            arena.note_going(start + stale, n - stale);
             arena.buddy().cleanse(start + stale, n - stale);
         }
         if stale.get() > 0 {
@@ -288,7 +288,7 @@ impl Zone {
         // With pages of the system longer than ours, they might hold others' too.
         let alone = (ptr.as_ptr() as usize | n.bytes()) & (os.page_size() - 1) == 0;
         let start = arena.page_at(ptr.as_ptr() as usize);
-        arena.break_up_ends(start, n);
+        arena.note_going(start, n);
         // SAFETY: by contract the caller's own.
         if alone && unsafe { self.discard_free(os, ptr, n.bytes()) } {
             arena.buddy().cleanse(start, n);

@@ -10,11 +10,14 @@
 //!
 //! # Invariants
 //! - Bk1: who breaks a chunk up notes it before telling the system. A tick, which owns nothing of the chunk, notes it as huge before,
-//!   and looks at the note again afterwards; so a break has the last word. Who opens a chunk owns all of it, and meets nobody.
+//!   and looks at the note again afterwards; so a break has the last word. It looks at the pages, too: the chunk may have gone back
+//!   meanwhile as a whole, which breaks nothing up, and who opens such a one has it counted as resident only if it is huge by then.
 //! - Bk2: `borders` is how many there are, unless two threads have changed chunks beside each other at the same moment: then from
 //!   the next tick on.
 //!
-//! Relaxed all over: a note orders nothing but itself.
+//! # Memory ordering
+//! Relaxed: a note orders nothing but itself. But for one pair of fences, between a tick's note and its look at the pages, and between
+//! what an opener's pages were before and its look at the note: one of the two sees what the other one did.
 
 use super::Arena;
 use crate::buddy::Warm;
@@ -23,7 +26,11 @@ use crate::config::{CHUNK_SIZE, PAGES_PER_CHUNK};
 use crate::huge::HugePages;
 use crate::page::{Backing, ChunkMap, Kind};
 use crate::size_class::SizeClass;
-use crate::sync::{atomic::Ordering::Relaxed, recheck};
+use crate::sync::atomic::{
+    fence,
+    Ordering::{Relaxed, SeqCst},
+};
+use crate::sync::recheck;
 use crate::units::{ChunkIndex, Order, PageCount, PageIndex};
 use core::cell::Cell;
 use core::ops::Range;
@@ -43,7 +50,8 @@ impl Arena {
         // Of all the chunks that a run opens, which may be shown one by one, the first ones tell, and are told.
         let judged = Cell::new(None);
         move |page, pages, wanted| {
-            // Opened for the sake of where it begins: with many of those, little of each chunk is used.
+            fence(SeqCst); // Bk1
+                           // Opened for the sake of where it begins: with many of those, little of each chunk is used.
             let is_apart = n.get() * 4 <= 1 << align.get();
             let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
             let chunks = || (first..first + row).map(|c| self.map(c));
@@ -295,8 +303,8 @@ impl Arena {
         }
     }
 
-    /// The caller owns nothing of the chunk, so somebody may break it up meanwhile: who is later sees what the other one
-    /// has noted, and says the last word to the system.
+    /// The caller owns nothing of the chunk, so somebody may break it up meanwhile, or free and open all of it: who is later sees what
+    /// the other one has noted, and says the last word to the system.
     fn make_huge(&self, c: u32) {
         let (map, more) = (self.map(c), self.more_borders(c, 1, true));
         let Some(base) = NonNull::new(map.base()) else { return };
@@ -305,9 +313,10 @@ impl Arena {
         }
         self.add_borders(more);
         // SAFETY: a chunk of the range, and committed.
-        if !unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) }
-            && map.replace_backing(Backing::Huge, Backing::Small)
-        {
+        let advised = unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) };
+        fence(SeqCst); // Bk1
+        let went_back = recheck("a chunk went back meanwhile", !self.buddy().may_be_resident(ChunkIndex::new(c)));
+        if (!advised || went_back) && map.replace_backing(Backing::Huge, Backing::Small) {
             self.add_borders(-more);
         }
         if recheck("a chunk was broken up meanwhile", !map.is_huge()) {
@@ -316,15 +325,20 @@ impl Arena {
         }
     }
 
-    /// As `break_up`, for the chunks of `n` pages from `start` on that have others as well: the first and the last one.
-    pub fn break_up_ends(&self, start: PageIndex, n: PageCount) {
-        let (start, end) = (start.get(), (start + n).get());
-        let (first, last) = (start / PAGES_PER_CHUNK, (end - 1) / PAGES_PER_CHUNK);
-        if start % PAGES_PER_CHUNK != 0 || first == last && n.get() < PAGES_PER_CHUNK {
-            self.break_up(self.map(first));
-        }
-        if last != first && end % PAGES_PER_CHUNK != 0 {
-            self.break_up(self.map(last));
+    /// The memory behind `n` pages from `start` on, which the caller owns, is about to be freed. Chunks that have others as well are
+    /// broken up; of one that goes as a whole, what is known goes with it.
+    pub fn note_going(&self, start: PageIndex, n: PageCount) {
+        let (mut page, end) = (start.get(), (start + n).get());
+        while page < end {
+            let chunk = page / PAGES_PER_CHUNK;
+            let next = end.min((chunk + 1) * PAGES_PER_CHUNK);
+            self.openings.forget(chunk, 1);
+            if next - page < PAGES_PER_CHUNK {
+                self.break_up(self.map(chunk));
+            } else {
+                self.height.note_purged(chunk);
+            }
+            page = next;
         }
     }
 

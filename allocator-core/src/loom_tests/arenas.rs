@@ -260,18 +260,20 @@ fn two_who_purge_and_take_see_zeros_where_it_is_said() {
     );
 }
 
+fn discard(world: &'static World, address: usize, pages: u32) -> usize {
+    let map = world.zone.map_of(address as *mut u8);
+    world.zone.discard_pages(&world.memory, map, NonNull::new(address as *mut u8).unwrap(), PageCount::new(pages));
+    0
+}
+
+fn ripen(world: &'static World) -> usize {
+    world.zone.ripen(world.alone());
+    0
+}
+
 /// Class of bug: a huge page that the system makes of a chunk a part of which went back, so that it is resident again.
 #[test]
 fn a_chunk_of_which_a_part_goes_back_while_kswapd_makes_it_huge_is_not_huge_in_the_end() {
-    fn discard(world: &'static World, address: usize) -> usize {
-        let map = world.zone.map_of(address as *mut u8);
-        world.zone.discard_pages(&world.memory, map, NonNull::new(address as *mut u8).unwrap(), PageCount::new(1));
-        0
-    }
-    fn ripen(world: &'static World) -> usize {
-        world.zone.ripen(world.alone());
-        0
-    }
     model(
         |w| {
             w.memory.takes_advice();
@@ -279,12 +281,39 @@ fn a_chunk_of_which_a_part_goes_back_while_kswapd_makes_it_huge_is_not_huge_in_t
             ripen(w);
             vec![run, run + CHUNK_SIZE / 4]
         },
-        [|w, _| ripen(w), |w, pages| discard(w, pages[0]), |w, pages| discard(w, pages[1])],
+        [|w, _| ripen(w), |w, pages| discard(w, pages[0], 1), |w, pages| discard(w, pages[1], 1)],
         |w, pages, _| {
             let backing = w.zone.map_of(pages[0] as *mut u8).backing();
             assert!(backing == Backing::Small || backing == Backing::Broken, "{backing:?}");
             assert!(!w.memory.is_huge(pages[0]));
             free(w, pages[0], 4);
+            w.rest(4);
+        },
+    );
+}
+
+/// Class of bug: memory that is resident, and not counted: a huge page of which one page was touched.
+#[test]
+fn a_chunk_that_goes_back_and_is_opened_while_kswapd_makes_it_huge_is_counted_as_what_it_is() {
+    model(
+        |w| {
+            w.memory.takes_advice();
+            w.memory.reservable(CHUNK_SIZE);
+            let run = alloc(w, w.alone(), 4);
+            ripen(w);
+            vec![run]
+        },
+        [
+            |w, _| ripen(w),
+            |w, pages| {
+                discard(w, pages[0], 4);
+                free(w, pages[0], 4);
+                alloc(w, w.alone(), 1)
+            },
+        ],
+        |w, _, [_, page]| {
+            assert!(!w.memory.is_huge(page) || w.zone.counter.usage() == CHUNK_SIZE);
+            free(w, page, 1);
             w.rest(4);
         },
     );
