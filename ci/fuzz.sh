@@ -52,7 +52,7 @@ for target in "${targets[@]}"; do
         continue
     fi
     echo "-- fuzz $target, $seconds s, sanitizer $sanitizer"
-    known=$(find "$seeds" -type f | wc -l)
+    known=$(find "$seeds" "$corpus" -type f | wc -l)
     fuzz "$target" "$corpus" "$seeds" -- -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=20 -print_final_stats=1 \
         -len_control=20 "${length[@]}" 2>&1 | tee "$log" |
         { grep -Ev '	(NEW|REDUCE|RELOAD|pulse) ' || true; } # the news of every input; the rest is shown

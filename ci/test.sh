@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The newcomer's command, then everything again with arenas of one chunk, the allocator with every object checked at
-# the call, then what measures.
+# the call, and as the heap of the program's C, too, then what measures.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,5 +17,8 @@ cargo test -p allocator-core -p allocator-global -p stress --features allocator-
 echo "-- cargo test of the allocator, checked"
 cargo test -p allocator-global --features allocator-global/checked --test catalogue --test fork --test misuse \
     --test sizes
+echo "-- cargo test of the allocator, under C as well"
+cargo test -p allocator-global --features allocator-global/override --test fork --test handover --test idle --test limits \
+    --test memory --test plugin --test pressure --test signals --test starting --test stacks --test threads
 echo "-- cargo test of what measures"
 cargo test -p benches -p compare -p workloads --lib --bins
