@@ -2,20 +2,20 @@
 # Time and peak memory of real programs under libkmalloc.so, against other allocators that are loaded before them:
 # ci/preload-bench.sh [--rounds N] [NAME...]
 #
-# Each round runs each script of allocator-preload/tests/programs that is named (those of CI, without a name) under each
-# allocator, one right after the other: the C library's own, and jemalloc, mimalloc and tcmalloc as Debian packages them. What is
-# short runs again, until it has taken ten seconds of the round, and each time another allocator is the first; before each run,
-# memory is warmed (benches/compare/src/warm.rs). Writes all runs into
-# benches/results/preload.csv, and into benches/results/preload.md the least time of all runs, their median, and the least peak of
-# the largest process, each by the best of the others; and geometric means. Not a part of CI: it measures, and takes ten minutes a
-# round.
+# Each round runs each script of allocator-preload/tests/programs that is named (without a name those that work with their heap
+# for half a second or so, and run under each of the others, which PHP with its extensions does not) under each allocator, one
+# right after the other: the C library's own, and jemalloc, mimalloc and tcmalloc as Debian packages them. What is short runs
+# again, until it has taken ten seconds of the round, and each time another allocator is the first; before each run, memory is
+# warmed (benches/compare/src/warm.rs). Writes all runs into benches/results/preload.csv, and into benches/results/preload.md the
+# least time of all runs, their median, and the least peak of the largest process, each by the best of the others; and geometric
+# means. Not a part of CI: it measures, and takes twenty minutes a round.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts=$PWD/allocator-preload/tests/programs
 rounds=3
 if [ "${1:-}" = --rounds ]; then rounds=$2 && shift 2; fi
 names=("$@")
-[ $# != 0 ] || names=(python perl git sqlite3 cc redis node ruby lua)
+[ $# != 0 ] || names=(python perl git sqlite3 cc redis node ruby lua jq xml imagemagick clang r octave mariadb)
 
 cargo build --quiet --release -p allocator-preload
 cargo build --quiet --profile compare -p compare
