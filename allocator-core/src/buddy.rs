@@ -536,7 +536,7 @@ impl<'m, const PAGES: u32> Buddy<'m, PAGES> {
                     purged += self.cleanse_in(chunk, run);
                 }
             };
-            if self.is_whole(chunk) && self.claim_chunk(chunk) {
+            if self.claim_chunk(chunk) {
                 let pages = state.purgeable(Chunk::<PAGES>::ALL, what.group, what.idle);
                 // One call for all of them, if none of them must stay.
                 let all = !pages.is_empty() && state.dirty_pages().minus(pages).is_empty();

@@ -3,14 +3,15 @@
 //! # Algorithm
 //! `/proc/self/cgroup` says which group that is. It and those above it, up to the root, may have limits: in `memory.max` and
 //! `memory.high` (version 2), or in the hard and the soft `limit_in_bytes` (version 1), of which the smaller counts. Each is
-//! charged with what is used in all groups below it, so that the one with the least room left may be any of them. A group is
-//! short when what it uses, without page cache, which the system can take back, is above seven eighths of its limit; or when the
-//! system says that some of its threads wait for memory a tenth of the time (pressure stall information, `memory.pressure` of
-//! the group, or of the whole system). Limits are looked up once in a while, the rest at each look: two small files for each
-//! group with a limit, and one.
+//! charged with what is used in all groups below it (in version 1 if `memory.use_hierarchy` says so), so that the one with the
+//! least room left may be any of them. A group is short when what it uses, without page cache, which the system can take back, is
+//! above seven eighths of its limit; or when the system says that some threads of the process's own group wait for memory a tenth
+//! of the time, whoever's limit it is that they wait for (pressure stall information, `memory.pressure`, or that of the whole
+//! system). Limits are looked up once in a while, the rest at each look: of each group with a limit what it is charged with, and
+//! only of one that may be the one with the least room what of that is page cache, for which the system walks all groups below.
 //!
 //! A file that is not there, or not as expected, says nothing: then the group is not short. In a container the files of the
-//! group may lie at the root of the mount; a path that does not exist is left for its parent.
+//! group may lie at the root of the mount; a file that does not exist is looked for in the parent.
 //!
 //! Nothing is refused because of a group: the system does that by itself.
 
@@ -65,7 +66,7 @@ pub struct Shortage {
     pub limit: Option<u64>,
     /// What that group uses, without page cache.
     pub used: u64,
-    /// Threads of that group wait for memory; of the process's own if none has a limit.
+    /// Threads of the process's own group wait for memory.
     pub stalled: bool,
 }
 
@@ -85,6 +86,11 @@ impl Shortage {
             Some(limit) => limit.saturating_sub(self.used),
             None => u64::MAX,
         }
+    }
+
+    /// Whether less is left in this group than in the other one: it is short and the other one is not, or has less room.
+    fn is_worse_than(&self, other: &Self) -> bool {
+        (!self.is_short(), self.room()) < (!other.is_short(), other.room())
     }
 }
 
@@ -111,10 +117,10 @@ impl Path {
         self.with(b"/")?.with(name)
     }
 
-    /// The first `len` bytes of it.
+    /// The first `len` bytes of it, which is no longer than the path.
     fn prefix(mut self, len: usize) -> Option<Self> {
         self.bytes.get_mut(len..)?.fill(0);
-        self.len = self.len.min(len);
+        self.len = len;
         Some(self)
     }
 
@@ -166,13 +172,21 @@ pub struct Group {
     files: Option<&'static Files>,
     /// Of the group that the process is in.
     path: Path,
+    /// So much of that path is the root.
+    root_len: usize,
     limits: [Limit; LIMITS],
 }
 
 impl Group {
     /// Nothing is known yet.
     pub const fn new() -> Self {
-        Self { looks: 0, files: None, path: Path::EMPTY, limits: [Limit { path_len: 0, bytes: 0 }; LIMITS] }
+        Self {
+            looks: 0,
+            files: None,
+            path: Path::EMPTY,
+            root_len: 0,
+            limits: [Limit { path_len: 0, bytes: 0 }; LIMITS],
+        }
     }
 
     /// Looks whether the group, or one above it, is short of memory. Two to four system calls for each file.
@@ -182,40 +196,41 @@ impl Group {
             self.search(os, &mut text);
         }
         self.looks = self.looks.wrapping_add(1);
-        let (mut shortage, mut path) = (Shortage::default(), self.path);
-        let limited = self.limits.iter().take_while(|limit| limit.path_len != 0);
-        for limit in limited {
+        let mut worst = Shortage::default();
+        for limit in self.limits.iter().take_while(|limit| limit.path_len != 0) {
             let Some((group, files)) = self.path.prefix(limit.path_len).zip(self.files) else { continue };
-            let Some(used) = Self::used(os, group, files, &mut text) else { continue };
-            let found = Shortage { limit: Some(limit.bytes), used, stalled: false };
-            if (!found.is_short(), found.room()) < (!shortage.is_short(), shortage.room()) {
-                (shortage, path) = (found, group);
+            let Some(charged) = group.file(files.usage).and_then(|file| file.number(os, &mut text)) else { continue };
+            let mut found = Shortage { limit: Some(limit.bytes), used: charged, stalled: false };
+            if found.is_worse_than(&worst) {
+                found.used = charged.saturating_sub(Self::cache(os, group, files, &mut text));
+            }
+            if found.is_worse_than(&worst) {
+                worst = found;
             }
         }
-        shortage.stalled = Self::stalled(os, path, &mut text);
-        shortage
+        Shortage { stalled: self.stalled(os, &mut text), ..worst }
     }
 
-    /// Bytes that a group uses, without page cache.
-    fn used(os: &dyn Os, group: Path, files: &Files, text: &mut [u8; FILE]) -> Option<u64> {
-        let cache = group.file(b"memory.stat").map_or(0, |stat| {
-            let text = stat.read(os, text);
-            let pages = files.cache.iter().filter_map(|name| number(field(text, name)?));
-            pages.fold(0, u64::saturating_add)
-        });
-        Some(group.file(files.usage)?.number(os, text)?.saturating_sub(cache))
+    /// Bytes of page cache that a group is charged with.
+    fn cache(os: &dyn Os, group: Path, files: &Files, text: &mut [u8; FILE]) -> u64 {
+        let Some(stat) = group.file(b"memory.stat") else { return 0 };
+        let text = stat.read(os, text);
+        files.cache.iter().filter_map(|name| number(field(text, name)?)).fold(0, u64::saturating_add)
     }
 
-    /// True if threads wait for memory: of the group, or if that is not known, of the system.
-    fn stalled(os: &dyn Os, group: Path, text: &mut [u8; FILE]) -> bool {
+    /// True if threads wait for memory: of the process's group, or if that is not known, of the nearest above it, or of the system.
+    fn stalled(&self, os: &dyn Os, text: &mut [u8; FILE]) -> bool {
         let mut some = |path: Option<Path>| -> Option<u64> {
             let line = field(path?.read(os, text), b"some avg10=")?;
             let rest = line.get(line.iter().position(|byte| *byte == b'.')? + 1..)?;
             Some(number(line)?.saturating_mul(100).saturating_add(number(rest.get(..2)?)?))
         };
-        some(group.file(b"memory.pressure"))
-            .or_else(|| some(Path::EMPTY.with(b"/proc/pressure/memory")))
-            .is_some_and(|part| part >= STALLED)
+        let (mut at, mut part) = (Some(self.path), None);
+        while let Some(group) = at.filter(|_| part.is_none()) {
+            part = some(group.file(b"memory.pressure"));
+            at = group.parent(self.root_len);
+        }
+        part.or_else(|| some(Path::EMPTY.with(b"/proc/pressure/memory"))).is_some_and(|part| part >= STALLED)
     }
 
     /// Finds the group that the process is in, and the limits that it is under.
@@ -236,9 +251,10 @@ impl Group {
             };
             let path = path.strip_suffix(b"/").unwrap_or(path);
             let Some(path) = Path::EMPTY.with(files.root).and_then(|root| root.with(path)) else { continue };
-            if self.files.is_none() {
-                self.path = path; // for its pressure, should there be no limit
-                self.search_from(os, files, text);
+            (self.path, self.root_len) = (path, files.root.len()); // for its pressure, should there be no limit
+            self.search_from(os, files, text);
+            if self.files.is_some() {
+                return;
             }
         }
     }
@@ -375,6 +391,7 @@ mod tests {
                 (&*[V2, "/pod/memory.max"].concat(), "2000\n"),
                 (&*[V2, "/pod/memory.current"].concat(), pod),
                 (&*[V2, "/pod/memory.pressure"].concat(), "some avg10=20.00 avg60=0.00\n"),
+                (&*[V2, "/pod/leaf/memory.pressure"].concat(), "some avg10=2.00 avg60=0.00\n"),
                 (&*[V2, "/memory.max"].concat(), "100000\n"),
                 (&*[V2, "/memory.current"].concat(), root),
             ];
@@ -382,7 +399,7 @@ mod tests {
         };
         let of = |limit, used, stalled| Shortage { limit: Some(limit), used, stalled };
         assert_eq!(tree("100", "500", "500"), of(1000, 100, false));
-        assert_eq!(tree("100", "1400", "1400"), of(2000, 1400, true), "what others use counts, and how they wait");
+        assert_eq!(tree("100", "1400", "1400"), of(2000, 1400, false), "what others use counts, but not how they wait");
         assert_eq!(tree("100", "?", "1400"), of(1000, 100, false), "what cannot be read says nothing");
         assert_eq!(
             tree("600", "1500", "99000"),
@@ -390,6 +407,25 @@ mod tests {
             "one that is short has more room than others"
         );
         assert_eq!(tree("950", "950", "99000"), of(1000, 950, false));
+    }
+
+    #[test]
+    fn page_cache_is_room_in_each_group() {
+        let tree = |pod_cache: &str| {
+            let files = [
+                ("/proc/self/cgroup", "0::/pod/leaf\n"),
+                (&*[V2, "/pod/leaf/memory.max"].concat(), "1000\n"),
+                (&*[V2, "/pod/leaf/memory.current"].concat(), "950\n"),
+                (&*[V2, "/pod/leaf/memory.stat"].concat(), "inactive_file 900\n"),
+                (&*[V2, "/pod/memory.max"].concat(), "2000\n"),
+                (&*[V2, "/pod/memory.current"].concat(), "1400\n"),
+                (&*[V2, "/pod/memory.stat"].concat(), pod_cache),
+            ];
+            Tree::new(&files).look()
+        };
+        let of = |limit, used| Shortage { limit: Some(limit), used, stalled: false };
+        assert_eq!(tree("inactive_file 300\n"), of(2000, 1100));
+        assert_eq!(tree("inactive_file 100\nactive_file 300\n"), of(1000, 50));
     }
 
     #[test]
@@ -441,6 +477,8 @@ mod tests {
             let pressure = text(part);
             let group = [("/proc/self/cgroup", "0::/a\n"), ("/sys/fs/cgroup/a/memory.pressure", &*pressure)];
             assert_eq!(Tree::new(&group).look().is_short(), short, "{part}");
+            let mount = [("/proc/self/cgroup", "0::/a/b\n"), ("/sys/fs/cgroup/memory.pressure", &*pressure)];
+            assert_eq!(Tree::new(&mount).look().is_short(), short, "{part}: a container's, at the root of its mount");
             let system = [("/proc/pressure/memory", &*pressure)];
             assert_eq!(Tree::new(&system).look().is_short(), short, "{part}");
         }

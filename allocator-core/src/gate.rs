@@ -18,7 +18,8 @@
 //!
 //! # Invariants
 //! - Ga1: once [`Gate::close`] has returned true, nobody but its caller is inside until [`Gate::open`].
-//! - Ga2: `owner` names the closer while the gate is closed, from when [`Gate::close`] begins to wait, and is zero otherwise.
+//! - Ga2: `owner` names the closer while the gate is closed, from when [`Gate::close`] begins to wait until [`Gate::open`] begins, and is
+//!   zero otherwise.
 //!
 //! # Memory ordering
 //! | step                               | order            | so that                                              |

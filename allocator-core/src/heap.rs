@@ -381,7 +381,7 @@ impl Heap {
     /// without the features `checked` and `asan`.
     ///
     /// # Safety
-    /// The caller has the object, of this class.
+    /// The caller has the object, of this class, and `size` is no more than the class has.
     #[inline(always)]
     pub unsafe fn hand_out(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
         poison::unpoison(object, size);
@@ -394,7 +394,7 @@ impl Heap {
     /// a misuse is found here and ends the process; without it this does nothing.
     ///
     /// # Safety
-    /// As for [`Heap::free`].
+    /// As for [`Heap::free`], but that the object may be in its sheaf already.
     #[inline(always)]
     pub unsafe fn take_back(&self, object: NonNull<u8>, class: SizeClass) {
         if let Err(found) = live::take_back(&self.parts.zone, object, class) {
@@ -409,7 +409,7 @@ impl Heap {
     /// what is given back.
     ///
     /// # Safety
-    /// As for [`Heap::free`].
+    /// As for [`Heap::free`], and `size` is no more than the class has.
     #[inline(always)]
     pub unsafe fn check(&self, object: NonNull<u8>, class: SizeClass, size: usize) {
         if CHECKED {

@@ -161,7 +161,8 @@ unsafe extern "C" fn release_slow(ptr: NonNull<u8>) {
         }
         // SAFETY: not ours, so by contract the next one's.
         Err(Misuse::Foreign) => unsafe { next::free(ptr) },
-        Err(misuse) => HEAP.misused_untyped(ptr, misuse),
+        // SAFETY: by contract.
+        Err(misuse) => unsafe { HEAP.misused_untyped(ptr, misuse) },
     });
 }
 
@@ -195,7 +196,8 @@ unsafe extern "C" fn resize_slow(ptr: NonNull<u8>, size: usize) -> *mut u8 {
         Ok(layout) => layout,
         // SAFETY: not ours, so by contract the next one's.
         Err(Misuse::Foreign) => return unsafe { next::realloc(ptr, size) },
-        Err(misuse) => HEAP.misused_untyped(ptr, misuse),
+        // SAFETY: by contract.
+        Err(misuse) => unsafe { HEAP.misused_untyped(ptr, misuse) },
     };
     if Layout::from_size_align(size, is.align()).is_err() {
         return fail(ENOMEM);
@@ -215,7 +217,8 @@ unsafe fn usable(ptr: *mut c_void) -> usize {
         Ok(layout) => layout.size(),
         // SAFETY: not ours, so by contract the next one's.
         Err(Misuse::Foreign) => unsafe { next::usable_size(ptr) },
-        Err(misuse) => HEAP.misused_untyped(ptr, misuse),
+        // SAFETY: by contract.
+        Err(misuse) => unsafe { HEAP.misused_untyped(ptr, misuse) },
     }
 }
 

@@ -57,7 +57,8 @@ unsafe extern "C" fn prepare() {
 
 unsafe extern "C" fn parent() {
     without_signals(|| {
-        HEAP.after_fork_in_parent();
+        // SAFETY: `prepare` ran before, by this thread.
+        unsafe { HEAP.after_fork_in_parent() };
         if !lifecycle::interrupts() {
             streams::unlock();
         }
@@ -66,7 +67,8 @@ unsafe extern "C" fn parent() {
 
 unsafe extern "C" fn child() {
     without_signals(|| {
-        HEAP.after_fork_in_child(lifecycle::block(), lifecycle::interrupts());
+        // SAFETY: `prepare` ran before, by this thread, which is the child's only one.
+        unsafe { HEAP.after_fork_in_child(lifecycle::block(), lifecycle::interrupts()) };
         streams::reset();
         kswapd::own();
         kswapd::forked();

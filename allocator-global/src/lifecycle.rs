@@ -317,11 +317,11 @@ fn threads_stack(here: usize) -> Option<(usize, usize)> {
 fn is_readable(address: usize) -> bool {
     let nonsense: libc::c_int = -1;
     // SAFETY: the address is the kernel's to look at, and nothing is changed.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, nonsense, address, 0usize, 8usize) };
+    let answer = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, nonsense, address, 0usize, 8usize) };
     // SAFETY: has no precondition.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: this thread's own variable.
-    unsafe { *errno != libc::EFAULT }
+    answer != -1 || unsafe { *errno != libc::EFAULT }
 }
 
 #[cfg(not(feature = "override"))]
@@ -342,9 +342,12 @@ fn threads_stack(_: usize) -> Option<(usize, usize)> {
     (found == 0).then_some((floor as usize, floor as usize + size))
 }
 
-/// The opposite of [`enter_library`], which gave this.
-pub(crate) fn leave_library(was: usize) {
+/// The opposite of [`enter_library`].
+///
+/// # Safety
+/// It gave this to the calling thread, and nobody has said the opposite yet.
+pub(crate) unsafe fn leave_library(was: usize) {
     tls::set(was as *const Sheaves);
-    // SAFETY: who has such a word was let in, and the hooks come in pairs.
+    // SAFETY: by contract.
     unsafe { HEAP.leave_library() };
 }

@@ -213,10 +213,12 @@ pub(crate) fn register_beside() {
         HEAP.before_fork(own(), false);
     }
     unsafe extern "C" fn parent() {
-        HEAP.after_fork_in_parent();
+        // SAFETY: `prepare` ran before, by this thread.
+        unsafe { HEAP.after_fork_in_parent() };
     }
     unsafe extern "C" fn child() {
-        HEAP.after_fork_in_child(own(), false);
+        // SAFETY: `prepare` ran before, by this thread, which is the child's only one.
+        unsafe { HEAP.after_fork_in_child(own(), false) };
     }
     static ONCE: Once = Once::new();
     // SAFETY: the handlers are functions of this program, which stay.

@@ -10,8 +10,10 @@
 //!
 //! # Invariants
 //! - Bk1: who breaks a chunk up notes it before telling the system. A tick, which owns nothing of the chunk, notes it as huge before,
-//!   and looks at the note again afterwards; so a break has the last word. It looks at the pages, too: the chunk may have gone back
-//!   meanwhile as a whole, which breaks nothing up, and who opens such a one has it counted as resident only if it is huge by then.
+//!   and looks at the note again afterwards; so a break has the last word. (What is touched before that word may be in a huge page all
+//!   the same, and the rest of it is counted only when that is used.) Between note and advice it looks at the pages, too: the chunk may
+//!   have gone back meanwhile as a whole, which breaks nothing up, and who opens such a one has all of it counted only if it is huge by
+//!   then.
 //! - Bk2: `borders` is how many there are, unless two threads have changed chunks beside each other at the same moment: then from
 //!   the next tick on.
 //!
@@ -50,8 +52,9 @@ impl Arena {
         // Of all the chunks that a run opens, which may be shown one by one, the first ones tell, and are told.
         let judged = Cell::new(None);
         move |page, pages, wanted| {
-            fence(SeqCst); // Bk1
-                           // Opened for the sake of where it begins: with many of those, little of each chunk is used.
+            // What these pages were is read before the notes of their chunks (Bk1).
+            fence(SeqCst);
+            // Opened for the sake of where it begins: with many of those, little of each chunk is used.
             let is_apart = n.get() * 4 <= 1 << align.get();
             let (first, row) = (page.get() / PAGES_PER_CHUNK, pages.get() / PAGES_PER_CHUNK);
             let chunks = || (first..first + row).map(|c| self.map(c));
@@ -304,7 +307,7 @@ impl Arena {
     }
 
     /// The caller owns nothing of the chunk, so somebody may break it up meanwhile, or free and open all of it: who is later sees what
-    /// the other one has noted, and says the last word to the system.
+    /// the other one has noted (Bk1).
     fn make_huge(&self, c: u32) {
         let (map, more) = (self.map(c), self.more_borders(c, 1, true));
         let Some(base) = NonNull::new(map.base()) else { return };
@@ -312,21 +315,23 @@ impl Arena {
             return;
         }
         self.add_borders(more);
-        // SAFETY: a chunk of the range, and committed.
-        let advised = unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) };
-        fence(SeqCst); // Bk1
+        fence(SeqCst);
         let went_back = recheck("a chunk went back meanwhile", !self.buddy().may_be_resident(ChunkIndex::new(c)));
-        if (!advised || went_back) && map.replace_backing(Backing::Huge, Backing::Small) {
-            self.add_borders(-more);
+        // SAFETY: a chunk of the range, and committed.
+        let advised = !went_back && unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, true) };
+        let instead = if went_back { Backing::Usual } else { Backing::Small };
+        if !advised && map.replace_backing(Backing::Huge, instead) {
+            self.add_borders(-more); // who opened it meanwhile has counted too much of it at most
         }
         if recheck("a chunk was broken up meanwhile", !map.is_huge()) {
+            // Even if it was never advised here: it may have been, with others, by who opened it.
             // SAFETY: as above.
             unsafe { self.ground.os.advise_huge(base, CHUNK_SIZE, false) };
         }
     }
 
-    /// The memory behind `n` pages from `start` on, which the caller owns, is about to be freed. Chunks that have others as well are
-    /// broken up; of one that goes as a whole, what is known goes with it.
+    /// The memory behind `n` pages from `start` on, which the caller owns, is about to be freed, unless the system refuses that. Chunks
+    /// that have others as well are broken up; of one that goes as a whole, what is known is forgotten.
     pub fn note_going(&self, start: PageIndex, n: PageCount) {
         let (mut page, end) = (start.get(), (start + n).get());
         while page < end {

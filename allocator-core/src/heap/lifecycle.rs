@@ -90,14 +90,21 @@ impl Heap {
     }
 
     /// To be called after `fork` in the parent.
-    pub fn after_fork_in_parent(&self) {
+    ///
+    /// # Safety
+    /// By the thread that called [`Heap::before_fork`] before, once for each such call.
+    pub unsafe fn after_fork_in_parent(&self) {
         self.parts.gate.open(self.os());
     }
 
     /// To be called after `fork` in the child. What other threads had in their sheaves is kept until somebody needs it;
     /// what they had from the heap stays allocated.
     /// `interrupts` as before the fork.
-    pub fn after_fork_in_child(&self, thread: Option<&Thread>, interrupts: bool) {
+    ///
+    /// # Safety
+    /// By the thread that called [`Heap::before_fork`] before, once for each such call; and no other thread of the process uses this
+    /// heap, or will, that used it then.
+    pub unsafe fn after_fork_in_child(&self, thread: Option<&Thread>, interrupts: bool) {
         let inside = self.is_inside(thread, interrupts);
         if self.parts.gate.open_in_child(self.os(), inside, self.parts.registry.presences()) {
             self.parts.registry.fork(self.os(), self.own(thread));

@@ -61,6 +61,13 @@ fn free_all(heap: &Heap, all: Vec<(NonNull<u8>, Layout)>) {
     }
 }
 
+/// What a fork does to the heap in the child, without one: no other thread goes on with the heap.
+fn become_a_child(heap: &Heap, own: Option<&Thread>) {
+    heap.before_fork(own, false);
+    // SAFETY: called before, by this thread, and there are no others.
+    unsafe { heap.after_fork_in_child(own, false) };
+}
+
 /// The end of a heap, all blocks of which are free: it lives on, but not its memory, of which many such have too much.
 fn end(heap: &Heap) {
     heap.validate(None).unwrap();

@@ -15,7 +15,7 @@ impl Heap {
     /// The class of the slab that has this address. `None`: no slab has it. Costs three loads.
     ///
     /// # Safety
-    /// The caller has a block there, of this heap or another.
+    /// What is there stays mapped meanwhile, or is none of this heap: as where the caller has a block, of this heap or another.
     #[inline(always)]
     pub unsafe fn class_of(&self, ptr: NonNull<u8>) -> Option<SizeClass> {
         let address = ptr.as_ptr() as usize;
@@ -55,8 +55,11 @@ impl Heap {
     }
 
     /// Ends the process: what was given back without a layout is nothing that can be.
+    ///
+    /// # Safety
+    /// As for [`Heap::class_of`].
     #[cold]
-    pub fn misused_untyped(&self, ptr: NonNull<u8>, misuse: Misuse) -> ! {
+    pub unsafe fn misused_untyped(&self, ptr: NonNull<u8>, misuse: Misuse) -> ! {
         self.misused(ptr.as_ptr(), misuse, None)
     }
 }

@@ -292,7 +292,7 @@ fn a_chunk_of_which_a_part_goes_back_while_kswapd_makes_it_huge_is_not_huge_in_t
     );
 }
 
-/// Class of bug: memory that is resident, and not counted: a huge page of which one page was touched.
+/// Class of bug: memory that becomes resident later, and is not counted: a chunk that is to be a huge page, and of which one page counts.
 #[test]
 fn a_chunk_that_goes_back_and_is_opened_while_kswapd_makes_it_huge_is_counted_as_what_it_is() {
     model(

@@ -35,8 +35,8 @@ pub struct Hooks {
     /// From now on this thread's allocations are crossbeam-epoch's. `None` if there is not enough memory set aside
     /// for what one call may need; otherwise what `leave` wants to know.
     pub enter: fn() -> Option<usize>,
-    /// The opposite of `enter`.
-    pub leave: fn(usize),
+    /// The opposite of `enter`, by the same thread, which is given what that gave.
+    pub leave: unsafe fn(usize),
 }
 
 /// Reclamation by crossbeam-epoch.
@@ -78,7 +78,8 @@ impl<'a> Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        (self.0.leave)(self.1);
+        // SAFETY: what `enter` gave to this thread: it is a call that both are in.
+        unsafe { (self.0.leave)(self.1) };
     }
 }
 

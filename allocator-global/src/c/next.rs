@@ -82,16 +82,22 @@ fn module(function: *mut c_void) -> *mut c_void {
 }
 
 /// The one that `name` has, or the end of the process: somebody has given back what nobody can have.
-fn demand(next: &Next, ptr: NonNull<u8>) -> NonNull<c_void> {
-    next.find().unwrap_or_else(|| crate::HEAP.misused_untyped(ptr, allocator_core::error::Misuse::Foreign))
+///
+/// # Safety
+/// No block of our heap is there.
+unsafe fn demand(next: &Next, ptr: NonNull<u8>) -> NonNull<c_void> {
+    // SAFETY: by contract.
+    next.find().unwrap_or_else(|| unsafe { crate::HEAP.misused_untyped(ptr, allocator_core::error::Misuse::Foreign) })
 }
 
 /// # Safety
 /// A block of the next heap that nobody uses any more.
 pub(super) unsafe fn free(ptr: NonNull<u8>) {
     static NEXT: Next = Next::new(c"free");
+    // SAFETY: by contract.
+    let found = unsafe { demand(&NEXT, ptr) };
     // SAFETY: a function of this name has this type.
-    let free: unsafe extern "C" fn(*mut u8) = unsafe { core::mem::transmute(demand(&NEXT, ptr)) };
+    let free: unsafe extern "C" fn(*mut u8) = unsafe { core::mem::transmute(found) };
     // SAFETY: by contract.
     unsafe { free(ptr.as_ptr()) }
 }
@@ -100,8 +106,10 @@ pub(super) unsafe fn free(ptr: NonNull<u8>) {
 /// A block of the next heap.
 pub(super) unsafe fn realloc(ptr: NonNull<u8>, size: usize) -> *mut u8 {
     static NEXT: Next = Next::new(c"realloc");
+    // SAFETY: by contract.
+    let found = unsafe { demand(&NEXT, ptr) };
     // SAFETY: a function of this name has this type.
-    let realloc: unsafe extern "C" fn(*mut u8, usize) -> *mut u8 = unsafe { core::mem::transmute(demand(&NEXT, ptr)) };
+    let realloc: unsafe extern "C" fn(*mut u8, usize) -> *mut u8 = unsafe { core::mem::transmute(found) };
     // SAFETY: by contract.
     unsafe { realloc(ptr.as_ptr(), size) }
 }
@@ -110,8 +118,10 @@ pub(super) unsafe fn realloc(ptr: NonNull<u8>, size: usize) -> *mut u8 {
 /// A block of the next heap.
 pub(super) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
     static NEXT: Next = Next::new(c"malloc_usable_size");
+    // SAFETY: by contract.
+    let found = unsafe { demand(&NEXT, ptr) };
     // SAFETY: a function of this name has this type.
-    let usable_size: unsafe extern "C" fn(*mut u8) -> usize = unsafe { core::mem::transmute(demand(&NEXT, ptr)) };
+    let usable_size: unsafe extern "C" fn(*mut u8) -> usize = unsafe { core::mem::transmute(found) };
     // SAFETY: by contract.
     unsafe { usable_size(ptr.as_ptr()) }
 }

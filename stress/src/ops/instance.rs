@@ -452,7 +452,8 @@ impl Visitor {
     pub fn stop_the_others(&self) -> Result<(), &'static str> {
         self.heap.before_fork(self.thread, false);
         let whole = self.heap.validate(self.thread);
-        self.heap.after_fork_in_parent();
+        // SAFETY: this thread called `before_fork`.
+        unsafe { self.heap.after_fork_in_parent() };
         whole
     }
 

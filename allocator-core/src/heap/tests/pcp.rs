@@ -163,8 +163,7 @@ fn what_threads_keep_stays_in_a_child_until_somebody_wants_memory() {
     let Setup { heap, .. } = setup(false);
     let (own, other) = (heap.attach(), heap.attach());
     [own, other].into_iter().for_each(|thread| take(heap, thread, 2).free(heap, thread));
-    heap.before_fork(own, false);
-    heap.after_fork_in_child(own, false);
+    become_a_child(heap, own);
     assert_eq!(heap.stats(own).pcp_pages, 4);
     let another = heap.attach();
     assert_eq!(heap.stats(own).pcp_pages, 2, "who wants a block adopts those of others");

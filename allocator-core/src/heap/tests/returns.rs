@@ -264,8 +264,7 @@ fn a_heap_wants_its_thread_when_it_has_grown() {
     heap.set_purge_after(None, Some(10));
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     assert_eq!(attend(), Attend::Start(2));
-    heap.before_fork(None, false);
-    heap.after_fork_in_child(None, false);
+    become_a_child(heap, None);
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     assert_eq!(attend(), Attend::Start(3), "the child has none");
     heap.dismiss_kswapd(None);
@@ -306,13 +305,8 @@ fn what_is_aside_goes_back_when_the_thread_is_not_wanted_any_more() {
 
 #[test]
 fn what_is_aside_goes_back_in_a_child_and_where_there_is_no_thread() {
-    let ends: [fn(&Heap, u32); 2] = [
-        |heap, _| {
-            heap.before_fork(None, false);
-            heap.after_fork_in_child(None, false);
-        },
-        |heap, number| heap.without_kswapd(None, number),
-    ];
+    let ends: [fn(&Heap, u32); 2] =
+        [|heap, _| become_a_child(heap, None), |heap, number| heap.without_kswapd(None, number)];
     for end in ends {
         let Setup { heap, .. } = setup(false);
         let area = || Block::new(heap, None, layout(40 << 20, 8), 1).unwrap();
@@ -330,8 +324,7 @@ fn a_thread_that_two_forks_have_left_behind_is_lost_once() {
     let Setup { heap, .. } = setup(false);
     let [own, _] = [0; 2].map(|_| heap.attach());
     for _ in 0..2 {
-        heap.before_fork(own, false);
-        heap.after_fork_in_child(own, false);
+        become_a_child(heap, own);
     }
     assert_eq!(heap.parts.registry.lost(heap.os()), 1);
 }
