@@ -69,9 +69,9 @@ excepted=(
     what_a_vector_gives_up_goes_back
     watermarks_that_are_set_wake_the_thread
     # These have a filter of their own, which needs prctl.
-    no_call_is_made_that_readme_does_not_name
+    no_call_is_made_that_is_not_documented
     without_a_thread_fewer_calls_do
-    readme_names_no_call_that_is_not_made
+    no_call_is_documented_that_is_not_made
 )
 
 cargo build -p stress --example minimal-kernel

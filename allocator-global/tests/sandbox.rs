@@ -1,4 +1,4 @@
-//! A sandbox: a process that would be killed for a system call that README does not name.
+//! A sandbox: a process that would be killed for a system call that `docs/production.md` does not name.
 
 mod common;
 
@@ -13,16 +13,16 @@ use std::{env, fs, ptr};
 
 suite! {
     tests: [
-        no_call_is_made_that_readme_does_not_name,
+        no_call_is_made_that_is_not_documented,
         without_a_thread_fewer_calls_do,
-        readme_names_no_call_that_is_not_made,
+        no_call_is_documented_that_is_not_made,
     ],
     children: [sandboxed]
 }
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../docs/production.md");
 
-/// Every call that README may name.
+/// Every call that the page may name.
 const CALLS: [(&str, i64); 26] = [
     ("clock_gettime", libc::SYS_clock_gettime),
     ("clone", libc::SYS_clone),
@@ -55,14 +55,14 @@ const CALLS: [(&str, i64); 26] = [
 /// What the program here calls itself: it forks, waits, sleeps and ends.
 const OWN: [i64; 3] = [libc::SYS_wait4, libc::SYS_clock_nanosleep, libc::SYS_exit_group];
 
-/// The names of calls between two pieces of README.
+/// The names of calls between two pieces of the page.
 fn named(from: &str, to: &str) -> Vec<&'static str> {
-    let (_, after) = README.split_once(from).expect("README says it so");
-    let (text, _) = after.split_once(to).expect("README says it so");
+    let (_, after) = PAGE.split_once(from).expect("the page says it so");
+    let (text, _) = after.split_once(to).expect("the page says it so");
     let quoted = text.split('`').skip(1).step_by(2);
     let calls: Vec<_> = quoted.filter(|word| !word.starts_with('/')).collect();
     for call in &calls {
-        assert!(CALLS.iter().any(|(name, _)| name == call), "README: {call}");
+        assert!(CALLS.iter().any(|(name, _)| name == call), "docs/production.md: {call}");
     }
     calls
 }
@@ -85,7 +85,7 @@ fn run(allowed: &[&str], settings: &str) -> (Option<i32>, Option<i32>, String) {
     (output.status.code(), output.status.signal(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn no_call_is_made_that_readme_does_not_name() {
+fn no_call_is_made_that_is_not_documented() {
     assert_eq!(run(&allowed(), SOON), (Some(0), None, String::new()));
 }
 
@@ -98,7 +98,7 @@ fn without_a_thread_fewer_calls_do() {
     assert_eq!(run(&allowed, FEWER), (Some(0), None, String::new()));
 }
 
-fn readme_names_no_call_that_is_not_made() {
+fn no_call_is_documented_that_is_not_made() {
     let all = allowed();
     let unmade = |call: &&&str| {
         let others: Vec<_> = all.iter().copied().filter(|other| other != *call).collect();
@@ -115,7 +115,7 @@ fn readme_names_no_call_that_is_not_made() {
     }
     let certain = all.iter().filter(|call| !uncertain.contains(call));
     let unmade: Vec<_> = certain.filter(unmade).collect();
-    assert!(unmade.is_empty(), "README names calls that nobody makes: {unmade:?}");
+    assert!(unmade.is_empty(), "docs/production.md names calls that nobody makes: {unmade:?}");
 }
 
 /// A child of ours, in a sandbox from here on that allows these calls.
