@@ -31,7 +31,7 @@ cp "$target/release/libkmalloc.so" "$scratch/"
 found() { find /usr/lib -name "$1" | sort | head -n 1; }
 version() { dpkg-query -W -f='${Version}' "$1"; }
 allocators=(
-    "kmalloc=revision $(git rev-parse --short=12 HEAD)=$scratch/libkmalloc.so"
+    "kmalloc=revision $(git describe --always --abbrev=12 --dirty=+)=$scratch/libkmalloc.so"
     "glibc=$(version libc6)="
     "jemalloc=$(version libjemalloc2)=$(found 'libjemalloc.so.2')"
     "mimalloc=$(version libmimalloc2.0)=$(found 'libmimalloc.so.2*')"
@@ -49,14 +49,13 @@ done
 
 # once NAME LIBRARY: seconds, and KiB of the largest process.
 once() {
-    rm -rf "$scratch/run"
-    mkdir -p "$scratch/run/tmp"
-    "$target/compare/compare" --warm
+    # Nothing ends a function by itself whose answer is looked at.
+    { rm -rf "$scratch/run" && mkdir -p "$scratch/run/tmp" && "$target/compare/compare" --warm; } || return 1
     (
         cd "$scratch/run"
         # Python's tests want to be ended by signals that `nohup`, or a shell for what runs in the background, has switched off.
         env --default-signal -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC HOME="$scratch/run" TMPDIR="$scratch/run/tmp" \
-            time -q -f '%e %M' -o "$scratch/figures" env ${2:+LD_PRELOAD="$2"} bash "$scripts/$1.sh" </dev/null >/dev/null 2>&1
+            timeout -k 5 300 time -q -f '%e %M' -o "$scratch/figures" env ${2:+LD_PRELOAD="$2"} bash "$scripts/$1.sh" </dev/null >/dev/null 2>&1
     ) || { echo "preload-bench: $1 failed under ${2:-the C library}" >&2; return 1; }
     tail -n 1 "$scratch/figures"
 }

@@ -25,6 +25,10 @@ shift
 names=("$@")
 [ $# != 0 ] || names=($(cd "$scripts" && ls -- *.sh | sed 's/\.sh$//'))
 
+if [ ${#names[@]} = 0 ]; then
+    echo "programs: none" >&2
+    exit 1
+fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 library=$scratch/${given##*/} # of its own, since the original may be built anew meanwhile
@@ -87,7 +91,7 @@ reports() {
     echo "${processes:-0}" >"$scratch/processes"
     if [ "${processes:-0}" = 0 ]; then
         echo "no process reported"
-    elif ! grep -aqE "^kmalloc: pid [0-9]+ \(($(header program "$1"))" "$scratch/statistics"; then
+    elif ! grep -aqE "^kmalloc: pid [0-9]+ \(($(header program "$1"))\): " "$scratch/statistics"; then
         echo "no process of the program reported, but: $(sed -E 's/.* \((.*)\):.*/\1/' "$scratch/statistics" | sort -u | head -n 20 | tr '\n' ' ')"
     fi
 }

@@ -18,6 +18,7 @@ echo "-- cargo test of the allocator, checked"
 cargo test -p allocator-global --features allocator-global/checked --test catalogue --test fork --test misuse \
     --test sizes
 echo "-- cargo test of the allocator, under C as well"
+cargo build -p allocator-global --example plugin # what a test loads, and has no heap for C
 cargo test -p allocator-global --features allocator-global/override --test fork --test handover --test idle --test limits \
     --test memory --test plugin --test pressure --test signals --test starting --test stacks --test threads
 echo "-- cargo test of what measures"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the other scripts need and the machine lacks: ci/tools.sh NAME...
-# Names: valgrind, objdump, symbolizer, llvm (the version that rustc has), c++, cmake, iai-callgrind-runner, cargo-fuzz; and
+# Names: valgrind, objdump, symbolizer, llvm (the version that rustc has), c++ (any), g++, cmake, iai-callgrind-runner, cargo-fuzz; and
 # nightly, which is only looked for. Quick when all is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -36,6 +36,7 @@ for name in "$@"; do
         debian "llvm-cov-$major" "llvm-$major"
         ;;
     c++) command -v clang++ >/dev/null || debian c++ g++ ;;
+    g++) debian g++ g++ ;;
     cmake) debian cmake cmake make ;;
     nightly)
         if ! rustup run nightly rustc --version >/dev/null 2>&1; then
