@@ -2,7 +2,7 @@
 # Clang: a program of templates and expressions compiled without and with optimisation, to code and by its analyser; what it makes
 # is the same each time, and runs.
 # packages: clang binutils
-# program: clang
+# program: clang.*
 set -euo pipefail
 kinds=10
 [ "${1:-}" != brief ] || kinds=1

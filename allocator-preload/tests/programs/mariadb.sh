@@ -4,15 +4,18 @@
 # packages: mariadb-server-core mariadb-client
 # program: mariadbd
 set -euo pipefail
-mariadb-install-db --no-defaults --datadir="$PWD/data" --auth-root-authentication-method=normal --skip-test-db >/dev/null 2>&1
+mariadb-install-db --no-defaults --force --datadir="$PWD/data" --auth-root-authentication-method=normal --skip-test-db >installed 2>&1 ||
+    { cat installed >&2 && exit 1; }
 mariadbd --no-defaults --user="$(id -un)" --datadir="$PWD/data" --socket="$PWD/socket" --skip-networking --innodb-buffer-pool-size=32M \
-    --innodb-flush-log-at-trx-commit=0 --log-error="$PWD/log" --pid-file="$PWD/pid" >/dev/null 2>&1 &
+    --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --transaction-isolation=READ-COMMITTED --log-error="$PWD/log" \
+    --pid-file="$PWD/pid" >/dev/null 2>&1 &
 server=$!
-trap 'kill "$server" 2>/dev/null || true' EXIT
+trap 'kill -KILL "$server" 2>/dev/null && wait "$server" || true' EXIT
 client=(mariadb --no-defaults --socket="$PWD/socket" --user=root --batch --skip-column-names)
-for ((i = 0; i < 200; i++)); do
+for ((i = 0; i < 1000; i++)); do
     ! "${client[@]}" -e 'SELECT 1' >/dev/null 2>&1 || break
-    sleep 0.1
+    kill -0 "$server" || { cat log >&2 && exit 1; }
+    sleep 0.02
 done
 rows=4000 turns=25
 [ "${1:-}" != brief ] || rows=10 turns=1
@@ -23,11 +26,11 @@ rows=4000 turns=25
 # $1: the client.
 serve() {
     for ((i = 0; i < rows; i += 100)); do
-        printf 'INSERT INTO item VALUES '
+        printf "INSERT INTO item VALUES (%d, -$1, '', '')" $i
         for ((k = i; k < i + 100 && k < rows; k++)); do
-            printf '(%d, %d, "name%d", REPEAT("text%d ", %d)), ' $k "$1" $((k * 16807 % 997)) $((k % 31)) $((k % 40))
+            printf ', (%d, %d, "name%d", REPEAT("text%d ", %d))' $k "$1" $((k * 16807 % 997)) $((k % 31)) $((k % 40))
         done
-        echo "($k, -$1, '', '');"
+        echo ';'
     done
     for ((i = 0; i < turns; i++)); do
         echo "UPDATE item SET body = CONCAT(body, 'more'), name = CONCAT('n', k % 50 + $i) WHERE client = $1 AND k % 20 = $((i % 20));"

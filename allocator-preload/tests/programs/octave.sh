@@ -34,7 +34,7 @@ for i = 1:n / 10, t = [t sprintf('%d,', i)]; end
 printf('grown %d %d\n', numel(t), sum(eval(['[' t ']'])));
 save('-binary', 'state.bin', 'c', 's', 'b', 'p');
 w = load('state.bin');
-printf('loaded %d\n', isequal(w.c, c) && isequal(w.s, s) && isequal(w.b, b) && isequal(w.p, p));
+assert(isequal(w.c, c) && isequal(w.s, s) && isequal(w.b, b) && isequal(w.p, p));
 z = 0;
 for i = 1:200, z = z + sum(zeros(1, 2 ^ mod(i, 18)) + i); end
 printf('vectors %d\n', z);
