@@ -2,7 +2,7 @@
 # Guile: lists, hash tables, strings, large numbers, continuations, compiled code, threads; its collector has a heap of its own,
 # and takes the memory of large numbers and ports from malloc.
 # packages: guile-3.0
-# program: guile
+# program: guile.*
 set -euo pipefail
 export GUILE_AUTO_COMPILE=0
 cat >program.scm <<'EOF'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ImageMagick: images drawn, transformed with threads, written in several formats and read again.
 # packages: imagemagick
-# program: convert
+# program: convert.*
 set -euo pipefail
 size=400
 [ "${1:-}" != brief ] || size=20

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lua: tables, strings, closures, coroutines, and both ways of collecting garbage.
 # packages: lua5.4
-# program: lua
+# program: lua.*
 set -euo pipefail
 cat >program.lua <<'EOF'
 local n = tonumber(arg[1])

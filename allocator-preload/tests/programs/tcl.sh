@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tcl: lists, dictionaries, strings, expressions, procedures, interpreters within, and compression.
 # packages: tcl
-# program: tclsh
+# program: tclsh.*
 set -euo pipefail
 cat >program.tcl <<'EOF'
 set n [lindex $argv 0]

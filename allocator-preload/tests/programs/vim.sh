@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Vim without a terminal: texts changed, sorted, undone; its own language with lists, dictionaries and closures.
 # packages: vim
-# program: vim
+# program: vim.*
 set -euo pipefail
 n=20000
 [ "${1:-}" != brief ] || n=10
