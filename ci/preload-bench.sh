@@ -81,7 +81,7 @@ done
 {
     echo "# Real programs under a heap that is loaded before them"
     echo
-    echo "Written by \`ci/preload-bench.sh\`, $rounds rounds, each of which runs a program for ten seconds at least under each, on memory that was in use a moment ago. $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
+    echo "Written by \`ci/preload-bench.sh\`, rounds: $rounds; in each a program runs for ten seconds at least under each, on memory that was in use a moment ago. $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
         "$(nproc) processors, Linux $(uname -r)."
     echo
     printf -- '- %s\n' "${allocators[@]}" | sed 's/=[^=]*$//; s/=/: /'

@@ -45,7 +45,7 @@ pub struct Limits {
     pub max: usize,
     /// The soft limit: beyond that, memory is asked back. Zero: as `max`.
     pub high: usize,
-    /// The reserve: so many bytes below `max` are left alone by large requests.
+    /// The reserve: so many bytes below `max` are left alone by large requests; half of `max` at most.
     pub min: usize,
 }
 

@@ -174,7 +174,7 @@ impl Kmalloc {
     /// that with the feature `checked`, and up to 96 KiB for each thread.
     ///
     /// # Errors
-    /// Nothing changes if more is in use, or if the marks are not in order. Costs a walk over all arenas, and if what is free and
+    /// Nothing changes if more is in use, or if the marks are not in order or the reserve is more than half of `limits.max`. Costs a walk over all arenas, and if what is free and
     /// resident is too much, another one for each 64 MiB that goes back, each with a wait for a piece of a tick; in between others may
     /// fork. May start or wake the thread, and where more stays than `limits.high`, callbacks are called at once, unless one of them sets the limits.
     pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
@@ -193,8 +193,9 @@ impl Kmalloc {
 
     /// Calls this function when memory is short; `None`: calls nothing any more. It may run on any thread that allocates, in the
     /// middle of that or of [`Kmalloc::set_limits`], on several at once, and on kswapd's, which has 256 KiB of stack and handles no
-    /// signals; where there is no such thread, refused or not wanted, on one that frees as well. It must not wait for a lock that somebody may hold while
-    /// allocating or freeing (`try_lock` is for that), and a panic ends the process. It may allocate and free; no thread is sent
+    /// signals; where there is no such thread, refused or not wanted, on one that frees as well, or that calls [`Kmalloc::set_watermarks`],
+    /// [`Kmalloc::set_purge_after`] or [`Kmalloc::set_background_thread`]. It must not wait for a lock that somebody may hold while
+    /// doing any of that (`try_lock` is for that), and a panic ends the process. It may allocate and free; no thread is sent
     /// into it from within it. Costs a store.
     pub fn on_pressure(callback: Option<OnPressure>) {
         pressure::on_pressure(callback);
@@ -253,8 +254,9 @@ impl Kmalloc {
 
     /// From now on, a thread of the heap's own gives free memory back, from 32 MiB on (see [`Kmalloc::set_purge_after`]), or none does: then those who free do it, once in a while, and
     /// a process that goes idle keeps what it has. The thread that there is ends soon, after a tick that it may be in the middle of:
-    /// who must not have one at all (`unshare`, a sandbox without `clone`) says so in the builder. Costs a lock, a walk over the arenas,
-    /// and a system call, and may start the thread.
+    /// who must not have one at all (`unshare`, a sandbox without `clone`) says so in the builder. A thread that the system has refused once
+    /// is not asked for again until this is called, or [`Kmalloc::set_purge_after`], or the process forks. Costs a lock, a walk over the
+    /// arenas, and a system call, and may start the thread.
     pub fn set_background_thread(thread: bool) {
         conf::set(Setting::BackgroundThread);
         kswapd::allow(thread);
