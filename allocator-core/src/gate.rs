@@ -218,13 +218,14 @@ impl Gate {
     }
 
     /// Opens the gate in a child, where the words of threads that are no more say what they said last: some thread may
-    /// have been about to find the gate closed. False if the calling thread had not closed it, or is `inside`: then nobody
-    /// comes in.
+    /// have been about to find the gate closed. `before` runs while nobody can come in: a thread that another handler has started
+    /// may wait there. False if the calling thread had not closed it, or is `inside`: then nobody comes in.
     pub fn open_in_child<'a, P: Park + ?Sized>(
         &'a self,
         park: &P,
         inside: bool,
         everyone: impl Iterator<Item = &'a Presence>,
+        before: impl FnOnce(),
     ) -> bool {
         if inside || self.state.load(Relaxed) != CLOSED || !self.is_mine(park) {
             self.state.store(DAMAGED, Relaxed);
@@ -236,6 +237,7 @@ impl Gate {
             }
         }
         self.depth.store(0, Relaxed); // the child of a handler's fork is not in the middle of another
+        before();
         self.open(park)
     }
 }
@@ -288,7 +290,7 @@ mod tests {
         assert!(gate.open(&Unix));
         waits_until_it_opens(&gate, &theirs);
         assert!(gate.close(&Unix, false, nobody) && gate.close(&Unix, false, nobody));
-        assert!(gate.open_in_child(&Unix, false, nobody()), "a child has one handler to run, not two");
+        assert!(gate.open_in_child(&Unix, false, nobody(), || ()), "a child has one handler to run, not two");
         assert!(gate.enter(&Unix, Some(&theirs)).is_ok());
     }
 
@@ -312,7 +314,7 @@ mod tests {
         drop(inside);
         waits_until_it_opens(&gate, &theirs);
         assert!(gate.close(&Unix, false, nobody) && !gate.close(&Unix, true, nobody));
-        assert!(!gate.open_in_child(&Unix, true, nobody()));
+        assert!(!gate.open_in_child(&Unix, true, nobody(), || panic!("nobody comes in")));
         assert_eq!(gate.enter(&Unix, None).err(), Some(Barred::Damaged));
     }
 
@@ -321,9 +323,9 @@ mod tests {
         let (gate, stuck) = (Gate::new(), Presence::new());
         assert!(gate.close(&Unix, false, nobody));
         stuck.0.store(1, Relaxed); // a thread that was about to find it closed
-        assert!(gate.open_in_child(&Unix, false, [&stuck].into_iter()));
+        assert!(gate.open_in_child(&Unix, false, [&stuck].into_iter(), || ()));
         assert!(gate.enter(&Unix, Some(&stuck)).is_ok());
-        assert!(!gate.open_in_child(&Unix, false, nobody()));
+        assert!(!gate.open_in_child(&Unix, false, nobody(), || ()));
         assert_eq!(gate.enter(&Unix, None).err(), Some(Barred::Damaged));
     }
 }

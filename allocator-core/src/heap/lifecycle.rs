@@ -106,9 +106,11 @@ impl Heap {
     /// heap, or will, that used it then.
     pub unsafe fn after_fork_in_child(&self, thread: Option<&Thread>, interrupts: bool) {
         let inside = self.is_inside(thread, interrupts);
-        if self.parts.gate.open_in_child(self.os(), inside, self.parts.registry.presences()) {
+        let before = || {
             self.parts.registry.fork(self.os(), self.own(thread));
             self.parts.zone.kswapd.fork();
+        };
+        if self.parts.gate.open_in_child(self.os(), inside, self.parts.registry.presences(), before) {
             self.give_back_what_is_aside(self.own(thread));
         }
     }
