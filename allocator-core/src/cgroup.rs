@@ -134,6 +134,11 @@ impl Path {
         }
     }
 
+    /// This path and those of all directories above it, down to a length of `least`.
+    fn and_above(self, least: usize) -> impl Iterator<Item = Self> {
+        core::iter::successors(Some(self), move |path| path.parent(least))
+    }
+
     /// What the file says; nothing if it cannot be read.
     fn read<'b>(&self, os: &dyn Os, into: &'b mut [u8; FILE]) -> &'b [u8] {
         let path = CStr::from_bytes_until_nul(&self.bytes).ok();
@@ -168,25 +173,17 @@ struct Limit {
 /// The control group of a process. All zeros: nothing is known.
 pub struct Group {
     looks: u32,
-    /// What is looked at. `None`: no group has a limit.
+    /// What is looked at. `None`: no group is known.
     files: Option<&'static Files>,
     /// Of the group that the process is in.
     path: Path,
-    /// So much of that path is the root.
-    root_len: usize,
     limits: [Limit; LIMITS],
 }
 
 impl Group {
     /// Nothing is known yet.
     pub const fn new() -> Self {
-        Self {
-            looks: 0,
-            files: None,
-            path: Path::EMPTY,
-            root_len: 0,
-            limits: [Limit { path_len: 0, bytes: 0 }; LIMITS],
-        }
+        Self { looks: 0, files: None, path: Path::EMPTY, limits: [Limit { path_len: 0, bytes: 0 }; LIMITS] }
     }
 
     /// Looks whether the group, or one above it, is short of memory. Two to four system calls for each file.
@@ -225,12 +222,9 @@ impl Group {
             let rest = line.get(line.iter().position(|byte| *byte == b'.')? + 1..)?;
             Some(number(line)?.saturating_mul(100).saturating_add(number(rest.get(..2)?)?))
         };
-        let (mut at, mut part) = (Some(self.path), None);
-        while let Some(group) = at.filter(|_| part.is_none()) {
-            part = some(group.file(b"memory.pressure"));
-            at = group.parent(self.root_len);
-        }
-        part.or_else(|| some(Path::EMPTY.with(b"/proc/pressure/memory"))).is_some_and(|part| part >= STALLED)
+        let mut groups = self.files.into_iter().flat_map(|files| self.path.and_above(files.root.len()));
+        let of_group = groups.find_map(|group| some(group.file(b"memory.pressure")));
+        of_group.or_else(|| some(Path::EMPTY.with(b"/proc/pressure/memory"))).is_some_and(|part| part >= STALLED)
     }
 
     /// Finds the group that the process is in, and the limits that it is under.
@@ -251,31 +245,29 @@ impl Group {
             };
             let path = path.strip_suffix(b"/").unwrap_or(path);
             let Some(path) = Path::EMPTY.with(files.root).and_then(|root| root.with(path)) else { continue };
-            (self.path, self.root_len) = (path, files.root.len()); // for its pressure, should there be no limit
-            self.search_from(os, files, text);
-            if self.files.is_some() {
+            (self.path, self.files) = (path, Some(files)); // for its pressure, should there be no limit
+            if self.search_from(os, files, text) {
                 return;
             }
         }
     }
 
-    /// Looks for limits of the group of this path and of all above it.
-    fn search_from(&mut self, os: &dyn Os, files: &'static Files, text: &mut [u8; FILE]) {
-        let mut limits = self.limits.iter_mut();
-        let mut at = Some(self.path);
-        while let Some(group) = at {
+    /// Looks for limits of the group of this path and of all above it. True if there are some.
+    fn search_from(&mut self, os: &dyn Os, files: &Files, text: &mut [u8; FILE]) -> bool {
+        let mut found = 0;
+        for group in self.path.and_above(files.root.len()) {
             let mut bytes = NO_LIMIT;
             for limit in files.limits {
                 let limit = group.file(limit).and_then(|file| file.number(os, text));
                 bytes = limit.map_or(bytes, |limit| limit.min(bytes));
             }
             if bytes < NO_LIMIT {
-                let Some(limit) = limits.next() else { return };
+                let Some(limit) = self.limits.get_mut(found) else { break };
                 *limit = Limit { path_len: group.len, bytes };
-                self.files = Some(files);
+                found += 1;
             }
-            at = group.parent(files.root.len());
         }
+        found > 0
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! # Algorithm
 //! Pages of arenas are counted when they are taken by somebody who may touch them, and were known to be zero before; and
-//! no more once the memory behind them is freed, but for holes in slabs. So pages that go round between the program and the buddy cost nothing here.
+//! no more once the memory behind them is freed, but for holes in slabs. So pages that go round between the program and the buddy
+//! cost nothing here.
 //! An area is counted as long as somebody has it or it is set aside, without the spare tail that was never touched. What the system
 //! did not take back of one is not counted: the memory behind it was freed, or cannot be touched, or is locked.
 //!

@@ -67,7 +67,7 @@ unsafe extern "C" fn parent() {
 
 unsafe extern "C" fn child() {
     without_signals(|| {
-        // SAFETY: `prepare` ran before, by this thread, which is the child's only one.
+        // SAFETY: `prepare` ran before, by this thread; none of the others that used the heap then is in the child.
         unsafe { HEAP.after_fork_in_child(lifecycle::block(), lifecycle::interrupts()) };
         streams::reset();
         kswapd::own();

@@ -174,9 +174,10 @@ impl Kmalloc {
     /// that with the feature `checked`, and up to 96 KiB for each thread.
     ///
     /// # Errors
-    /// Nothing changes if more is in use, or if the marks are not in order or the reserve is more than half of `limits.max`. Costs a walk over all arenas, and if what is free and
-    /// resident is too much, another one for each 64 MiB that goes back, each with a wait for a piece of a tick; in between others may
-    /// fork. May start or wake the thread, and where more stays than `limits.high`, callbacks are called at once, unless one of them sets the limits.
+    /// Nothing changes if more is in use, or if the marks are not in order or the reserve is more than half of `limits.max`. Costs a
+    /// walk over all arenas, and if what is free and resident is too much, another one for each 64 MiB that goes back, each with a wait
+    /// for a piece of a tick; in between others may fork. May start or wake the thread, and where more stays than `limits.high`,
+    /// callbacks are called at once, unless one of them sets the limits.
     pub fn set_limits(limits: Limits) -> Result<(), ConfigError> {
         // SAFETY: the block is the calling thread's.
         lifecycle::with(|thread| unsafe { HEAP.set_limits(thread, limits) })?;

@@ -217,7 +217,7 @@ pub(crate) fn register_beside() {
         unsafe { HEAP.after_fork_in_parent() };
     }
     unsafe extern "C" fn child() {
-        // SAFETY: `prepare` ran before, by this thread, which is the child's only one.
+        // SAFETY: `prepare` ran before, by this thread; none of the others that used the heap then is in the child.
         unsafe { HEAP.after_fork_in_child(own(), false) };
     }
     static ONCE: Once = Once::new();
