@@ -284,6 +284,7 @@ mod tests {
     use crate::kswapd::Kswapd;
     use crate::page_counter::PageCounter;
     use crate::sync::{Park, Word};
+    use crate::sys::Guarded;
     use core::ptr::NonNull;
     use proptest::prelude::*;
     use std::collections::HashMap;
@@ -349,7 +350,10 @@ mod tests {
         unsafe fn relocate(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
             None
         }
-        unsafe fn guard(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
+        unsafe fn guard(&self, _: NonNull<u8>, _: usize) -> Option<Guarded> {
+            None
+        }
+        unsafe fn unguard(&self, _: NonNull<u8>, _: usize, _: Guarded) -> bool {
             false
         }
         unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {

@@ -5,7 +5,7 @@ use core::fmt;
 /// Why memory was refused. It becomes a null pointer at the `GlobalAlloc` boundary and nowhere else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AllocError {
-    /// No arena and no mapping can ever hold it.
+    /// Nothing that could be given back makes room for it.
     TooLarge,
     /// The system refused; it may agree later.
     OutOfMemory,

@@ -26,7 +26,7 @@ use self::misused::barred_out;
 use self::tick::AT_A_TIME;
 use crate::buddy::Purge;
 use crate::cache::{self, Caches, Found};
-use crate::config::{CHECKED, CHUNK_SIZE, MAX_OBJECT, MAX_SHARDS, PAGE_SIZE};
+use crate::config::{CHECKED, CHUNK_SIZE, MAX_OBJECT, MAX_SHARDS, PAGE_SIZE, VMALLOC_THRESHOLD};
 use crate::error::{AllocError, Misuse};
 use crate::gate::{Gate, Inside};
 use crate::kmalloc::Route;
@@ -184,12 +184,25 @@ impl Heap {
         if !matches!(first, Err(AllocError::OutOfMemory)) {
             return first;
         }
-        // SAFETY: by contract.
-        let last = unsafe { self.alloc_at_last(thread, layout, route, dense) };
+        let last = if self.never_fits(layout.size()) {
+            Err(AllocError::TooLarge)
+        } else {
+            // SAFETY: by contract.
+            unsafe { self.alloc_at_last(thread, layout, route, dense) }
+        };
         if last.is_err() && self.counter().limits().max != 0 {
             self.counter().note_failure();
         }
         last
+    }
+
+    /// True if so many bytes, which were refused, are more than the limit allows in all, or than the machine has: to give
+    /// anything back is no use. (With an overcommit that is not the system's heuristics, something else was short perhaps.)
+    #[cold]
+    fn never_fits(&self, bytes: usize) -> bool {
+        let max = self.counter().limits().max;
+        let exceeds = |has| bytes > has;
+        max != 0 && bytes > max || bytes > VMALLOC_THRESHOLD && self.os().total_memory().is_some_and(exceeds)
     }
 
     /// Tries again, and gives back what the heap can spare before: in pieces, so that others may fork in between.

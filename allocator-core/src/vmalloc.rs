@@ -27,7 +27,7 @@ use crate::page_counter::{PageCounter, Urgency};
 use crate::poison;
 use crate::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use crate::sync::{const_unless_loom, recheck, Mutex, Rank, Ranked, UnwatchedU32};
-use crate::sys::{Kept, Os, Reservation};
+use crate::sys::{Guarded, Kept, Os, Reservation};
 use core::alloc::Layout;
 use core::mem::size_of;
 use core::ptr::{null_mut, NonNull};
@@ -52,8 +52,10 @@ struct Area {
     len: usize,
     /// Bytes without access behind that; none, or one of those pages.
     guard: usize,
-    /// Huge pages were asked for.
-    huge: bool,
+    /// How they came to have none.
+    guarded: Guarded,
+    /// Whether huge pages were asked for, or none; `None`: it was left to the system.
+    huge: Option<bool>,
     next: *mut Record,
 }
 
@@ -101,13 +103,14 @@ struct Aside {
     /// So much of it may be resident.
     len: usize,
     /// As of an area.
-    huge: bool,
+    huge: Option<bool>,
     /// Since before the last tick.
     old: bool,
 }
 
 impl Aside {
-    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, huge: false, old: false };
+    // All zeros, as all of a new heap: it must cost no space in a binary.
+    const NONE: Self = Self { map: null_mut(), map_len: 0, len: 0, huge: Some(false), old: false };
 }
 
 /// Where areas come from and are entered.
@@ -228,29 +231,24 @@ impl Vmalloc {
 
     /// A new mapping of `len` bytes and a guard, counted, with its window prepared.
     fn map_new(site: Site<'_>, layout: Layout, (len, guard): (usize, usize), huge: Option<bool>) -> Option<Area> {
-        if !site.counter.try_charge(len, site.urgency) {
+        if len > site.counter.room(site.urgency) {
             return None;
         }
         let has_huge = huge == Some(true) && site.os.has_huge_pages();
-        let mapped = Self::map(site, len + guard, layout.align(), has_huge).filter(|(ptr, map, map_len)| {
-            let prepared = site.table.prepare(site.os, site.kept, *ptr, 1);
-            if !prepared {
-                // SAFETY: just mapped, not used yet.
-                unsafe { site.kept.unmap(site.os, *map, *map_len) };
-            }
-            prepared
-        });
-        let Some((ptr, map, map_len)) = mapped else {
-            site.counter.uncharge(len);
+        let (ptr, map, map_len) = Self::map(site, len + guard, layout.align(), has_huge)?;
+        // Counted only now: what the system refuses, others must not find in the figure even for a moment.
+        if !site.table.prepare(site.os, site.kept, ptr, 1) || !site.counter.try_charge(len, site.urgency) {
+            // SAFETY: just mapped, not used yet.
+            unsafe { site.kept.unmap(site.os, map, map_len) };
             return None;
-        };
+        }
         if let Some(huge) = huge {
             // SAFETY: just mapped. A refusal costs time or memory, nothing else.
             unsafe { site.os.advise_huge(map, map_len, huge) };
         }
         // SAFETY: just mapped. A refusal costs a name, nothing else.
         unsafe { site.os.name(map, map_len, c"kmalloc area") };
-        Some(Area { ptr, layout, map, map_len, len, guard, huge: huge == Some(true), next: null_mut() })
+        Some(Area { ptr, layout, map, map_len, len, guard, guarded: Guarded::ByAccess, huge, next: null_mut() })
     }
 
     /// Asks the system, before a new area that is to be written as a whole, whether the last but one was: the last one may be about to
@@ -315,9 +313,9 @@ impl Vmalloc {
         if found.len > len {
             site.counter.uncharge(found.len - len);
         }
-        if let Some(huge) = huge.filter(|huge| *huge != found.huge) {
+        if let Some(says) = huge.filter(|_| huge != found.huge) {
             // SAFETY: ours alone. A refusal costs time or memory, nothing else.
-            unsafe { site.os.advise_huge(map, found.map_len, huge) };
+            unsafe { site.os.advise_huge(map, found.map_len, says) };
         }
         Some(Area {
             ptr: map,
@@ -326,7 +324,8 @@ impl Vmalloc {
             map_len: found.map_len,
             len,
             guard,
-            huge: huge == Some(true),
+            guarded: Guarded::ByAccess,
+            huge: huge.or(found.huge),
             next: null_mut(),
         })
     }
@@ -422,8 +421,9 @@ impl Vmalloc {
         // SAFETY: inside the mapping, or at its end if there is no guard.
         let page = unsafe { area.ptr.add(area.len) };
         // SAFETY: whole pages of the mapping, behind all that was asked for.
-        if area.guard > 0 && !unsafe { os.guard(page, area.guard, true) } {
-            area.guard = 0;
+        match (area.guard > 0).then(|| unsafe { os.guard(page, area.guard) }).flatten() {
+            Some(guarded) => area.guarded = guarded,
+            None => area.guard = 0,
         }
     }
 
@@ -432,7 +432,7 @@ impl Vmalloc {
         // SAFETY: as in `put_guard`.
         let page = unsafe { area.ptr.add(area.len) };
         // SAFETY: as above.
-        area.guard == 0 || unsafe { os.guard(page, area.guard, false) }
+        area.guard == 0 || unsafe { os.unguard(page, area.guard, area.guarded) }
     }
 
     fn mapped_len(os: &dyn Os, size: usize) -> Result<usize, AllocError> {

@@ -177,6 +177,12 @@ fn shrinking(_: &str) {
         assert!(calls > 0 && left < 100, "{left} blocks are left in the cache");
         assert!(Block::try_new(layout(LIMIT, 8)).is_none());
         assert!(CALLS.load(Relaxed) > calls && cache.len() == left);
+        // Nothing that anybody gives makes room for these.
+        let calls = CALLS.load(Relaxed);
+        for size in [LIMIT + 1, 1 << 50, isize::MAX as usize - 7] {
+            assert!(Block::try_new(layout(size, 8)).is_none());
+        }
+        assert_eq!(CALLS.load(Relaxed), calls);
     }
     // One that runs on kswapd may not have ended yet.
     Kmalloc::set_purge_after(None);

@@ -3,7 +3,7 @@
 mod common;
 
 use allocator_global::Kmalloc;
-use common::{child_with, join_raw, spawn_raw, Block, AREA, BEYOND_AN_ARENA, KIB, MIB};
+use common::{child_with, join_raw, layout, spawn_raw, Block, AREA, BEYOND_AN_ARENA, KIB, MIB};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::os::raw::{c_int, c_void};
 use std::os::unix::process::ExitStatusExt;
@@ -23,7 +23,7 @@ suite! {
 const PAGE: &str = include_str!("../../docs/production.md");
 
 /// Every call that the page may name.
-const CALLS: [(&str, i64); 26] = [
+const CALLS: [(&str, i64); 27] = [
     ("clock_gettime", libc::SYS_clock_gettime),
     ("clone", libc::SYS_clone),
     ("clone3", libc::SYS_clone3),
@@ -49,6 +49,7 @@ const CALLS: [(&str, i64); 26] = [
     ("sched_setscheduler", libc::SYS_sched_setscheduler),
     ("sched_yield", libc::SYS_sched_yield),
     ("set_robust_list", libc::SYS_set_robust_list),
+    ("sysinfo", libc::SYS_sysinfo),
     ("write", libc::SYS_write),
 ];
 
@@ -148,8 +149,9 @@ fn sandboxed(allowed: &str) {
     unsafe { libc::_exit(0) };
 }
 
-/// Blocks of every kind come, grow, shrink and go.
+/// Blocks of every kind come, grow, shrink and go; and one cannot be had.
 fn everything() {
+    assert!(Block::try_new(layout(1 << 55, 8)).is_none());
     let kinds = [8, 100, 3000, 30 * KIB, 40 * KIB, 300 * KIB, MIB, 5 * MIB, 12 * MIB, 20 * MIB, AREA];
     for round in 0..3 {
         let mut blocks = Vec::new();

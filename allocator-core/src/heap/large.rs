@@ -250,7 +250,7 @@ impl Heap {
         new: Layout,
     ) -> Result<Option<NonNull<u8>>, Misuse> {
         let is_area = || matches!(self.parts.zone.table.owner(ptr.as_ptr() as usize), Owner::Area(_));
-        if self.counter().limits().max == 0 || !is_area() {
+        if self.counter().limits().max == 0 || !is_area() || self.never_fits(new.size()) {
             return Ok(None);
         }
         let len = |layout: Layout| self.os().whole_pages(layout.size().max(MIN_AREA));

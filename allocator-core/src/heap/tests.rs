@@ -22,7 +22,7 @@ use crate::config::{
 use crate::huge::HugePages;
 use crate::page::{ChunkMap, Tag};
 use crate::reclaim::Epoch;
-use crate::sys::{Call, Discard, FaultyOs, Plan, Unix};
+use crate::sys::{Call, Discard, FaultyOs, Guarded, Plan, Unix};
 use crate::units::Order;
 use std::boxed::Box;
 use std::vec::Vec;

@@ -21,7 +21,7 @@ use crate::config::ADDRESS_BITS;
 use crate::page_counter::Urgency;
 use crate::reclaim::{Garbage, Reclaim, Slot};
 use crate::sync::{loom_park::Futex, Park, Word};
-use crate::sys::Os;
+use crate::sys::{Guarded, Os};
 use crate::thread::Registry;
 use crate::vmalloc::{Site, Vmalloc};
 use crate::zone::{Caller, Zone};
@@ -260,7 +260,10 @@ unsafe impl Os for Memory {
     unsafe fn relocate(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
         None
     }
-    unsafe fn guard(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
+    unsafe fn guard(&self, _: NonNull<u8>, _: usize) -> Option<Guarded> {
+        None
+    }
+    unsafe fn unguard(&self, _: NonNull<u8>, _: usize, _: Guarded) -> bool {
         false
     }
     unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {

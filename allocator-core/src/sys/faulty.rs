@@ -1,6 +1,6 @@
 //! FaultyOs: another system whose calls fail when a plan says so.
 
-use super::Os;
+use super::{Guarded, Os};
 use crate::sync::{
     array_of,
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -35,6 +35,8 @@ pub enum Call {
     Relocate,
     /// [`Os::guard`]
     Guard,
+    /// [`Os::unguard`]
+    Unguard,
     /// [`Os::name`]
     Name,
     /// [`Os::resident`]
@@ -47,7 +49,7 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Call; 15] = [
+    pub const ALL: [Call; 16] = [
         Call::Map,
         Call::Reserve,
         Call::Commit,
@@ -59,6 +61,7 @@ impl Call {
         Call::Resize,
         Call::Relocate,
         Call::Guard,
+        Call::Unguard,
         Call::Name,
         Call::Resident,
         Call::Written,
@@ -261,6 +264,10 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
         self.inner.cpus()
     }
 
+    fn total_memory(&self) -> Option<usize> {
+        self.inner.total_memory()
+    }
+
     fn map(&self, len: usize) -> Option<NonNull<u8>> {
         if self.fails(Call::Map) || self.exceeds(len) {
             return None;
@@ -333,9 +340,17 @@ unsafe impl<O: Os> Os for FaultyOs<O> {
         Some(to)
     }
 
-    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize) -> Option<Guarded> {
+        if self.fails(Call::Guard) {
+            return None;
+        }
         // SAFETY: the caller's contract is the callee's.
-        !self.fails(Call::Guard) && unsafe { self.inner.guard(ptr, len, on) }
+        unsafe { self.inner.guard(ptr, len) }
+    }
+
+    unsafe fn unguard(&self, ptr: NonNull<u8>, len: usize, guarded: Guarded) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        !self.fails(Call::Unguard) && unsafe { self.inner.unguard(ptr, len, guarded) }
     }
 
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool {

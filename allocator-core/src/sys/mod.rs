@@ -44,6 +44,11 @@ pub unsafe trait Os: Park + Sync {
     /// Processors that this process may use; at least 1.
     fn cpus(&self) -> usize;
 
+    /// Bytes of memory and of swap that the machine has in all. `None`: the system does not say.
+    fn total_memory(&self) -> Option<usize> {
+        None
+    }
+
     /// Maps `len` bytes (a multiple of the page size) of zeros, readable and writable.
     fn map(&self, len: usize) -> Option<NonNull<u8>>;
 
@@ -100,11 +105,17 @@ pub unsafe trait Os: Park + Sync {
     /// As for [`Os::resize`]; where it was, nothing is left unless that is the answer.
     unsafe fn relocate(&self, ptr: NonNull<u8>, len: usize, new_len: usize) -> Option<NonNull<u8>>;
 
-    /// Lets every access to a range end the process, or (`on` is false) none again. Its content is lost.
+    /// Lets every access to a range end the process. Its content is lost.
     ///
     /// # Safety
-    /// The range is whole pages of a mapping of ours that is readable and writable but for this; nobody needs what is in it.
-    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool;
+    /// The range is whole pages of a mapping of ours that is readable and writable; nobody needs what is in it.
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize) -> Option<Guarded>;
+
+    /// Takes a guard away: the range is readable and writable again, and holds zeros or what was there.
+    ///
+    /// # Safety
+    /// [`Os::guard`] gave this for this range, and nobody has taken the guard away since.
+    unsafe fn unguard(&self, ptr: NonNull<u8>, len: usize, guarded: Guarded) -> bool;
 
     /// Gives a mapping a name that `/proc/PID/maps` shows.
     ///
@@ -132,6 +143,15 @@ pub unsafe trait Os: Park + Sync {
 
     /// Milliseconds since some moment, by a clock that costs next to nothing and moves every ten or so.
     fn now(&self) -> u64;
+}
+
+/// How a range was made one that must not be touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Guarded {
+    /// By advice, which splits no mapping (Linux 6.13).
+    ByAdvice,
+    /// It has no access.
+    ByAccess,
 }
 
 /// A range of address space whose start is aligned, and the mapping that it lies in, which may be longer when the

@@ -6,10 +6,11 @@ use super::clock::{period, Clock};
 use super::file::File;
 #[cfg(feature = "raw")]
 use super::raw::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
-use super::{pagemap, Os};
+use super::{pagemap, Guarded, Os};
 use crate::config::CHUNK_SIZE;
 use crate::sync::{atomic::Ordering::Relaxed, Park, UnwatchedU32, Word};
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 use core::ptr::{null, null_mut, NonNull};
 #[cfg(not(feature = "raw"))]
 use libc::{clock_gettime, madvise, mincore, mmap, mprotect, mremap, munmap, prctl, sched_yield};
@@ -145,6 +146,18 @@ unsafe impl Os for Unix {
         set.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1)
     }
 
+    fn total_memory(&self) -> Option<usize> {
+        let mut info = MaybeUninit::<libc::sysinfo>::zeroed();
+        // SAFETY: the answer goes where there is room for it.
+        if quietly(|| unsafe { libc::syscall(libc::SYS_sysinfo, info.as_mut_ptr()) }) != 0 {
+            return None;
+        }
+        // SAFETY: all zeros are numbers, too.
+        let info = unsafe { info.assume_init() };
+        let units = (info.totalram as usize).saturating_add(info.totalswap as usize);
+        Some(units.saturating_mul(info.mem_unit as usize))
+    }
+
     #[cfg(all(feature = "std", not(feature = "raw")))]
     fn map(&self, len: usize) -> Option<NonNull<u8>> {
         if len > isize::MAX as usize {
@@ -215,34 +228,23 @@ unsafe impl Os for Unix {
         }
     }
 
-    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
-        // Since Linux 6.13, and it does not split the mapping.
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize) -> Option<Guarded> {
         const INSTALL: libc::c_int = 102;
-        const REMOVE: libc::c_int = 103;
-        let (advice, access) =
-            if on { (INSTALL, libc::PROT_NONE) } else { (REMOVE, libc::PROT_READ | libc::PROT_WRITE) };
         // SAFETY: by contract a range of our own whose content nobody needs.
-        let advise = || unsafe { madvise(ptr.as_ptr().cast(), len, advice) } == 0;
+        let advised = || unsafe { madvise(ptr.as_ptr().cast(), len, INSTALL) } == 0;
         // SAFETY: as above.
-        let set = || unsafe { mprotect(ptr.as_ptr().cast(), len, access) } == 0;
-        // SAFETY: has no precondition.
-        let errno = unsafe { libc::__errno_location() };
-        quietly(|| {
-            let advised = advise();
-            // SAFETY: this thread's own variable.
-            let unknown = !advised && unsafe { *errno } == libc::EINVAL;
-            // A system that does not know the advice has put no guard there by it.
-            if on {
-                return advised || set();
-            }
-            let off = (advised || unknown) && set();
-            if advised && !off {
-                // It is as it was.
-                // SAFETY: as above.
-                unsafe { madvise(ptr.as_ptr().cast(), len, INSTALL) };
-            }
-            off
-        })
+        let barred = || unsafe { mprotect(ptr.as_ptr().cast(), len, libc::PROT_NONE) } == 0;
+        quietly(|| if advised() { Some(Guarded::ByAdvice) } else { barred().then_some(Guarded::ByAccess) })
+    }
+
+    unsafe fn unguard(&self, ptr: NonNull<u8>, len: usize, guarded: Guarded) -> bool {
+        const REMOVE: libc::c_int = 103;
+        match guarded {
+            // SAFETY: by contract a range of our own.
+            Guarded::ByAdvice => quietly(|| unsafe { madvise(ptr.as_ptr().cast(), len, REMOVE) }) == 0,
+            // SAFETY: by contract.
+            Guarded::ByAccess => unsafe { self.commit(ptr, len) },
+        }
     }
 
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &CStr) -> bool {
@@ -344,6 +346,41 @@ mod tests {
             // SAFETY: the whole mapping, which nobody uses.
             assert!(ours.map_or(true, |ptr| unsafe { Unix.unmap(ptr, len) }));
         }
+    }
+
+    /// Whichever way the system has of making it.
+    #[test]
+    fn a_guard_can_be_taken_away_again() {
+        let len = Unix.page_size();
+        for locked in [false, true] {
+            let page = Unix.map(len).unwrap();
+            if locked {
+                // Such memory takes no advice of this kind.
+                // SAFETY: a page of ours.
+                assert_eq!(unsafe { libc::mlock(page.as_ptr().cast(), len) }, 0);
+            }
+            // SAFETY: whole pages of ours, of which nobody needs anything.
+            let guarded = unsafe { Unix.guard(page, len) }.expect("one of the two");
+            assert!(!locked || guarded == Guarded::ByAccess);
+            // SAFETY: the answer of the call before.
+            assert!(unsafe { Unix.unguard(page, len, guarded) });
+            // SAFETY: readable and writable once more.
+            unsafe { page.as_ptr().write_volatile(1) };
+            // SAFETY: the whole mapping, which nobody uses.
+            assert!(unsafe { Unix.unmap(page, len) });
+        }
+    }
+
+    #[test]
+    fn the_machine_has_more_memory_than_this_process_uses() {
+        let total = Unix.total_memory().expect("Linux says it");
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+        let field = |name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the field");
+            line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().expect("a number") << 10
+        };
+        // Swap may come and go meanwhile.
+        assert!(total >= field("MemTotal:") / 2 && total <= 2 * (field("MemTotal:") + field("SwapTotal:")), "{total}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use allocator_core::huge::HugePages;
 use allocator_core::page_counter::Limits;
 use allocator_core::reclaim::{Epoch, Reclaim};
 use allocator_core::sync::Park;
-use allocator_core::sys::{Call, FaultyOs, Os, Plan, Unix};
+use allocator_core::sys::{Call, FaultyOs, Guarded, Os, Plan, Unix};
 use allocator_core::thread::Thread;
 use std::alloc::Layout;
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,9 +190,14 @@ unsafe impl Os for Tracked {
         mappings.add(to, new_len);
         Some(to)
     }
-    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize) -> Option<Guarded> {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { self.inner.guard(ptr, len, on) }
+        unsafe { self.inner.guard(ptr, len) }
+    }
+
+    unsafe fn unguard(&self, ptr: NonNull<u8>, len: usize, guarded: Guarded) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { self.inner.unguard(ptr, len, guarded) }
     }
 
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &core::ffi::CStr) -> bool {

@@ -8,7 +8,7 @@
 
 use allocator_core::config::{CHUNK_SHIFT, CHUNK_SIZE, LEAF_SHIFT};
 use allocator_core::sync::Park;
-use allocator_core::sys::{Os, Unix};
+use allocator_core::sys::{Guarded, Os, Unix};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::OnceLock;
@@ -158,9 +158,14 @@ unsafe impl Os for Placing {
         assert!(moved == to.as_ptr().cast(), "the system itself refuses");
         Some(to)
     }
-    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize, on: bool) -> bool {
+    unsafe fn guard(&self, ptr: NonNull<u8>, len: usize) -> Option<Guarded> {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { Unix.guard(ptr, len, on) }
+        unsafe { Unix.guard(ptr, len) }
+    }
+
+    unsafe fn unguard(&self, ptr: NonNull<u8>, len: usize, guarded: Guarded) -> bool {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { Unix.unguard(ptr, len, guarded) }
     }
 
     unsafe fn name(&self, ptr: NonNull<u8>, len: usize, name: &core::ffi::CStr) -> bool {

@@ -184,7 +184,8 @@ fn no_guard_is_lost_however_many_are_neither_opened_nor_taken_back() {
 /// Class of bug: memory that is lost because the system refuses while it is passed on.
 #[test]
 fn a_system_that_refuses_loses_nothing() {
-    for call in [Call::Map, Call::Unmap, Call::Discard, Call::Guard, Call::AdviseHuge, Call::AdviseSmall] {
+    for call in [Call::Map, Call::Unmap, Call::Discard, Call::Guard, Call::Unguard, Call::AdviseHuge, Call::AdviseSmall]
+    {
         let os = forever(FaultyOs::new(Unix));
         let heap = with_kswapd(os);
         heap.set_guard_pages(true);
@@ -222,4 +223,12 @@ fn what_is_set_aside_has_huge_pages_if_its_next_owner_is_to_have_some() {
     heap.set_huge_pages(HugePages::Never);
     area(heap, 40 * MIB).free(heap, None);
     assert_eq!((aside(heap), advised()), (40 * MIB, [huge + 1, small + 1]));
+    // What was left to the system may have some by its choice.
+    heap.set_huge_pages(HugePages::Auto);
+    Block::zeroed(heap, None, layout(60 * MIB, 8)).free(heap, None);
+    heap.set_huge_pages(HugePages::Never);
+    for _ in 0..2 {
+        area(heap, 60 * MIB).free(heap, None);
+        assert_eq!((aside(heap), advised()), (60 * MIB, [huge + 1, small + 2]), "once");
+    }
 }

@@ -131,7 +131,10 @@ unsafe impl Os for Odd {
     unsafe fn relocate(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
         None // to a multiple of its page, which the real system does not know
     }
-    unsafe fn guard(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
+    unsafe fn guard(&self, _: NonNull<u8>, _: usize) -> Option<Guarded> {
+        None
+    }
+    unsafe fn unguard(&self, _: NonNull<u8>, _: usize, _: Guarded) -> bool {
         false
     }
     unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &core::ffi::CStr) -> bool {
