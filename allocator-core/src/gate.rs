@@ -20,6 +20,8 @@
 //! - Ga1: once [`Gate::close`] has returned true, nobody but its caller is inside until [`Gate::open`].
 //! - Ga2: `owner` names the closer while the gate is closed, from when [`Gate::close`] begins to wait until [`Gate::open`] begins, and is
 //!   zero otherwise.
+//! - Ga3: in a child, nobody but the closer says that it is inside until [`Gate::open_in_child`] has opened it. A thread that has a block
+//!   is the closer; the others look before they speak.
 //!
 //! # Memory ordering
 //! | step                               | order            | so that                                              |
@@ -116,9 +118,22 @@ impl Gate {
         if presence.is_some_and(Presence::is_inside) {
             return Err(Barred::Interrupted);
         }
+        if presence.is_none() {
+            self.wait_as_guest(park);
+        }
         match self.announce(presence) {
             (OPEN, inside) => Ok(inside),
             (state, inside) => self.enter_closed(park, state, inside),
+        }
+    }
+
+    /// Waits before a closed gate without having said anything. In a child it is closed until what its parent's threads had said is
+    /// forgotten, and a thread that another handler has started there must not be among them.
+    #[cold]
+    #[inline(never)] // threads with a block need the registers
+    fn wait_as_guest<P: Park + ?Sized>(&self, park: &P) {
+        while self.state.load(Relaxed) == CLOSED && !self.is_mine(park) {
+            park.wait(&self.state, CLOSED);
         }
     }
 
@@ -316,6 +331,25 @@ mod tests {
         assert!(gate.close(&Unix, false, nobody) && !gate.close(&Unix, true, nobody));
         assert!(!gate.open_in_child(&Unix, true, nobody(), || panic!("nobody comes in")));
         assert_eq!(gate.enter(&Unix, None).err(), Some(Barred::Damaged));
+    }
+
+    /// Class of bug: in a child, a thread that another handler has started leaves what the child's handler has forgotten, and the
+    /// count of who is inside is wrong for ever.
+    #[test]
+    fn a_thread_that_waits_in_a_child_is_not_forgotten_with_those_of_the_parent() {
+        let gate = Gate::new();
+        assert!(gate.close(&Unix, false, nobody));
+        gate.guests.0.store(3, Relaxed); // threads of the parent that were about to find it closed
+        thread::scope(|scope| {
+            let other = scope.spawn(|| gate.enter(&Unix, None).is_ok());
+            thread::sleep(core::time::Duration::from_millis(20));
+            assert!(!other.is_finished());
+            assert_eq!(gate.guests.0.load(Relaxed), 3, "it says nothing yet");
+            assert!(gate.open_in_child(&Unix, false, nobody(), || ()));
+            assert!(other.join().unwrap());
+        });
+        assert_eq!(gate.guests.0.load(Relaxed), 0);
+        assert!(gate.close(&Unix, false, nobody) && gate.open(&Unix));
     }
 
     #[test]

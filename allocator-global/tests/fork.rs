@@ -25,6 +25,7 @@ suite! {
         a_vfork_child_may_allocate,
         handlers_of_others_may_allocate_between_ours,
         a_handler_of_others_may_fork,
+        a_thread_that_a_handler_starts_in_a_child_is_served_once_the_child_goes_on,
         a_signal_handler_may_fork_and_exit_whatever_it_interrupted,
         a_child_of_a_signal_handler_that_allocates_is_served_or_ends,
     ],
@@ -226,6 +227,7 @@ fn register_handlers() {
 extern "C" fn early() {
     register_handlers();
     register_forking_handler();
+    register_starting_handler();
 }
 
 #[used]
@@ -367,6 +369,48 @@ fn a_handler_of_others_may_fork() {
             FORKS.store(true, Relaxed);
             in_child(|| live_on(Vec::new()));
             assert!(!FORKS.load(Relaxed), "the handler has run");
+        }
+    });
+}
+
+/// True while the handler below is to start a thread.
+static STARTS: AtomicBool = AtomicBool::new(false);
+/// The thread that it has started.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" fn starting_handler() {
+    extern "C" fn begins(nothing: *mut c_void) -> *mut c_void {
+        handler_like();
+        nothing
+    }
+    if STARTS.swap(false, Relaxed) {
+        STARTED.store(spawn_raw(None, begins, ptr::null_mut()) as usize, Relaxed);
+    }
+}
+
+/// Registered before ours, and so run in a child while nobody else may come in.
+fn register_starting_handler() {
+    // SAFETY: the handler is a plain function of this program.
+    assert_eq!(unsafe { libc::pthread_atfork(None, None, Some(starting_handler)) }, 0);
+}
+
+/// Class of bug: that thread is counted among those of the parent, and its child has no heap.
+fn a_thread_that_a_handler_starts_in_a_child_is_served_once_the_child_goes_on() {
+    let stop = AtomicBool::new(false);
+    let busy = |_| {
+        while !stop.load(Relaxed) {
+            handler_like();
+        }
+    };
+    beside(4, busy, || {
+        let _stops = Stops(&stop);
+        for _ in 0..50 {
+            STARTS.store(true, Relaxed);
+            in_child(|| {
+                join_raw(STARTED.load(Relaxed) as libc::pthread_t);
+                in_child(handler_like);
+            });
+            STARTS.store(false, Relaxed);
         }
     });
 }
