@@ -217,6 +217,11 @@ impl Kswapd {
         self.state.load(Relaxed) & STATE == AWAKE
     }
 
+    /// True if there is a thread, and it sleeps.
+    pub fn is_asleep(&self) -> bool {
+        self.state.load(Relaxed) & STATE == ASLEEP
+    }
+
     /// True if somebody is to start a thread.
     pub fn is_dormant(&self) -> bool {
         self.state.load(Relaxed) & STATE == DORMANT
@@ -488,8 +493,8 @@ impl Kswapd {
         os.wake_all(&self.state);
     }
 
-    /// The thread that there may be is not wanted any more; the next slow `dealloc` starts another one. For when the program seems to
-    /// have no threads any more: none of the heap's is to keep the process alive.
+    /// The thread that there may be is not wanted any more; the next slow `dealloc` starts another one. For when no thread of the program
+    /// uses the heap any more: the heap's is not to keep the process alive.
     pub fn retire(&self, os: &dyn Os) {
         self.restart(|state| [AWAKE, ASLEEP].contains(&state).then_some(DORMANT));
         os.wake_all(&self.state);

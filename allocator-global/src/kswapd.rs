@@ -3,8 +3,9 @@
 //! # Algorithm
 //! A slow call of `dealloc` starts the thread when the heap says so, outside of the heap and of
 //! crossbeam-epoch. It blocks every signal, so that no handler of the program runs on it; its stack is
-//! small, and its name is `kmalloc-kswapd`. It ends when the heap does not want it any more. A child of a fork has none
-//! until its heap wants one.
+//! small, and its name is `kmalloc-kswapd`. It ends when the heap does not want it any more, or no thread of the program has a block: a
+//! process ends when all of its threads have, and should somebody free, there is another one. A child of a fork has none until its heap
+//! wants one.
 //!
 //! Where the system refuses a thread, whoever gives pages back does the work once in a while. So it is where the program
 //! wants none, and then in a small heap, too, since nothing has to be started for it.
@@ -51,7 +52,6 @@ static ONLY_HERE: AtomicBool = AtomicBool::new(false);
 
 /// This is a child, in which nobody calls [`start_now`].
 pub(crate) fn forked() {
-    ADRIFT.store(false, Relaxed);
     if ONLY_HERE.load(Relaxed) {
         ALLOWED.store(false, Relaxed);
         begin();
@@ -96,24 +96,11 @@ pub(crate) fn attend_and(starts: bool) {
     }
 }
 
-/// True once the main thread has ended, by `pthread_exit`: the process ends when its last thread does.
-static ADRIFT: AtomicBool = AtomicBool::new(false);
-
-/// As [`attend`], for a thread that has ended.
+/// As [`attend`], for a thread that has ended. If it was the last one, ours must not keep the process alive: should it sleep, it ends
+/// now; else it will notice.
 pub(crate) fn attend_at_exit() {
-    // SAFETY: has no precondition.
-    let this = || unsafe { libc::syscall(libc::SYS_gettid) } as libc::pid_t;
-    // No process waits for a thread that there cannot be (but for one that allows it after its main thread has ended).
-    if ALLOWED.load(Relaxed) && this() == OWNER.load(Relaxed) {
-        ADRIFT.store(true, Relaxed);
-    }
     attend_without_start();
-    retire_if_alone();
-}
-
-/// Without threads of the program's, the thread must not keep the process alive.
-fn retire_if_alone() {
-    if ADRIFT.load(Relaxed) && lifecycle::with(|thread| HEAP.is_deserted(thread)) {
+    if HEAP.kswapd().is_asleep() && lifecycle::with(|thread| HEAP.is_deserted(thread)) {
         HEAP.kswapd().retire(HEAP.os());
     }
 }
@@ -196,18 +183,13 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
     let number = number as usize as u32;
     match lifecycle::block() {
         // SAFETY: the block is the calling thread's.
-        thread @ Some(_) => unsafe { HEAP.run_kswapd(thread, number, &after_tick) },
+        thread @ Some(_) => unsafe { HEAP.run_kswapd(thread, number, &pressure::tell) },
         // It could not do all of the work, for want of memory for a block: those who free do it.
         None => lifecycle::with_own(|thread| HEAP.without_kswapd(thread, number)),
     }
-    if ADRIFT.load(Relaxed) {
+    if lifecycle::with_own(|thread| HEAP.is_deserted(thread)) {
         // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.
         signals::unblock();
     }
     null_mut()
-}
-
-fn after_tick() {
-    pressure::tell();
-    retire_if_alone();
 }

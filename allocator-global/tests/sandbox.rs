@@ -23,7 +23,7 @@ suite! {
 const PAGE: &str = include_str!("../../docs/production.md");
 
 /// Every call that the page may name.
-const CALLS: [(&str, i64); 27] = [
+const CALLS: [(&str, i64); 26] = [
     ("clock_gettime", libc::SYS_clock_gettime),
     ("clone", libc::SYS_clone),
     ("clone3", libc::SYS_clone3),
@@ -31,7 +31,6 @@ const CALLS: [(&str, i64); 27] = [
     ("exit", libc::SYS_exit),
     ("futex", libc::SYS_futex),
     ("getpid", libc::SYS_getpid),
-    ("gettid", libc::SYS_gettid),
     ("ioctl", libc::SYS_ioctl),
     ("madvise", libc::SYS_madvise),
     ("mincore", libc::SYS_mincore),

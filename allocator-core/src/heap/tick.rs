@@ -32,7 +32,8 @@ impl Heap {
     }
 
     /// The body of the thread of this number: gives memory back that has not been used for a while, until nobody wants it
-    /// to. It may begin after it is not wanted any more. After each tick it calls `after`, outside.
+    /// to, or until no thread of the program has a block: then all goes back at once that would have with the next ticks. It may begin after
+    /// it is not wanted any more. After each tick it calls `after`, outside.
     ///
     /// # Safety
     /// As for [`Heap::alloc`].
@@ -40,7 +41,7 @@ impl Heap {
         let mut quiet = 0;
         let is_short = || {
             self.look_at_group(thread);
-            self.is_short()
+            self.is_short() || self.is_deserted(thread)
         };
         while self.kswapd().wait(self.os(), number, quiet, &is_short) {
             // SAFETY: by contract.
@@ -55,6 +56,12 @@ impl Heap {
             };
             let worked = worked || self.calmly(thread, waits);
             quiet = if worked { 0 } else { quiet + 1 };
+            if self.is_deserted(thread) {
+                // What the last tick has marked.
+                // SAFETY: by contract.
+                unsafe { self.tick(thread) };
+                self.kswapd().retire(self.os());
+            }
         }
         self.kswapd().forget_group();
         self.give_back_what_waits(thread);

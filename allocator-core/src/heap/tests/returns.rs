@@ -373,6 +373,7 @@ fn live_as_kswapd(heap: &Heap, number: u32) {
 fn a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted() {
     let Setup { heap, .. } = setup(true);
     heap.set_purge_after(None, Some(2));
+    let programs = heap.attach();
     chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
     let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it is wanted") };
     std::thread::scope(|scope| {
@@ -395,9 +396,31 @@ fn a_thread_ticks_sleeps_and_wakes_until_it_is_not_wanted() {
             heap.kswapd().done().wakeups > 0
         });
         comes_true("what is free goes back again", &|| dirty(heap) <= Watermarks::of(0).high);
-        assert_eq!(heap.stats(None).threads, 0, "it is none of the program's");
+        assert_eq!(heap.stats(None).threads, 1, "it is none of the program's");
         heap.set_purge_after(None, None);
     });
+    // SAFETY: this thread's block.
+    programs.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+    heap.validate(None).unwrap();
+}
+
+/// Class of bug: a process of which only the heap's thread is left does not end; or what is free stays where nobody is left to free more.
+#[test]
+fn a_thread_gives_all_back_and_ends_when_no_thread_of_the_program_has_a_block() {
+    let Setup { heap, .. } = setup(true);
+    heap.set_purge_after(None, Some(600_000));
+    let programs = heap.attach();
+    chunks(heap, 20).into_iter().for_each(|block| block.free(heap, None));
+    let Attend::Start(number) = heap.kswapd().attend(heap.os()) else { panic!("it is wanted") };
+    std::thread::scope(|scope| {
+        scope.spawn(|| live_as_kswapd(heap, number));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(heap.kswapd().is_awake() && dirty(heap) >= 40 << 20);
+        // SAFETY: this thread's block.
+        programs.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
+    });
+    assert!(dirty(heap) <= Watermarks::of(0).high, "{} bytes", dirty(heap));
+    assert!(matches!(heap.kswapd().attend(heap.os()), Attend::Start(next) if next != number));
     heap.validate(None).unwrap();
 }
 
