@@ -65,6 +65,7 @@ compile() {
     *.noplt.lib.c) base+=(-fno-plt) ;;
     *_own_needs.lib.c) base+=("-L$work" -Wl,--no-as-needed -l:deepbind_own.lib.so '-Wl,-rpath,$ORIGIN') ;;
     *_needs.lib.c) base+=("-L$work" -Wl,--no-as-needed -l:deepbind_needed.lib.so '-Wl,-rpath,$ORIGIN') ;;
+    */new_of_others.cc) base+=("-L$work" -Wl,--no-as-needed -l:new_of_library.lib.so '-Wl,-rpath,$ORIGIN') ;;
     *.runpath.c) base+=('-Wl,--enable-new-dtags,-rpath,$ORIGIN') ;;
     esac
     case $source in

@@ -376,9 +376,7 @@ struct Report(fn(&mut fmt::Formatter<'_>) -> fmt::Result);
 
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if lifecycle::interrupts() {
-            lifecycle::interrupted(); // without a block, the heap would not know
-        }
+        lifecycle::with(|_| ()); // without a block, the heap would not know whom a signal handler interrupts
         (self.0)(f)
     }
 }

@@ -169,26 +169,32 @@ struct Family {
 impl Family {
     fn rebind(&mut self) {
         let first = self.first;
-        self.join(|object| object.dynamic.as_ptr() == first);
+        self.join(|object, _| object.dynamic.as_ptr() == first);
         let mut n = 0;
         while let Some(member) = self.members.get(n).copied().flatten() {
             for needed in member.texts(DT_NEEDED) {
-                self.join(|object| object.is_called(needed));
+                // By the name of its file alone, an older one is meant only if there is no other: one that was opened by its path has not
+                // that name for the dynamic linker.
+                _ = self.join(|object, _| object.is_called(needed))
+                    || self.join(|object, is_new| is_new && object.is_file(needed))
+                    || self.join(|object, _| object.is_file(needed));
             }
             n += 1;
         }
     }
 
-    /// Takes in, and rebinds, the first library that `is` it, as the dynamic linker takes the first.
-    fn join(&mut self, is: impl Fn(&Object<'_>) -> bool) {
-        let mut is_new = false;
+    /// Takes in, and rebinds, the first library that `is` it, as the dynamic linker takes the first; `is` is told whether it is no older
+    /// than the one that was opened. False: there is none.
+    fn join(&mut self, is: impl Fn(&Object<'_>, bool) -> bool) -> bool {
+        let (mut is_new, mut found) = (false, false);
         each_object(&mut |object| {
             // SAFETY: it is loaded; kept only if it is one of the family.
             let Some(object) = (unsafe { Object::new(object) }) else { return true };
             is_new |= object.dynamic.as_ptr() == self.first;
-            if !is(&object) {
+            if !is(&object, is_new) {
                 return true;
             }
+            found = true;
             let is_known = self.members.iter().flatten().any(|known| known.dynamic.as_ptr() == object.dynamic.as_ptr());
             if let Some(place) = self.members.iter_mut().find(|place| place.is_none()).filter(|_| !is_known) {
                 *place = Some(object);
@@ -196,6 +202,7 @@ impl Family {
             }
             false
         });
+        found
     }
 }
 
@@ -341,12 +348,16 @@ impl<'a> Object<'a> {
         Some(if value < self.base { self.base + value } else { value } as *const T)
     }
 
-    /// Whether who needs a library of this name means this one: by the name that it has in itself, or that of its file.
+    /// Whether who needs a library of this name means this one: by the name that it has in itself, or its path.
     fn is_called(&self, name: &CStr) -> bool {
+        name == self.name || self.texts(DT_SONAME).any(|own| own == name)
+    }
+
+    /// Whether it may: by the name of its file. (`$ORIGIN` is replaced in that.)
+    fn is_file(&self, name: &CStr) -> bool {
         let (name, file) = (name.to_bytes(), self.name.to_bytes());
-        // `$ORIGIN` is replaced in the name of the file.
         let name = if name.contains(&b'$') { file_name(name) } else { name };
-        name == file || name == file_name(file) || self.texts(DT_SONAME).any(|own| own.to_bytes() == name)
+        name == file_name(file)
     }
 
     /// Binds words that have the C library's functions for these names to ours, and if it `is_new` those that are not bound yet, too.

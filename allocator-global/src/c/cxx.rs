@@ -50,6 +50,11 @@ extern "C" fn look() {
     // By the address that the name has for all: what the compiler knows of the function here says nothing.
     let ours = made_of.into_iter().all(|function| is_ours(black_box(function)));
     REPLACED.store(if ours { NO } else { YES }, Relaxed);
+    if !ours {
+        // Each call of these goes there. To ask when one is made would be with locks of the program's held, and end what it has of
+        // `dlerror`.
+        find_all();
+    }
 }
 
 #[inline(always)]
@@ -100,7 +105,7 @@ macro_rules! new {
             type Theirs = unsafe extern "C-unwind" fn(usize $(, $type)*) -> *mut c_void;
             #[cfg(not(panic = "unwind"))]
             type Theirs = unsafe extern "C" fn(usize $(, $type)*) -> *mut c_void;
-            static NEXT: Next = Next::new(name_of!($name));
+            use self::$name::NEXT;
             const BASE: Option<fn(usize $(, $type)*) -> *mut c_void> = $base;
             #[cold]
             #[inline(never)]
@@ -133,7 +138,19 @@ macro_rules! new {
             // SAFETY: has no precondition.
             unsafe { next(size $(, $arg)*) }
         }
-    )* };
+        /// What the function of the same name needs.
+        #[allow(non_snake_case)]
+        mod $name {
+            use super::super::next::Next;
+            pub(super) static NEXT: Next = Next::new(name_of!($name));
+        }
+    )*
+        /// Looks all of them up.
+        #[cold]
+        fn find_all() {
+            $( _ = $name::NEXT.find_in_cxx(); )*
+        }
+    };
 }
 
 /// A form of `operator delete`: its name, its arguments behind the block, and, if C++ makes it of another one, a call of that.

@@ -11,18 +11,18 @@ use libc::{c_int, EINVAL, FILE};
 #[inline(never)]
 pub(super) fn keep() {}
 
-/// Text for a stream of the C library. That may allocate, so nothing of the heap is held meanwhile.
-struct Stream(*mut FILE);
+/// A text in place. What does not fit is an error.
+struct Text {
+    bytes: [u8; 512],
+    len: usize,
+}
 
-impl Write for Stream {
+impl Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // SAFETY: by contract of `malloc_info` an open stream.
-        let written = unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), self.0) };
-        if written == text.len() {
-            Ok(())
-        } else {
-            Err(fmt::Error)
-        }
+        let place = self.bytes.get_mut(self.len..).and_then(|rest| rest.get_mut(..text.len())).ok_or(fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
     }
 }
 
@@ -94,14 +94,18 @@ export! {
         }
         let stats = Kmalloc::stats();
         let (system, used) = bytes(&stats);
-        let written = write!(
-            Stream(stream),
+        let mut text = Text { bytes: [0; 512], len: 0 };
+        let fits = write!(
+            text,
             "<malloc version=\"1\">\n<heap nr=\"0\">\n<total type=\"rest\" count=\"{}\" size=\"{}\"/>\n\
              <total type=\"mmap\" count=\"{}\" size=\"{}\"/>\n<system type=\"current\" size=\"{system}\"/>\n\
              <inuse type=\"current\" size=\"{used}\"/>\n</heap>\n</malloc>\n",
             stats.free_pages,
             system.saturating_sub(used), stats.areas, stats.area_bytes,
         );
-        if written.is_ok() { 0 } else { -1 }
+        // At once, so that nobody else's comes in between. It may allocate, and nothing of the heap is held.
+        // SAFETY: by contract an open stream, and bytes that are there.
+        let written = unsafe { libc::fwrite(text.bytes.as_ptr().cast(), 1, text.len, stream) };
+        if fits.is_ok() && written == text.len { 0 } else { -1 }
     }
 }

@@ -28,10 +28,10 @@ impl Next {
 
     /// The same of a function of the C++ library, also where only a part of the program has that.
     pub(super) fn find_in_cxx(&self) -> Option<NonNull<c_void>> {
-        // Whose heap comes next. That of the C library has no such function.
+        // A heap, and a library that has functions of these names for itself, have not what only the C++ library has.
         // SAFETY: a name that ends.
-        let heap = || unsafe { libc::dlsym(libc::RTLD_NEXT, c"__libc_free".as_ptr()) };
-        let next = || self.find_by(libc::RTLD_NEXT).filter(|found| module(found.as_ptr()) != module(heap()));
+        let handler = || unsafe { libc::dlsym(libc::RTLD_NEXT, c"_ZSt15get_new_handlerv".as_ptr()) };
+        let next = || self.find_by(libc::RTLD_NEXT).filter(|found| module(found.as_ptr()) == module(handler()));
         self.find_as(|| next().or_else(|| self.find_in(&[c"libstdc++.so.6", c"libc++.so.1"])))
     }
 

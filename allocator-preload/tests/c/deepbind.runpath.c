@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 static const size_t sizes[] = { 1, 24, 100, 1000, 5000, 40000, MIB, 40 * MIB };
@@ -143,9 +144,26 @@ static struct deepbind *open_and_use(const char *name, int flags)
     return lib;
 }
 
+/* Of a file with the same name as one that is needed, opened by its path before: it is another library. */
+static void open_namesake(const char *name)
+{
+    static const char DIRECTORY[] = "deepbind_namesake";
+    char copy[4096], block[4096];
+    snprintf(copy, sizeof copy, "%s", beside(DIRECTORY));
+    CHECK(mkdir(copy, 0700) == 0 || errno == EEXIST, "errno %d", errno);
+    strcat(strcat(copy, "/"), name);
+    int from = open(beside(name), O_RDONLY), to = open(copy, O_WRONLY | O_CREAT | O_TRUNC, 0700);
+    CHECK(from >= 0 && to >= 0, "errno %d", errno);
+    for (ssize_t n; (n = read(from, block, sizeof block)) > 0;) CHECK(write(to, block, n) == n, "errno %d", errno);
+    close(from);
+    close(to);
+    CHECK(dlopen(copy, RTLD_NOW) != NULL, "%s", dlerror());
+}
+
 int main(void)
 {
     time_limit(60);
+    open_namesake("deepbind_needed.lib.so");
     /* A heap that a library brings with it is left to it, whatever is opened later. */
     void *own = dlopen(beside("deepbind_own_needs.lib.so"), RTLD_LAZY | RTLD_DEEPBIND);
     CHECK(own != NULL, "%s", dlerror());

@@ -3,6 +3,7 @@
 // Source: C++17 [new.delete.single], [new.delete.array], [replacement.functions].
 #include "check.h"
 #include <algorithm>
+#include <dlfcn.h>
 #include <new>
 #include <vector>
 
@@ -93,8 +94,25 @@ struct Thing {
     ~Thing() { bytes[0]++; }
 };
 
+// The first call of a form that is made of another one: what the dynamic linker had to say is still there.
+static void said_before()
+{
+    CHECK(dlopen("/there/is/no/such/library.so", RTLD_NOW) == nullptr, "dlopen");
+    const char *said = dlerror();
+    char before[200], *many[100];
+    size_t n = strlen(said) + 1;
+    CHECK(n < sizeof before, "%s", said);
+    memcpy(before, said, n);
+    char *own = static_cast<char *>(::operator new[](n));
+    for (char *&block : many) block = static_cast<char *>(memset(malloc(n), 'x', n));
+    CHECK(memcmp(said, before, n) == 0, "%s, and now %.*s", before, int(n), said);
+    for (char *block : many) free(block);
+    ::operator delete[](own);
+}
+
 int main()
 {
+    said_before();
     pairs(news, COUNT(news), deletes, COUNT(deletes), 1);
     pairs(aligned_news, COUNT(aligned_news), aligned_deletes, COUNT(aligned_deletes), 0);
 
