@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the other scripts need and the machine lacks: ci/tools.sh NAME...
-# Names: valgrind, objdump, symbolizer, llvm (the version that rustc has), c++ (any), g++, cmake, iai-callgrind-runner, cargo-fuzz; and
-# nightly, which is only looked for. Quick when all is there.
+# Names: valgrind, objdump, symbolizer, llvm (the version that rustc has), c++ (any), g++, cmake, aarch64 (a linker and an emulator),
+# iai-callgrind-runner, cargo-fuzz; and nightly, which is only looked for. Quick when all is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,6 +38,10 @@ for name in "$@"; do
     c++) command -v clang++ >/dev/null || debian c++ g++ ;;
     g++) debian g++ g++ ;;
     cmake) debian cmake cmake make ;;
+    aarch64)
+        debian aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+        debian qemu-aarch64 qemu-user
+        ;;
     nightly)
         if ! rustup run nightly rustc --version >/dev/null 2>&1; then
             echo "tools: a nightly toolchain is needed: rustup toolchain install nightly" >&2

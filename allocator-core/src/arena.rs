@@ -107,10 +107,12 @@ impl Parts {
     }
 }
 
-/// Bytes of descriptors for each chunk.
-const DESCRIPTORS: usize = size_of::<Chunk>() + size_of::<ChunkMap>() + size_of::<Rooms>();
-// The first touch of those of the first arena is not to make a huge page, whatever the system does by itself.
-const_assert!(cfg!(kmalloc_loom) || CHECKED || FIRST_ARENA_CHUNKS as usize * DESCRIPTORS < CHUNK_SIZE);
+// The first touch of the descriptors of the first arena is not to make a huge page, whatever the system does by itself.
+const_assert!(
+    cfg!(kmalloc_loom)
+        || CHECKED
+        || FIRST_ARENA_CHUNKS as usize * (size_of::<Chunk>() + size_of::<ChunkMap>() + size_of::<Rooms>()) < CHUNK_SIZE
+);
 
 /// Somebody gives pages back and has not done with the arena while it lives.
 #[must_use = "it counts as long as it lives"]

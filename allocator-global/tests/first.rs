@@ -8,6 +8,7 @@
 use allocator_global::Kmalloc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::raw::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
@@ -88,10 +89,11 @@ fn in_child(body: impl FnOnce()) -> bool {
 type Body = extern "C" fn(*mut c_void) -> *mut c_void;
 
 fn spawn(body: Body) -> libc::pthread_t {
-    let mut thread = 0;
+    let mut thread = MaybeUninit::uninit();
     // SAFETY: a place for the answer; the body takes nothing.
-    expect(unsafe { libc::pthread_create(&mut thread, null(), body, null_mut()) } == 0, "no thread");
-    thread
+    expect(unsafe { libc::pthread_create(thread.as_mut_ptr(), null(), body, null_mut()) } == 0, "no thread");
+    // SAFETY: the call has written it.
+    unsafe { thread.assume_init() }
 }
 
 fn join(thread: libc::pthread_t) {

@@ -186,14 +186,15 @@ fn on_a_known_stack(body: common::ThreadBody) {
     assert_ne!(memory, libc::MAP_FAILED);
     FLOOR.store(memory as usize, Relaxed);
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let mut thread = 0;
+    let mut thread = std::mem::MaybeUninit::uninit();
     // SAFETY: initialises the attributes.
     assert_eq!(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) }, 0);
     // SAFETY: initialised; the mapping is the thread's until it is joined.
     assert_eq!(unsafe { libc::pthread_attr_setstack(attributes.as_mut_ptr(), memory, STACK) }, 0);
     // SAFETY: as above; the body takes nothing.
-    assert_eq!(unsafe { libc::pthread_create(&mut thread, attributes.as_ptr(), body, ptr::null_mut()) }, 0);
-    join_raw(thread);
+    assert_eq!(unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), body, ptr::null_mut()) }, 0);
+    // SAFETY: the call has written it.
+    join_raw(unsafe { thread.assume_init() });
 }
 
 /// Prints how much each case uses.

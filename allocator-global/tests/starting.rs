@@ -119,7 +119,8 @@ fn in_threads(count: usize) -> bool {
         }
         ptr::null_mut()
     }
-    let mut threads = [0; 8];
+    // SAFETY: zeros are a number, or a null pointer.
+    let mut threads: [libc::pthread_t; 8] = unsafe { std::mem::zeroed() };
     let mut started = 0;
     for thread in &mut threads[..count] {
         // SAFETY: default attributes; the body takes no argument.
@@ -135,7 +136,10 @@ fn in_threads(count: usize) -> bool {
     started == count
 }
 
+#[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
 
 /// Runs a command under a limit.
 fn under(resource: Resource, limit: usize, command: &mut Command) -> Output {

@@ -684,13 +684,14 @@ fn twenty_thousand_threads(_: &str) {
     let before = Kmalloc::stats();
     let mut threads = Vec::with_capacity(20_000);
     while threads.len() < 20_000 {
-        let mut new = 0;
+        let mut new = std::mem::MaybeUninit::uninit();
         let body: ThreadBody = allocates_a_little;
         // SAFETY: the attributes are initialised; the body takes nothing.
-        if unsafe { libc::pthread_create(&mut new, attributes.as_ptr(), body, ptr::null_mut()) } != 0 {
+        if unsafe { libc::pthread_create(new.as_mut_ptr(), attributes.as_ptr(), body, ptr::null_mut()) } != 0 {
             break; // this machine has no more
         }
-        threads.push(new);
+        // SAFETY: the call has written it.
+        threads.push(unsafe { new.assume_init() });
     }
     let count = threads.len();
     assert!(count >= 1000, "{count} threads");
@@ -826,7 +827,9 @@ fn idle_and_real_time(_: &str) {
     // SAFETY: reads the set.
     unsafe { libc::sched_setaffinity(0, size_of_val(&one), &one) };
     let become_a = |policy: libc::c_int, priority: libc::c_int| {
-        let parameters = libc::sched_param { sched_priority: priority };
+        // SAFETY: zeros are parameters.
+        let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+        parameters.sched_priority = priority;
         // SAFETY: reads the parameters.
         unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
     };
