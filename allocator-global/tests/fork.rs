@@ -236,14 +236,7 @@ static EARLY: extern "C" fn() = early;
 
 fn handlers_of_others_may_allocate_between_ours() {
     register_handlers();
-    let stop = AtomicBool::new(false);
-    let busy = |_| {
-        while !stop.load(Relaxed) {
-            handler_like();
-        }
-    };
-    beside(4, busy, || {
-        let _stops = Stops(&stop);
+    beside_busy_threads(|| {
         for _ in 0..20 {
             let before = HANDLED.load(Relaxed);
             in_child(|| {
@@ -255,6 +248,20 @@ fn handlers_of_others_may_allocate_between_ours() {
     });
     let raw = spawn_raw(None, forks_in_a_raw_thread, ptr::null_mut());
     join_raw(raw);
+}
+
+/// Runs `body` while four other threads allocate and free.
+fn beside_busy_threads(body: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    let busy = |_| {
+        while !stop.load(Relaxed) {
+            handler_like();
+        }
+    };
+    beside(4, busy, || {
+        let _stops = Stops(&stop);
+        body();
+    });
 }
 
 fn handler_like() {
@@ -357,14 +364,7 @@ fn register_forking_handler() {
 }
 
 fn a_handler_of_others_may_fork() {
-    let stop = AtomicBool::new(false);
-    let busy = |_| {
-        while !stop.load(Relaxed) {
-            handler_like();
-        }
-    };
-    beside(4, busy, || {
-        let _stops = Stops(&stop);
+    beside_busy_threads(|| {
         for _ in 0..20 {
             FORKS.store(true, Relaxed);
             in_child(|| live_on(Vec::new()));
@@ -396,14 +396,7 @@ fn register_starting_handler() {
 
 /// Class of bug: that thread is counted among those of the parent, and its child has no heap.
 fn a_thread_that_a_handler_starts_in_a_child_is_served_once_the_child_goes_on() {
-    let stop = AtomicBool::new(false);
-    let busy = |_| {
-        while !stop.load(Relaxed) {
-            handler_like();
-        }
-    };
-    beside(4, busy, || {
-        let _stops = Stops(&stop);
+    beside_busy_threads(|| {
         for _ in 0..50 {
             STARTS.store(true, Relaxed);
             in_child(|| {

@@ -149,13 +149,11 @@ unsafe impl Os for Unix {
     fn total_memory(&self) -> Option<usize> {
         let mut info = MaybeUninit::<libc::sysinfo>::zeroed();
         // SAFETY: the answer goes where there is room for it.
-        if quietly(|| unsafe { libc::syscall(libc::SYS_sysinfo, info.as_mut_ptr()) }) != 0 {
-            return None;
-        }
+        let told = quietly(|| unsafe { libc::syscall(libc::SYS_sysinfo, info.as_mut_ptr()) }) == 0;
         // SAFETY: all zeros are numbers, too.
         let info = unsafe { info.assume_init() };
         let units = (info.totalram as usize).saturating_add(info.totalswap as usize);
-        Some(units.saturating_mul(info.mem_unit as usize))
+        told.then_some(units.saturating_mul(info.mem_unit as usize))
     }
 
     #[cfg(all(feature = "std", not(feature = "raw")))]
@@ -355,9 +353,9 @@ mod tests {
         for locked in [false, true] {
             let page = Unix.map(len).unwrap();
             if locked {
-                // Such memory takes no advice of this kind.
+                // Such memory takes no advice of this kind. (By its number: sanitizers have a function of this name that does nothing.)
                 // SAFETY: a page of ours.
-                assert_eq!(unsafe { libc::mlock(page.as_ptr().cast(), len) }, 0);
+                assert_eq!(unsafe { libc::syscall(libc::SYS_mlock, page.as_ptr(), len) }, 0);
             }
             // SAFETY: whole pages of ours, of which nobody needs anything.
             let guarded = unsafe { Unix.guard(page, len) }.expect("one of the two");
