@@ -295,13 +295,15 @@ impl Arena {
         self.buddy().take_with_room(n, row, self.warm(n, Order::ZERO, true)).map(|run| self.at(run))
     }
 
-    /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns what they hold.
-    pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> Option<Content> {
+    /// Claims the `more` pages behind the `n` pages at `address`, which the caller owns. Returns those.
+    pub fn extend(&self, address: usize, n: PageCount, more: PageCount) -> Option<PageRun> {
         let start = self.page_at(address);
         if (start + n + more).get() > self.committed() * PAGES_PER_CHUNK {
             return None;
         }
-        self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get()), Order::ZERO, true))
+        let content =
+            self.buddy().extend(start, n, more, self.warm(PageCount::new(n.get() + more.get()), Order::ZERO, true))?;
+        Some(self.at(Run { start: start + n, content }))
     }
 
     /// As `take`, for whoever is about to be refused: asks every chunk and trusts no hint.

@@ -653,7 +653,9 @@ mod tests {
         static KEPT: Kept = Kept::new();
         let os = FaultyOs::new(Unix);
         let record = NonNull::from(&0u64).cast::<u8>();
-        let at = |leaf: usize| NonNull::new((leaf << (CHUNK_SHIFT + LEAF_SHIFT)) as *mut u8).unwrap();
+        let at = |leaf: usize| {
+            NonNull::new(core::ptr::null_mut::<u8>().wrapping_add(leaf << (CHUNK_SHIFT + LEAF_SHIFT))).unwrap()
+        };
         let (first, second) = (TABLE.hold_leaf(&os, &KEPT).unwrap(), TABLE.hold_leaf(&os, &KEPT).unwrap());
         os.plan(Plan::Kind(Call::Map));
         assert!(TABLE.hold_leaf(&os, &KEPT).is_none());
@@ -673,10 +675,10 @@ mod tests {
         static TABLE: AddressTable = AddressTable::new();
         static KEPT: Kept = Kept::new();
         let os = FaultyOs::new(Unix);
-        let at = NonNull::new((5usize << 40 | 3 << 21) as *mut u8).unwrap();
+        let at = NonNull::new(core::ptr::null_mut::<u8>().wrapping_add(5usize << 40 | 3 << 21)).unwrap();
         let record = NonNull::from(&0u64).cast::<u8>();
         os.plan(Plan::Kind(Call::Map));
-        let other = NonNull::new((6usize << 40) as *mut u8).unwrap();
+        let other = NonNull::new(core::ptr::null_mut::<u8>().wrapping_add(6usize << 40)).unwrap();
         assert!(TABLE.prepare(&os, &KEPT, other, 1), "the first leaf is there");
         assert_eq!(TABLE.own_bytes(), 0);
         assert!(!TABLE.prepare(&os, &KEPT, at, 1), "no memory for a leaf");
@@ -700,7 +702,7 @@ mod tests {
         }
         assert!(TABLE.clear_area(at, record) && !TABLE.clear_area(at, record));
         assert!(matches!(TABLE.owner(at.as_ptr() as usize), Owner::Nobody));
-        let beyond = NonNull::new((1usize << ADDRESS_BITS) as *mut u8).unwrap();
+        let beyond = NonNull::new(core::ptr::null_mut::<u8>().wrapping_add(1usize << ADDRESS_BITS)).unwrap();
         assert!(!TABLE.prepare(&os, &KEPT, beyond, 1), "an address that the table does not know");
     }
 }

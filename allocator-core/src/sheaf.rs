@@ -235,7 +235,7 @@ mod tests {
         for capacity in [1, 2, SHEAF_LIMIT] {
             // SAFETY: no other thread knows it.
             unsafe { sheaf.attach(array.at(0), capacity) };
-            let object = |i: usize| NonNull::new((i * 8) as *mut u8).unwrap();
+            let object = |i: usize| NonNull::new(core::ptr::null_mut::<u8>().wrapping_add(i * 8)).unwrap();
             for i in 1..=capacity {
                 // SAFETY: no other thread knows it.
                 assert!(unsafe { sheaf.push(object(i)) });

@@ -80,6 +80,8 @@ pub struct Thread {
     pcp: Pcp,
     /// The registry that made it; never changes then.
     registry: AtomicPtr<Registry>,
+    /// The block as it was mapped, with what lies between its fields, which by a reference nobody may write to; never changes.
+    block: AtomicPtr<Thread>,
     /// The registry's when the thread got the block; zero in the free list.
     generation: AtomicU32,
     /// For the front end: where the thread's stack begins and ends, once it is known.
@@ -149,6 +151,7 @@ unsafe impl Zeroed for Thread {
             presence: Presence::new(),
             pcp: Pcp::new(),
             registry: AtomicPtr::new(null_mut()),
+            block: AtomicPtr::new(null_mut()),
             generation: AtomicU32::new(0),
             stack: array_of!(2, AtomicUsize, AtomicUsize::new(0)),
             shard: AtomicU32::new(0),
@@ -519,6 +522,7 @@ impl Registry {
         // SAFETY: mapped, and nobody else knows it.
         let new = unsafe { block.as_ref() };
         new.registry.store(core::ptr::from_ref(self).cast_mut(), Relaxed);
+        new.block.store(block.as_ptr(), Relaxed);
         new.next.store(self.all.load(Relaxed), Relaxed);
         self.all.store(block.as_ptr(), Release);
         Some(block)
@@ -528,16 +532,14 @@ impl Registry {
     ///
     /// # Safety
     /// The thread had it, holds no object, no run and no handle in it any more (Th2), and will not use it again.
-    pub unsafe fn detach(&self, os: &dyn Os, block: NonNull<Thread>) {
-        // SAFETY: blocks stay mapped.
-        let thread = unsafe { block.as_ref() };
+    pub unsafe fn detach(&self, os: &dyn Os, thread: &Thread) {
         let used = thread.slots_used.load(Relaxed);
         thread.reset();
         let mut blocks = self.blocks.lock(os);
         thread.slots_touched.store(thread.slots_touched.load(Relaxed).max(used), Relaxed);
         thread.generation.store(0, Relaxed);
         thread.next_free.store(blocks.free, Relaxed);
-        blocks.free = block.as_ptr();
+        blocks.free = thread.block.load(Relaxed);
         if thread.service.load(Relaxed) != 0 {
             blocks.services -= 1;
         } else {
@@ -627,10 +629,11 @@ impl Registry {
     pub fn name(&self, os: &dyn Os) {
         for first in self.iter().filter(|block| block.unnamed.swap(0, Relaxed) != 0) {
             let len = os.whole_pages(THREAD_BATCH * size_of::<Thread>());
+            let Some(mapping) = NonNull::new(first.block.load(Relaxed)) else { continue };
             // SAFETY: it begins a mapping of so many bytes, which stays.
-            unsafe { os.name(NonNull::from(first).cast(), len, c"kmalloc threads") };
+            unsafe { os.name(mapping.cast(), len, c"kmalloc threads") };
             // SAFETY: as above.
-            unsafe { os.advise_huge(NonNull::from(first).cast(), len, false) };
+            unsafe { os.advise_huge(mapping.cast(), len, false) };
         }
     }
 

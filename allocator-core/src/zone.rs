@@ -334,14 +334,7 @@ impl Zone {
         if self.is_hopeless(caller, more) {
             return false;
         }
-        let Some(content) = arena.extend(address, n, more) else { return false };
-        if self.counter.is_marked() && !content.is_anything() && self.is_too_much(caller.os, caller.urgency) {
-            if let Some(behind) = NonNull::new((address + n.bytes()) as *mut u8) {
-                self.give_back_untouched(caller.os, behind, more, content);
-            }
-            return false;
-        }
-        true
+        arena.extend(address, n, more).is_some_and(|behind| self.within_limit(caller, behind, more).is_ok())
     }
 
     /// What `take` gets of the first arena that has it.

@@ -32,7 +32,9 @@ pub(crate) extern "C" fn register() {
     }
     kswapd::own();
     // SAFETY: the handlers stay as long as this code does.
-    if unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } != 0 {
+    let refused = || unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) } != 0;
+    // What is interpreted does not fork.
+    if !cfg!(miri) && refused() {
         REGISTERED.store(false, Relaxed);
     }
 }

@@ -57,7 +57,7 @@ use allocator_core::heap::{Heap, Parts};
 use allocator_core::reclaim::{Epoch, Hooks};
 use allocator_core::size_class::SizeClass;
 use allocator_core::slabinfo::{BuddyInfo, SlabInfo, VmStat, ZoneInfo};
-use allocator_core::sys::Unix;
+use allocator_core::sys::{as_mapped, Unix};
 use allocator_core::tunables::{Tunables, NEVER};
 use conf::Setting;
 use core::alloc::{GlobalAlloc, Layout};
@@ -425,7 +425,7 @@ unsafe impl GlobalAlloc for Kmalloc {
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: by contract it was allocated here, so it is not null.
-        let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        let ptr = unsafe { NonNull::new_unchecked(as_mapped(ptr)) };
         if let Some(class) = SizeClass::of(layout) {
             // SAFETY: the sheaves are the calling thread's; the object is of this class by contract.
             if unsafe { tls::sheaves().of(class).push(ptr) } {
@@ -459,7 +459,7 @@ unsafe impl GlobalAlloc for Kmalloc {
         // SAFETY: by contract the new layout is valid.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         // SAFETY: by contract it was allocated here, so it is not null.
-        let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        let ptr = unsafe { NonNull::new_unchecked(as_mapped(ptr)) };
         if let Some(class) = SizeClass::of(layout).filter(|class| SizeClass::of(new) == Some(*class)) {
             // SAFETY: by contract.
             unsafe { HEAP.check(ptr, class, new_size) };

@@ -77,7 +77,7 @@ pub(crate) fn is_block(sheaves: *const Sheaves) -> bool {
     !STATES.as_ptr_range().contains(&sheaves) && (cfg!(not(feature = "override")) || !sheaves.is_null())
 }
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 mod pointer {
     use super::{Sheaves, STATES};
     use core::arch::{asm, global_asm};
@@ -124,7 +124,7 @@ mod pointer {
     }
 }
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(miri))))]
 mod pointer {
     extern crate std;
 

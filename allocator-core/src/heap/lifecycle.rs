@@ -6,7 +6,6 @@
 use super::Heap;
 use crate::cache::Found;
 use crate::thread::Thread;
-use core::ptr::NonNull;
 
 impl Heap {
     /// A block for the calling thread, which must give it back before it ends. `None` if the system refuses.
@@ -61,7 +60,7 @@ impl Heap {
             unsafe { reclaim.leave(thread.slot()) };
         }
         // SAFETY: by contract; it holds nothing any more.
-        unsafe { self.parts.registry.detach(self.os(), NonNull::from(thread)) };
+        unsafe { self.parts.registry.detach(self.os(), thread) };
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod areas;
 mod arenas;
 mod growth;
 mod huge;
+mod interpreted;
 mod limits;
 mod odd;
 mod pcp;

@@ -22,7 +22,7 @@ fn detach(world: &'static World, block: &'static Thread) {
     // SAFETY: this thread has the block.
     unsafe { block.flush(&world.caches, &world.zone, world.alone()) }.unwrap();
     // SAFETY: it holds nothing any more.
-    unsafe { world.registry.detach(&world.memory, NonNull::from(block)) };
+    unsafe { world.registry.detach(&world.memory, block) };
 }
 
 /// Allocates one object by way of a block's sheaf.

@@ -3,12 +3,16 @@
 //! [`Unix`] is the real one; [`FaultyOs`] wraps another and refuses chosen calls. [`Kept`] holds what the system did
 //! not take back; [`Discard`] knows whether to believe it. [`die`] is the end of a process that misused its memory.
 
+#![cfg_attr(miri, allow(dead_code, unused_imports))] // most calls of `Unix`
+
 #[cfg(any(feature = "raw", all(test, not(kmalloc_loom))))]
 mod clock;
 mod die;
 mod discard;
 mod faulty;
 mod file;
+#[cfg(miri)]
+mod interpreted;
 mod kept;
 mod pagemap;
 #[cfg(feature = "raw")]
@@ -18,6 +22,8 @@ mod unix;
 pub use die::{die, warn, Line};
 pub use discard::Discard;
 pub use faulty::{Call, FaultyOs, Plan};
+#[cfg(miri)]
+pub use interpreted::as_mapped;
 pub use kept::{Kept, Place};
 pub use unix::{quietly, Unix};
 
@@ -143,6 +149,14 @@ pub unsafe trait Os: Park + Sync {
 
     /// Milliseconds since some moment, by a clock that costs next to nothing and moves every ten or so.
     fn now(&self) -> u64;
+}
+
+/// The pointer by which a block that the program gives back is handed on to the next owner. By Rust's rules as Miri knows them, the
+/// program's may reach less than the block (a box's reaches what is in the box); on the machine a pointer is an address.
+#[cfg(not(miri))]
+#[inline(always)]
+pub fn as_mapped(ptr: *mut u8) -> *mut u8 {
+    ptr
 }
 
 /// How a range was made one that must not be touched.

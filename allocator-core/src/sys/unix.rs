@@ -129,6 +129,7 @@ fn wake(word: &Word, threads: libc::c_int) {
 }
 
 // SAFETY: the kernel gives every mapping once.
+#[cfg(not(miri))]
 unsafe impl Os for Unix {
     fn page_size(&self) -> usize {
         // Not by `sysconf`, which a program may have put a function before (`raw`).
@@ -288,7 +289,7 @@ unsafe impl Os for Unix {
     }
 }
 
-fn coarse_millis() -> u64 {
+pub(super) fn coarse_millis() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the answer goes where there is room for it.
     quietly(|| unsafe { clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
