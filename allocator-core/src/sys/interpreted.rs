@@ -7,11 +7,14 @@
 extern crate std;
 
 use super::{unix::coarse_millis, Guarded, Os, Unix};
+use crate::sync::atomic::{
+    AtomicPtr,
+    Ordering::{Acquire, Release},
+};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::ptr::{null_mut, NonNull};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PAGE: usize = 4096;
 
@@ -27,16 +30,27 @@ struct Mapping {
     left: usize,
 }
 
-/// All mappings.
+/// The list of all mappings, or [`TAKEN`]: as the system's, it is one thread's at a time.
+static MAPPINGS: AtomicPtr<Mapping> = AtomicPtr::new(null_mut());
+const TAKEN: *mut Mapping = NonNull::dangling().as_ptr();
+
+/// The list, which is the caller's until it is dropped.
 struct Mappings(*mut Mapping);
 
-// SAFETY: a mapping is no thread's.
-unsafe impl Send for Mappings {}
+fn mappings() -> Mappings {
+    loop {
+        let first = MAPPINGS.swap(TAKEN, Acquire);
+        if first != TAKEN {
+            return Mappings(first);
+        }
+        std::thread::yield_now();
+    }
+}
 
-static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings(null_mut()));
-
-fn mappings() -> MutexGuard<'static, Mappings> {
-    MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Mappings {
+    fn drop(&mut self) {
+        MAPPINGS.store(self.0, Release);
+    }
 }
 
 fn new_mapping(len: usize, zeroed: bool) -> Option<NonNull<u8>> {
