@@ -27,6 +27,8 @@
 //! # Invariants
 //! - Ks1: one thread at a time has the number in the state.
 //! - Ks2: who holds `still` meets no tick, so no pages in transit of one.
+//! - Ks3: no sleep begins that the last thread of the program could have ended and did not: the state says ASLEEP before the
+//!   sleeper asks the registry who is left, and who leaves asks the state afterwards. The registry's lock orders the two.
 //!
 //! # Memory ordering
 //! The state orders nothing: pages are ordered by the buddy's words. All of it is Relaxed.
@@ -418,11 +420,22 @@ impl Kswapd {
     }
 
     /// Waits for the next tick of the thread of this number, which has had nothing to do for so many; or until `is_short` says
-    /// that memory is, which is asked now and then. False: it is not wanted any more, or the system does not let it wait.
-    pub fn wait(&self, os: &dyn Os, number: u32, quiet: u32, is_short: &dyn Fn() -> bool) -> bool {
+    /// that memory is, which is asked now and then, or `is_deserted` that nobody is left who could end a sleep. False: it is not
+    /// wanted any more, or the system does not let it wait.
+    pub fn wait(
+        &self,
+        os: &dyn Os,
+        number: u32,
+        quiet: u32,
+        is_short: &dyn Fn() -> bool,
+        is_deserted: &dyn Fn() -> bool,
+    ) -> bool {
         let (awake, asleep) = (number * NUMBER + AWAKE, number * NUMBER + ASLEEP);
         if quiet >= QUIET && self.go(awake, asleep) {
-            os.wait_for(&self.state, asleep, self.period().saturating_mul(SLEEP));
+            // Who leaves last looks at the state once he has left (Ks3).
+            if !is_deserted() {
+                os.wait_for(&self.state, asleep, self.period().saturating_mul(SLEEP));
+            }
             self.go(asleep, awake);
         }
         let mut left = self.period();
@@ -431,7 +444,7 @@ impl Kswapd {
             if !self.pause(os, number, now) {
                 return false;
             }
-            if is_short() {
+            if is_short() || is_deserted() {
                 break;
             }
             self.listen();

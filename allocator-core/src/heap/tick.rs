@@ -41,9 +41,10 @@ impl Heap {
         let mut quiet = 0;
         let is_short = || {
             self.look_at_group(thread);
-            self.is_short() || self.is_deserted(thread)
+            self.is_short()
         };
-        while self.kswapd().wait(self.os(), number, quiet, &is_short) {
+        let is_deserted = || self.is_deserted(thread);
+        while self.kswapd().wait(self.os(), number, quiet, &is_short, &is_deserted) {
             // SAFETY: by contract.
             let worked = unsafe { self.tick(thread) };
             after();
@@ -56,7 +57,7 @@ impl Heap {
             };
             let worked = worked || self.calmly(thread, waits);
             quiet = if worked { 0 } else { quiet + 1 };
-            if self.is_deserted(thread) {
+            if is_deserted() {
                 // What the last tick has marked.
                 // SAFETY: by contract.
                 unsafe { self.tick(thread) };

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::heap::{Heap, Parts};
+use crate::kswapd::Attend;
+use crate::page_counter::Limits;
 use crate::thread::Thread;
 
 struct Whole {
@@ -186,6 +188,42 @@ fn a_thread_that_keeps_a_run_ends_and_another_gets_its_block() {
                 let thread = h.heap.attach();
                 let run = h.alloc(thread, 2 * 64);
                 keep_a_run(h, thread.unwrap(), run, 0);
+            },
+        ],
+    );
+}
+
+#[test]
+fn the_last_thread_that_leaves_ends_the_sleep_of_kswapd_or_is_seen_to_have_left() {
+    model(
+        |h| {
+            let (kswapd, memory) = (h.heap.kswapd(), &h.world.memory);
+            kswapd.grown(memory, usize::MAX, Limits::default());
+            assert_eq!(kswapd.attend(memory), Attend::Start(0));
+            vec![core::ptr::from_ref(h.heap.attach().unwrap()) as usize]
+        },
+        [
+            |h, p| {
+                // SAFETY: the block that `prepare` attached; this thread has it now, and this is its last use.
+                unsafe { h.heap.detach(&*(p[0] as *const Thread)) };
+                if h.heap.kswapd().is_asleep() && h.heap.is_deserted(None) {
+                    h.heap.kswapd().retire(&h.world.memory);
+                }
+            },
+            |h, _| {
+                let is_deserted = || {
+                    let is_deserted = h.heap.is_deserted(None);
+                    if is_deserted {
+                        h.heap.kswapd().retire(&h.world.memory);
+                    }
+                    // If it sleeps, then without end.
+                    while h.heap.kswapd().is_asleep() {
+                        loom::thread::yield_now();
+                    }
+                    is_deserted
+                };
+                assert!(!h.heap.kswapd().wait(&h.world.memory, 0, u32::MAX, &|| false, &is_deserted));
+                assert!(h.heap.kswapd().is_dormant());
             },
         ],
     );

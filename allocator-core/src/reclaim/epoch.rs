@@ -165,6 +165,18 @@ impl Epoch {
         // SAFETY: not zero, so it was written as a handle, which stays until `leave`.
         Some(slot.handle.with_mut(|word| unsafe { &*word.cast::<LocalHandle>() }))
     }
+
+    /// Takes the [`turn`] of one look for garbage. False: the library may not allocate here, or there is no memory for it.
+    ///
+    /// # Safety
+    /// `slot` belongs to the calling thread.
+    unsafe fn look(&self, slot: &Slot) -> bool {
+        let Some(_inside) = Inside::enter(&self.hooks) else { return false };
+        // SAFETY: by contract.
+        let Some(handle) = (unsafe { self.handle(slot) }) else { return false };
+        turn(handle);
+        true
+    }
 }
 
 // SAFETY: protected is pinned, and garbage is deferred under a pin: crossbeam-epoch's own promise.
@@ -197,12 +209,13 @@ unsafe impl Reclaim for Epoch {
         }
         // Each thread that has left has put a bag into the queue, though an empty one, and garbage may lie behind them.
         let bags = self.left.swap(0, Relaxed);
-        for _ in 0..=bags.div_ceil(7 * TURNS) {
+        for turns in 0..=bags.div_ceil(7 * TURNS) {
             // Anew each time: what is set aside is enough for one.
-            let Some(_inside) = Inside::enter(&self.hooks) else { return };
             // SAFETY: by contract.
-            let Some(handle) = (unsafe { self.handle(slot) }) else { return };
-            turn(handle);
+            if !unsafe { self.look(slot) } {
+                self.left.fetch_add(bags.saturating_sub(turns * 7 * TURNS), Relaxed); // for whoever looks next
+                return;
+            }
         }
     }
 
@@ -233,13 +246,16 @@ mod tests {
     use core::sync::atomic::AtomicUsize;
     use std::vec::Vec;
 
+    /// Also where looks were refused before, at once or in the middle.
     #[test]
     fn what_waits_behind_a_thousand_threads_that_left_is_destroyed_by_one_look() {
         static DESTROYED: AtomicUsize = AtomicUsize::new(0);
+        static ALLOWED: AtomicUsize = AtomicUsize::new(usize::MAX);
         unsafe fn count(_: *const (), _: *mut ()) {
             DESTROYED.fetch_add(1, Relaxed);
         }
-        let epoch = Epoch::beside();
+        let enter = || ALLOWED.fetch_update(Relaxed, Relaxed, |allowed| allowed.checked_sub(1)).ok();
+        let epoch = Epoch::new(Hooks { enter, leave: |_| {} });
         let (slot, reader) = (Slot::new(), Slot::new());
         let others: Vec<Slot> = (0..1000).map(|_| Slot::new()).collect();
         for other in &others {
@@ -259,6 +275,13 @@ mod tests {
         // SAFETY: as above.
         assert!(unsafe { epoch.protect(&reader, &mut || retire.take().into_iter().for_each(|retire| retire())) });
         assert_eq!(DESTROYED.load(Relaxed), 0, "somebody was protected");
+        for allowed in [0, 1] {
+            ALLOWED.store(allowed, Relaxed);
+            // SAFETY: as above.
+            unsafe { epoch.collect(&slot) };
+            assert_eq!(DESTROYED.load(Relaxed), 0, "{allowed} turns are not enough");
+        }
+        ALLOWED.store(usize::MAX, Relaxed);
         // SAFETY: as above.
         unsafe { epoch.collect(&slot) };
         assert_eq!(DESTROYED.load(Relaxed), 1);

@@ -687,7 +687,7 @@ fn an_alarm_ends_the_sleep_of_the_thread() {
     heap.set_purge_after(None, Some(100_000));
     let number = awaken(heap);
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX, &|| false));
+        let thread = scope.spawn(|| heap.kswapd().wait(os, number, u32::MAX, &|| false, &|| false));
         let before = heap.kswapd().done().wakeups;
         while heap.kswapd().done().wakeups == before {
             heap.kswapd().alarm(os);
