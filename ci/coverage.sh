@@ -32,10 +32,8 @@ export LLVM_PROFILE_FILE="$directory/profiles/%p-%m%c.profraw"
 
 # Left out is what takes minutes with counters and reaches nothing that the seeds do not.
 runs=(
-    "-p allocator-core --features allocator-core/checked --lib -- --skip every_reachable_state"
-    "-p allocator-global --features allocator-core/checked --test misuse --test fork"
-    "-p stress --test replay"
-    "-p allocator-global --test reports --test misuse --test fork --test signals"
+    "-p allocator-core -p allocator-global --features allocator-core/checked --lib --test misuse --test fork -- --skip every_reachable_state"
+    "-p allocator-global -p stress --test replay --test reports --test misuse --test fork --test signals"
 )
 : >"$directory/objects"
 for run in "${runs[@]}"; do

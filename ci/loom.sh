@@ -4,7 +4,8 @@
 # Every interleaving with at most LOOM_MAX_PREEMPTIONS preemptions (2) is tried, for at most LOOM_MAX_DURATION
 # seconds a model (60). A model that this stops has not been exhausted, and its line says so.
 #
-# With --mutants the code is broken in one place at a time, and some model must fail each time: ci/mutants.sh.
+# With --mutants all models run, then the code is broken in one place at a time, and some model must fail each time: ci/mutants.sh.
+# PART-OF-A-NAME is that of a mutant then.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mutants=
@@ -23,31 +24,38 @@ build=$(CARGO_TERM_COLOR=never cargo test -p allocator-core --release --lib --no
 binary=$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$build")
 binary=$(realpath "$binary")
 export binary
-if [ -n "$mutants" ]; then exec ci/mutants.sh "$part"; fi
 
-mapfile -t models < <("$binary" --list --format terse loom | sed -n 's/: test$//p' | grep -F -- "$part" || true)
+wanted=$part
+if [ -n "$mutants" ]; then wanted=; fi
+mapfile -t models < <("$binary" --list --format terse loom | sed -n 's/: test$//p' | grep -F -- "$wanted" || true)
 if [ "${#models[@]}" = 0 ]; then
     echo "loom: no model to run" >&2
     exit 1
 fi
 
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
-export logs
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/logs" "$work/sites" "$work/times"
+export work
 
+# A model notes which places of the code it reaches, and how long it takes, which tells mutants what to run.
 model() {
-    local name=$1 log="$logs/${1//:/_}" begin=$SECONDS seconds result
-    if "$binary" --exact "$name" --nocapture --test-threads 1 >"$log" 2>&1 && grep -q '^test result: ok. 1 passed' "$log"; then
-        seconds=$((SECONDS - begin))
+    local name=$1 log="$work/logs/$1" begin took result
+    begin=$(date +%s%N)
+    touch "$work/sites/$name"
+    local run=("$binary" --exact "$name" --nocapture --test-threads 1)
+    if KMALLOC_SITES="$work/sites/$name" "${run[@]}" >"$log" 2>&1 && grep -q '^test result: ok. 1 passed' "$log"; then
+        took=$(($(date +%s%N) - begin))
+        printf '%015d\t%s\n' "$took" "$name" >"$work/times/$name"
         result="to the end"
         # A model says so itself: loom ends silently.
         if ! grep -q ' runs in .*, to the end$' "$log"; then
             result="stopped by the time limit, not exhausted"
             touch "$log.cut"
         fi
-        printf 'ok     %4d s  %s  (%s)\n' "$seconds" "$name" "$result"
+        printf 'ok     %4d s  %s  (%s)\n' $((took / 1000000000)) "$name" "$result"
     else
-        printf 'FAILED %4d s  %s\n' "$((SECONDS - begin))" "$name"
+        printf 'FAILED %4d s  %s\n' $((($(date +%s%N) - begin) / 1000000000)) "$name"
         tail -n 60 "$log"
         return 1
     fi
@@ -60,5 +68,6 @@ printf '%s\0' "${models[@]}" | xargs -0 -n 1 -P "$(nproc)" bash -c 'model "$1"' 
     echo "loom: a model failed" >&2
     exit 1
 }
-cut=$(find "$logs" -name '*.cut' | wc -l)
+cut=$(find "$work/logs" -name '*.cut' | wc -l)
 echo "loom: ${#models[@]} models passed, $((${#models[@]} - cut)) of them to the end"
+if [ -n "$mutants" ]; then ci/mutants.sh "$part"; fi

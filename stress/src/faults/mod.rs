@@ -293,8 +293,8 @@ mod tests {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let workloads = workloads::all(1);
         let workload = workloads.iter().find(|workload| workload.name == "areas").unwrap();
-        let mut sweep = Sweep::new(workload, false).unwrap();
-        sweep.storms(1).unwrap();
+        let mut sweep = Sweep::new(workload, true).unwrap();
+        sweep.storms(16).unwrap();
         sweep.pairs(1, Instant::now() + Duration::from_secs(5)).unwrap();
         let totals = sweep.totals();
         assert!(totals.nulls > 0 && totals.pairs > 0, "{totals:?}");
