@@ -244,6 +244,7 @@ impl Gate {
     ) -> bool {
         if inside || self.state.load(Relaxed) != CLOSED || !self.is_mine(park) {
             self.state.store(DAMAGED, Relaxed);
+            park.wake_all(&self.state); // a thread that a handler of others started may wait already
             return false;
         }
         for Presence(word) in everyone.chain([&self.guests]) {

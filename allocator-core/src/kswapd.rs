@@ -28,7 +28,7 @@
 //! - Ks1: one thread at a time has the number in the state.
 //! - Ks2: who holds `still` meets no tick, so no pages in transit of one.
 //! - Ks3: no sleep begins that the last thread of the program could have ended and did not: the state says ASLEEP before the
-//!   sleeper asks the registry who is left, and who leaves asks the state afterwards. The registry's lock orders the two.
+//!   sleeper asks the registry who is left, and who leaves attends to the state afterwards. The registry's lock orders the two.
 //!
 //! # Memory ordering
 //! The state orders nothing: pages are ordered by the buddy's words. All of it is Relaxed.
@@ -220,6 +220,7 @@ impl Kswapd {
     }
 
     /// True if there is a thread, and it sleeps.
+    #[cfg(test)]
     pub fn is_asleep(&self) -> bool {
         self.state.load(Relaxed) & STATE == ASLEEP
     }
@@ -432,7 +433,7 @@ impl Kswapd {
     ) -> bool {
         let (awake, asleep) = (number * NUMBER + AWAKE, number * NUMBER + ASLEEP);
         if quiet >= QUIET && self.go(awake, asleep) {
-            // Who leaves last looks at the state once he has left (Ks3).
+            // Who leaves last attends to the state once he has left (Ks3).
             if !is_deserted() {
                 os.wait_for(&self.state, asleep, self.period().saturating_mul(SLEEP));
             }
@@ -506,11 +507,11 @@ impl Kswapd {
         os.wake_all(&self.state);
     }
 
-    /// The thread that there may be is not wanted any more; the next slow `dealloc` starts another one. For when no thread of the program
-    /// uses the heap any more: the heap's is not to keep the process alive.
-    pub fn retire(&self, os: &dyn Os) {
-        self.restart(|state| [AWAKE, ASLEEP].contains(&state).then_some(DORMANT));
-        os.wake_all(&self.state);
+    /// The thread of this number, which is the caller, ends; the next slow `dealloc` starts another one. For when no thread of the
+    /// program uses the heap any more: the heap's is not to keep the process alive.
+    pub fn retire(&self, number: u32) {
+        let next = number.wrapping_add(1);
+        self.go(number * NUMBER + AWAKE, next.wrapping_mul(NUMBER) + DORMANT);
     }
 
     /// Another state, if the one that it is in says so, and another number: the thread that there may be is not wanted any more.

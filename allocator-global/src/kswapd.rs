@@ -96,15 +96,6 @@ pub(crate) fn attend_and(starts: bool) {
     }
 }
 
-/// As [`attend`], for a thread that has ended. If it was the last one, ours must not keep the process alive: should it sleep, it ends
-/// now; else it will notice.
-pub(crate) fn attend_at_exit() {
-    attend_without_start();
-    if HEAP.kswapd().is_asleep() && lifecycle::with(|thread| HEAP.is_deserted(thread)) {
-        HEAP.kswapd().retire(HEAP.os());
-    }
-}
-
 #[cold]
 #[inline(never)]
 fn attend_now(starts: bool) {
@@ -188,9 +179,44 @@ extern "C" fn body(number: *mut libc::c_void) -> *mut libc::c_void {
         // It could not do all of the work, for want of memory for a block: those who free do it.
         None => lifecycle::with_own(|thread| HEAP.without_kswapd(thread, number)),
     }
-    if lifecycle::with_own(|thread| HEAP.is_deserted(thread)) {
-        // If this is the last thread, the C library calls the program's handlers here, which somebody may want to stop.
+    if lifecycle::with_own(|thread| HEAP.is_deserted(thread)) && is_last() {
+        // The C library calls the program's handlers here, which somebody may want to stop.
         signals::unblock();
     }
     null_mut()
+}
+
+/// Whether every other thread has ended, those that never used the heap, too.
+fn is_last() -> bool {
+    let mut stat = [0; 512];
+    let len = HEAP.os().read(c"/proc/self/stat", &mut stat);
+    len.and_then(|len| stat.get(..len)).is_some_and(is_of_last)
+}
+
+/// Whether that is what `/proc/self/stat` says in the last thread of a process: the first one is a zombie, and there is one more.
+/// (The name of the program, in brackets, may have anything in it; then field 3 is the state, and field 20 the number of threads.)
+fn is_of_last(stat: &[u8]) -> bool {
+    let name_ends = stat.iter().rposition(|byte| *byte == b')');
+    let Some(fields) = name_ends.and_then(|at| stat.get(at + 2..)) else { return false };
+    let mut fields = fields.split(|byte| *byte == b' ');
+    fields.next() == Some(b"Z") && fields.nth(20 - 4) == Some(b"2")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_thread_is_told_by_what_the_system_says_of_the_process() {
+        let stat = |name: &str, state: char, threads: u32| {
+            format!("71 ({name}) {state} 1 71 71 0 -1 4194572 148 0 0 0 0 0 0 0 20 0 {threads} 0 8913 0 0 18446744073709551615")
+        };
+        for name in ["program", "a) Z 1 71 71 0 -1 4194572 148 0 0 0 0 0 0 0 20 0 2 (b", ""] {
+            assert!(is_of_last(stat(name, 'Z', 2).as_bytes()));
+            assert!(!is_of_last(stat(name, 'S', 2).as_bytes()), "the first thread lives");
+            assert!(!is_of_last(stat(name, 'Z', 22).as_bytes()) && !is_of_last(stat(name, 'Z', 3).as_bytes()));
+        }
+        assert!(!is_of_last(b"") && !is_of_last(b")") && !is_of_last(b"71 (program) Z 1 71"));
+        assert!(!is_last(), "this one is not");
+    }
 }

@@ -182,7 +182,8 @@ unsafe extern "C" fn on_exit(block: *mut libc::c_void) {
     let thread = unsafe { &*block.cast::<Thread>() };
     // SAFETY: as above.
     unsafe { give_back(thread) };
-    kswapd::attend_at_exit();
+    // If it was the last one, ours must not keep the process alive: should it sleep, it wakes up, and notices.
+    kswapd::attend_without_start();
 }
 
 /// True if the block of the calling thread was taken back: it starts no other thread any more. (Where there is no key, threads have no

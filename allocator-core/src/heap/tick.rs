@@ -61,7 +61,7 @@ impl Heap {
                 // What the last tick has marked.
                 // SAFETY: by contract.
                 unsafe { self.tick(thread) };
-                self.kswapd().retire(self.os());
+                self.kswapd().retire(number);
             }
         }
         self.kswapd().forget_group();

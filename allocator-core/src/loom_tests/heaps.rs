@@ -204,26 +204,26 @@ fn the_last_thread_that_leaves_ends_the_sleep_of_kswapd_or_is_seen_to_have_left(
         },
         [
             |h, p| {
-                // SAFETY: the block that `prepare` attached; this thread has it now, and this is its last use.
-                unsafe { h.heap.detach(&*(p[0] as *const Thread)) };
-                if h.heap.kswapd().is_asleep() && h.heap.is_deserted(None) {
-                    h.heap.kswapd().retire(&h.world.memory);
-                }
+                // SAFETY: the block that `prepare` attached; this thread has it now.
+                let thread = unsafe { &*(p[0] as *const Thread) };
+                // SAFETY: this thread's, and its last use.
+                unsafe { h.heap.detach(thread) };
+                assert_eq!(h.heap.kswapd().attend(&h.world.memory), Attend::Nothing);
             },
             |h, _| {
                 let is_deserted = || {
-                    let is_deserted = h.heap.is_deserted(None);
-                    if is_deserted {
-                        h.heap.kswapd().retire(&h.world.memory);
-                    }
-                    // If it sleeps, then without end.
-                    while h.heap.kswapd().is_asleep() {
+                    let (asleep, is_deserted) = (h.heap.kswapd().is_asleep(), h.heap.is_deserted(None));
+                    // If it sleeps, then until somebody ends that.
+                    while !is_deserted && h.heap.kswapd().is_asleep() {
                         loom::thread::yield_now();
+                    }
+                    if is_deserted || asleep {
+                        h.heap.set_purge_after(None, None); // for it would look again, and end
                     }
                     is_deserted
                 };
                 assert!(!h.heap.kswapd().wait(&h.world.memory, 0, u32::MAX, &|| false, &is_deserted));
-                assert!(h.heap.kswapd().is_dormant());
+                assert!(h.heap.kswapd().is_off());
             },
         ],
     );

@@ -154,7 +154,7 @@ unsafe impl Os for Unix {
         // SAFETY: all zeros are numbers, too.
         let info = unsafe { info.assume_init() };
         let units = (info.totalram as usize).saturating_add(info.totalswap as usize);
-        told.then_some(units.saturating_mul(info.mem_unit as usize))
+        told.then_some(units.saturating_mul(info.mem_unit as usize)).filter(|bytes| *bytes > 0)
     }
 
     #[cfg(all(feature = "std", not(feature = "raw")))]

@@ -430,7 +430,7 @@ fn a_thread_gives_all_back_and_ends_when_no_thread_of_the_program_has_a_block() 
 
 /// Class of bug: a process of which only the heap's thread is left does not end.
 #[test]
-fn a_thread_that_retires_ends_at_once_and_the_next_one_is_another() {
+fn a_thread_that_retires_ends_and_the_next_one_is_another() {
     let Setup { heap, .. } = setup(true);
     heap.set_purge_after(None, Some(600_000));
     let thread = heap.attach();
@@ -443,15 +443,16 @@ fn a_thread_that_retires_ends_at_once_and_the_next_one_is_another() {
         // SAFETY: this thread's block.
         thread.into_iter().for_each(|thread| unsafe { heap.detach(thread) });
         assert!(heap.is_deserted(None) && heap.kswapd().is_awake());
-        heap.kswapd().retire(heap.os());
     });
     assert!(!heap.kswapd().is_awake());
     assert!(
         matches!(heap.kswapd().attend(heap.os()), Attend::Start(next) if next != number),
         "should it be wanted again"
     );
+    heap.kswapd().retire(number);
+    assert!(heap.kswapd().is_awake(), "that one has retired");
     heap.kswapd().alone(heap.os(), number + 1);
-    heap.kswapd().retire(heap.os());
+    heap.kswapd().retire(number + 1);
     assert_eq!(heap.kswapd().attend(heap.os()), Attend::Nothing, "who has no thread has none to lose");
 }
 
@@ -471,7 +472,7 @@ fn a_thread_asks_who_is_left_when_others_see_it_asleep_and_does_not_sleep_alone(
     assert!(heap.kswapd().wait(heap.os(), number, u32::MAX, &|| false, &is_deserted));
     assert!(asked_asleep.get() && heap.kswapd().is_awake());
     assert!(heap.os().now() - begin < 60_000, "neither for a sleep, nor until the next tick");
-    heap.kswapd().retire(heap.os());
+    heap.kswapd().retire(number);
 }
 
 /// Class of bug: a thread that the system does not let sleep burns a processor.
