@@ -337,7 +337,7 @@ fn again(program: *const c_char, part: &CStr) {
 }
 
 #[no_mangle]
-extern "C" fn main(_: c_int, arguments: *const *const c_char) -> c_int {
+extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     if asked_for(c"constructors") {
         frees_what_constructors_allocated();
         return 0;
@@ -350,8 +350,11 @@ extern "C" fn main(_: c_int, arguments: *const *const c_char) -> c_int {
         registers(1 + usize::from(asked_for(c"refused")));
         return 0;
     }
-    // SAFETY: a program has a name.
-    let program = unsafe { *arguments };
+    // SAFETY: so many there are; a program has a name.
+    let arguments = unsafe { std::slice::from_raw_parts(arguments, count as usize) };
+    let program = arguments[0];
+    // SAFETY: each is a string.
+    let lists = arguments.iter().any(|argument| unsafe { CStr::from_ptr(*argument) } == c"--list");
     let untouched = || expect(Kmalloc::stats().reserved == 0, "somebody has allocated before this program");
     expect(in_child(untouched), "the first allocation is still to come");
     let tests: [(&str, &dyn Fn()); 8] = [
@@ -368,6 +371,11 @@ extern "C" fn main(_: c_int, arguments: *const *const c_char) -> c_int {
         ("constructors_may_allocate", &|| again(program, c"constructors")),
     ];
     for (name, test) in tests {
+        if lists {
+            say(name);
+            say(": test\n");
+            continue;
+        }
         say("test ");
         say(name);
         say(" ... ");
